@@ -1,0 +1,41 @@
+# Helpers of the build: one library per room, one gtest program per mirrored test folder.
+
+add_library(moge_flags INTERFACE)
+target_include_directories(moge_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+# -ffp-contract=off: a*b+c may become one fused operation or two depending on inlining; results must
+# not depend on that. Kernels that want a fused multiply-add say so with an intrinsic.
+target_compile_options(moge_flags INTERFACE -Wall -Wextra -Werror -ffp-contract=off)
+target_link_libraries(moge_flags INTERFACE Threads::Threads)
+if(MOGE_SANITIZE)
+  target_compile_options(moge_flags INTERFACE -fsanitize=${MOGE_SANITIZE} -fno-omit-frame-pointer
+                                              -fno-sanitize-recover=all)
+  target_link_options(moge_flags INTERFACE -fsanitize=${MOGE_SANITIZE})
+endif()
+
+# moge_room(NAME DEPS room... LIBS external...): the static library moge_NAME from every .cpp of
+# src/NAME, linked to exactly the rooms that it may include (docs/design.md has the table).
+function(moge_room name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  list(TRANSFORM ARG_DEPS PREPEND moge_)
+  if(NOT sources)
+    add_library(moge_${name} INTERFACE)
+    return()
+  endif()
+  add_library(moge_${name} STATIC ${sources})
+  target_link_libraries(moge_${name} PUBLIC moge_flags ${ARG_DEPS} PRIVATE ${ARG_LIBS})
+endfunction()
+
+# moge_test(NAME DEPS target...): the gtest program test_NAME from every *_test.cpp of tests/NAME.
+function(moge_test name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(test_${name} ${sources})
+  target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
+  target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_compile_definitions(test_${name} PRIVATE MOGE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60)
+endfunction()

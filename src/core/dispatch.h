@@ -1,0 +1,63 @@
+// An op's ordered implementation list, fastest first, reference last (oneDNN's idea). dispatch() runs the
+// first implementation on the context's device that supports the arguments; why others refused is logged with
+// MOGE_VERBOSE=dispatch. MOGE_IMPL=rmsnorm_fwd:cpu.ref,matmul_nt:cpu.avx2 forces implementations by name; a
+// name without an op (MOGE_IMPL=cpu.ref) holds for every op that has it.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "core/exec_context.h"
+
+namespace moge {
+
+/// Empty: supported. Otherwise why not ("head_dim 72: expected a multiple of 16").
+using Refusal = std::string;
+
+template <class Args>
+struct Impl {
+  const char* name;  ///< "cpu.ref", "cpu.avx512", "cuda.sm90"
+  DeviceKind device;
+  Refusal (*supports)(const Args&);
+  void (*run)(ExecContext&, const Args&, std::span<std::byte> workspace);
+  int64_t (*workspace_bytes)(const ExecContext&, const Args&) = nullptr;  ///< null: none
+};
+
+template <class Args>
+struct OpTable {
+  const char* op;  ///< "rmsnorm_fwd"
+  std::vector<Impl<Args>> impls;
+};
+
+/// The implementation that MOGE_IMPL forces for the op, or "" (read once at start).
+const std::string& forced_impl(const std::string& op);
+bool verbose_dispatch();
+void log_dispatch(const std::string& message);
+/// Throws the error for an op that nothing supports: names the op, the device and each refusal.
+[[noreturn]] void throw_unsupported(const char* op, const std::vector<std::string>& refusals);
+
+/// Runs one implementation, with its workspace (harness and dispatch).
+template <class Args>
+void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
+  const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
+  if (ctx.planning) return ctx.workspace->plan(bytes);
+  impl.run(ctx, args, bytes > 0 ? ctx.workspace->get(bytes, table.op) : std::span<std::byte>{});
+}
+
+template <class Args>
+void dispatch(ExecContext& ctx, const OpTable<Args>& table, const Args& args) {
+  const std::string& forced = forced_impl(table.op);
+  std::vector<std::string> refusals;
+  for (const Impl<Args>& impl : table.impls) {
+    if (impl.device != ctx.device.kind || (!forced.empty() && forced != impl.name)) continue;
+    const Refusal refusal = impl.supports(args);
+    if (refusal.empty()) {
+      if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name));
+      return run_impl(ctx, table, impl, args);
+    }
+    if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name, " refused: ", refusal));
+    refusals.push_back(str(impl.name, ": ", refusal));
+  }
+  throw_unsupported(table.op, refusals);
+}
+
+}  // namespace moge

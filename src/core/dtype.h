@@ -1,0 +1,94 @@
+// Element types. bf16 is the upper half of an fp32, rounded to nearest even.
+#pragma once
+#include <bit>
+#include <cstdint>
+
+#include "core/error.h"
+
+namespace moge {
+
+enum class DType : uint8_t { kF32, kBF16, kF16, kI64, kI32, kI8, kU8, kFP8E4M3 };
+
+constexpr int64_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::kI64:
+      return 8;
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kBF16:
+    case DType::kF16:
+      return 2;
+    case DType::kI8:
+    case DType::kU8:
+    case DType::kFP8E4M3:
+      return 1;
+  }
+  return 0;
+}
+
+constexpr const char* name_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "f32";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI64:
+      return "i64";
+    case DType::kI32:
+      return "i32";
+    case DType::kI8:
+      return "i8";
+    case DType::kU8:
+      return "u8";
+    case DType::kFP8E4M3:
+      return "fp8_e4m3";
+  }
+  return "?";
+}
+
+struct BF16 {
+  uint16_t bits;
+};
+
+constexpr float to_f32(BF16 x) {
+  return std::bit_cast<float>(uint32_t{x.bits} << 16);
+}
+
+/// Round to nearest even; NaN stays NaN (quiet). vcvtneps2bf16 rounds alike but flushes subnormals.
+constexpr BF16 to_bf16(float x) {
+  const auto u = std::bit_cast<uint32_t>(x);
+  if ((u & 0x7fffffffU) > 0x7f800000U) return {static_cast<uint16_t>((u >> 16) | 0x40U)};
+  return {static_cast<uint16_t>((u + 0x7fffU + ((u >> 16) & 1U)) >> 16)};
+}
+
+template <class T>
+constexpr DType dtype_of();
+template <>
+constexpr DType dtype_of<float>() {
+  return DType::kF32;
+}
+template <>
+constexpr DType dtype_of<BF16>() {
+  return DType::kBF16;
+}
+template <>
+constexpr DType dtype_of<int32_t>() {
+  return DType::kI32;
+}
+template <>
+constexpr DType dtype_of<int64_t>() {
+  return DType::kI64;
+}
+template <>
+constexpr DType dtype_of<int8_t>() {
+  return DType::kI8;
+}
+template <>
+constexpr DType dtype_of<uint8_t>() {
+  return DType::kU8;
+}
+
+}  // namespace moge

@@ -1,0 +1,27 @@
+// Lines on stderr. Results go to stdout; logs and progress never do.
+#pragma once
+#include <string>
+
+#include "core/str.h"
+
+namespace moge {
+
+enum class LogLevel { kError = 0, kWarning = 1, kInfo = 2 };
+
+/// Whole lines, one write each, so that lines of several threads don't mix. MOGE_LOG=error|warning|info.
+void log_line(LogLevel level, const std::string& line);
+
+template <class... Args>
+void log_info(const Args&... args) {
+  log_line(LogLevel::kInfo, str(args...));
+}
+template <class... Args>
+void log_warning(const Args&... args) {
+  log_line(LogLevel::kWarning, str("warning: ", args...));
+}
+template <class... Args>
+void log_error(const Args&... args) {
+  log_line(LogLevel::kError, str("error: ", args...));
+}
+
+}  // namespace moge

@@ -1,0 +1,126 @@
+#include "core/thread_pool.h"
+
+#include <immintrin.h>
+#include <sched.h>
+
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <utility>
+
+#include "core/error.h"
+
+namespace moge {
+
+namespace {
+
+/// Long enough to bridge the gap between two ops of a layer, short enough that an idle process sleeps.
+constexpr int kSpins = 20'000;
+
+int default_num_threads() {
+  if (const char* env = std::getenv("MOGE_THREADS")) {
+    char* end = nullptr;
+    const int64_t n = std::strtol(env, &end, 10);
+    check<UsageError>(end != env && *end == 0 && n >= 1 && n <= 1024,
+                      "MOGE_THREADS: expected a number from 1 to 1024, got '", env, "'");
+    return static_cast<int>(n);
+  }
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+struct ThreadPool::State {
+  // A generation is one run(). Workers wait for it to change, take task numbers, and count themselves out.
+  alignas(64) std::atomic<int64_t> generation{0};
+  alignas(64) std::atomic<int64_t> next_task{0};
+  alignas(64) std::atomic<int> busy_workers{0};
+  std::atomic<bool> stop{false};
+  int64_t num_tasks = 0;
+  Call call = nullptr;
+  const void* fn = nullptr;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<int> sleepers{0};
+  std::exception_ptr error;
+};
+
+ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
+  if (num_threads == 0) num_threads = default_num_threads();
+  check<UsageError>(num_threads >= 1, "a thread pool needs at least one thread, got ", num_threads);
+  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  state_->stop = true;
+  {
+    const std::lock_guard lock(state_->mutex);
+    ++state_->generation;
+  }
+  state_->wake.notify_all();
+  workers_.clear();  // joins
+}
+
+void ThreadPool::work(int thread) {
+  int64_t seen = 0;
+  while (true) {
+    for (int i = 0; i < kSpins && state_->generation.load(std::memory_order_acquire) == seen; ++i)
+      _mm_pause();
+    if (state_->generation.load(std::memory_order_acquire) == seen) {
+      std::unique_lock lock(state_->mutex);
+      ++state_->sleepers;
+      state_->wake.wait(lock, [&] { return state_->generation.load(std::memory_order_acquire) != seen; });
+      --state_->sleepers;
+    }
+    ++seen;
+    if (state_->stop) return;
+    drain(thread);
+    state_->busy_workers.fetch_sub(1, std::memory_order_acq_rel);
+  }
+}
+
+void ThreadPool::drain(int thread) {
+  while (true) {
+    const int64_t task = state_->next_task.fetch_add(1, std::memory_order_relaxed);
+    if (task >= state_->num_tasks) return;
+    try {
+      state_->call(state_->fn, task, thread);
+    } catch (...) {
+      const std::lock_guard lock(state_->mutex);
+      if (!state_->error) state_->error = std::current_exception();
+    }
+  }
+}
+
+void ThreadPool::run_erased(int64_t num_tasks, Call call, const void* fn) {
+  if (workers_.empty() || num_tasks <= 1) {
+    for (int64_t task = 0; task < num_tasks; ++task) call(fn, task, 0);
+    return;
+  }
+  State& s = *state_;
+  s.num_tasks = num_tasks;
+  s.call = call;
+  s.fn = fn;
+  s.next_task.store(0, std::memory_order_relaxed);
+  s.busy_workers.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  {
+    // The lock pairs with the wait's predicate: a worker is either before its check or asleep.
+    const std::lock_guard lock(s.mutex);
+    s.generation.fetch_add(1, std::memory_order_release);
+  }
+  if (s.sleepers.load() > 0) s.wake.notify_all();
+  drain(0);
+  // Spin first: the last tasks end together. Yield later: a worker may have lost its core.
+  for (int i = 0; s.busy_workers.load(std::memory_order_acquire) != 0; ++i) {
+    if (i < kSpins)
+      _mm_pause();
+    else
+      std::this_thread::yield();
+  }
+  if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
+}
+
+}  // namespace moge
