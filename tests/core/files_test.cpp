@@ -1,0 +1,135 @@
+#include "core/files.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "core/error.h"
+
+namespace moge {
+namespace {
+
+namespace fs = std::filesystem;
+
+class FilesTest : public testing::Test {
+ protected:
+  FilesTest() {
+    std::string name = fs::temp_directory_path() / "moge_files_XXXXXX";
+    dir_ = mkdtemp(name.data());
+  }
+  ~FilesTest() override { fs::remove_all(dir_); }
+  int num_entries() const { return static_cast<int>(std::distance(fs::directory_iterator(dir_), {})); }
+  static std::string message_of(const std::function<void()>& f) {
+    try {
+      f();
+    } catch (const FileError& e) {
+      return e.what();
+    }
+    return "no FileError";
+  }
+  fs::path dir_;
+};
+
+TEST_F(FilesTest, WritesMapsAndReads) {
+  atomic_write_file(dir_ / "a", "hello");
+  atomic_write_file(dir_ / "a", [](FileWriter& out) {
+    const std::string block(700'000, 'x');  // crosses the writer's buffer
+    for (int i = 0; i < 4; ++i) out.write(block);
+    EXPECT_EQ(out.bytes_written(), 2'800'000);
+  });
+  EXPECT_EQ(num_entries(), 1);
+  MappedFile map(dir_ / "a");
+  EXPECT_EQ(map.size(), 2'800'000);
+  EXPECT_EQ(read_text_file(dir_ / "a"), std::string(2'800'000, 'x'));
+  MappedFile moved = std::move(map);
+  EXPECT_EQ(moved.bytes().back(), std::byte{'x'});
+
+  atomic_write_file(dir_ / "empty", "");
+  EXPECT_TRUE(MappedFile(dir_ / "empty").bytes().empty());
+  EXPECT_EQ(read_text_file(dir_ / "empty"), "");
+}
+
+TEST_F(FilesTest, ErrorsNameThePathAndTheReason) {
+  const std::string missing = message_of([&] { MappedFile map(dir_ / "none"); });
+  EXPECT_NE(missing.find((dir_ / "none").string()), std::string::npos) << missing;
+  EXPECT_NE(missing.find("No such file or directory"), std::string::npos) << missing;
+  EXPECT_NE(message_of([&] { MappedFile map(dir_); }).find("got a directory"), std::string::npos);
+  atomic_write_file(dir_ / "a", "12345");
+  EXPECT_NE(message_of([&] { read_text_file(dir_ / "a", 4); }).find("at most 4 bytes, got 5"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { atomic_write_file(dir_ / "no" / "a", "x"); }).find("No such file"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { atomic_write_file("/proc/a", "x"); }).find("/proc"), std::string::npos);
+}
+
+TEST_F(FilesTest, AFailedWriteLeavesTheOldFileAlone) {
+  atomic_write_file(dir_ / "a", "old");
+  EXPECT_THROW(atomic_write_file(dir_ / "a",
+                                 [](FileWriter& out) {
+                                   out.write("new");
+                                   throw Error("stop");
+                                 }),
+               Error);
+  // A file size limit fails as a full disk does: in write(2).
+  rlimit old_limit{};
+  getrlimit(RLIMIT_FSIZE, &old_limit);
+  const rlimit limit{1'000'000, old_limit.rlim_max};
+  std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &limit);
+  const std::string full = message_of([&] { atomic_write_file(dir_ / "a", std::string(3'000'000, 'x')); });
+  setrlimit(RLIMIT_FSIZE, &old_limit);
+  EXPECT_NE(full.find("File too large"), std::string::npos) << full;
+  EXPECT_EQ(read_text_file(dir_ / "a"), "old");
+  EXPECT_EQ(num_entries(), 1);
+}
+
+TEST_F(FilesTest, DirectoryAppearsOnCommitOnly) {
+  {
+    AtomicDirectory dropped(dir_ / "d");
+    atomic_write_file(dropped.path() / "a", "1");
+  }
+  EXPECT_EQ(num_entries(), 0);
+  {
+    AtomicDirectory kept(dir_ / "deep" / "d" / "");
+    atomic_write_file(kept.path() / "a", "1");
+    EXPECT_FALSE(fs::exists(dir_ / "deep" / "d"));
+    kept.commit();
+  }
+  EXPECT_EQ(read_text_file(dir_ / "deep" / "d" / "a"), "1");
+  EXPECT_NE(message_of([&] { AtomicDirectory again(dir_ / "deep" / "d"); }).find("exists already"),
+            std::string::npos);
+  {
+    AtomicDirectory again(dir_ / "deep" / "d", AtomicDirectory::Existing::kReplace);
+    atomic_write_file(again.path() / "b", "2");
+    again.commit();
+  }
+  EXPECT_FALSE(fs::exists(dir_ / "deep" / "d" / "a"));
+  EXPECT_EQ(read_text_file(dir_ / "deep" / "d" / "b"), "2");
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir_ / "deep"), {}), 1);
+  EXPECT_THROW(AtomicDirectory("/proc/moge/d"), FileError);
+}
+
+TEST_F(FilesTest, WhatAKilledWriterLeftIsRemovedButNotALiveOnes) {
+  const pid_t child = fork();
+  if (child == 0) {
+    AtomicDirectory left(dir_ / "d");
+    std::ofstream(left.path() / "a") << "half";
+    std::raise(SIGKILL);
+  }
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(num_entries(), 1);
+  AtomicDirectory first(dir_ / "d");
+  EXPECT_EQ(num_entries(), 1);
+  AtomicDirectory second(dir_ / "d", AtomicDirectory::Existing::kReplace);
+  EXPECT_EQ(num_entries(), 2);
+  first.commit();
+  second.commit();
+  EXPECT_TRUE(fs::is_directory(dir_ / "d"));
+}
+
+}  // namespace
+}  // namespace moge
