@@ -1,0 +1,111 @@
+#include "ops/cpu/rmsnorm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/cpu/isa.h"
+#include "ops/cpu/vec/rmsnorm.h"
+
+namespace moge::ops::cpu {
+
+namespace {
+
+/// Rows of [T, D] or [T, H, D]: row r is head r % H of token r / H.
+struct Rows {
+  explicit Rows(const Tensor& t) : base(t ? t.ptr<float>() : nullptr) {
+    if (!t) return;
+    const bool heads = t.shape.ndim() == 3;
+    D = t.dim(-1);
+    H = heads ? t.dim(1) : 1;
+    count = t.dim(0) * H;
+    token_stride = t.stride(0);
+    head_stride = heads ? t.stride(1) : 0;
+  }
+  float* operator[](int64_t r) const {
+    return base ? base + (r / H) * token_stride + (r % H) * head_stride : nullptr;
+  }
+  float* base;
+  int64_t D = 0, H = 1, count = 0, token_stride = 0, head_stride = 0;
+};
+
+/// About 16k elements a task: some microseconds of work. Also the block in which dweight's rows are summed,
+/// so it must not depend on the thread count.
+int64_t rows_per_task(int64_t D) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(D, 1));
+}
+
+int64_t num_blocks(int64_t rows, int64_t D) {
+  return (rows + rows_per_task(D) - 1) / rows_per_task(D);
+}
+
+void fwd_row_ref(float* y, float* rstd, const float* x, const float* weight, int64_t D, float eps) {
+  double sum = 0;
+  for (int64_t i = 0; i < D; ++i) sum += double{x[i]} * x[i];
+  const auto r = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(D) + eps));
+  for (int64_t i = 0; i < D; ++i) y[i] = x[i] * r * weight[i];
+  if (rstd) *rstd = r;
+}
+
+/// With x^ = x * rstd and g = dy * weight: dx = rstd * (g - x^ * mean(g * x^)), dweight += dy * x^.
+void bwd_row_ref(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd,
+                 const float* add, int64_t D) {
+  double dot = 0;
+  for (int64_t i = 0; i < D; ++i) dot += double{dy[i]} * weight[i] * x[i];
+  const auto mean = static_cast<float>(dot * rstd / static_cast<double>(D));
+  for (int64_t i = 0; i < D; ++i) {
+    const float x_hat = x[i] * rstd;
+    dweight[i] += dy[i] * x_hat;
+    const float g = rstd * (dy[i] * weight[i] - x_hat * mean);
+    dx[i] = add ? add[i] + g : g;
+  }
+}
+
+const vec::RmsnormKernels kRef{fwd_row_ref, bwd_row_ref};
+
+template <const vec::RmsnormKernels& kernels>
+void fwd(ExecContext& ctx, const RmsnormFwd& a, std::span<std::byte>) {
+  const Rows x(a.x);
+  const Rows y(a.y);
+  const auto* weight = a.weight.ptr<float>();
+  float* rstd = a.rstd ? a.rstd.ptr<float>() : nullptr;
+  parallel_for(*ctx.pool, x.count, rows_per_task(x.D), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      kernels.fwd_row(y[r], rstd ? rstd + r : nullptr, x[r], weight, x.D, a.eps);
+  });
+}
+
+template <const vec::RmsnormKernels& kernels>
+void bwd(ExecContext& ctx, const RmsnormBwd& a, std::span<std::byte> ws) {
+  const Rows x(a.x), dx(a.dx), dy(a.dy), add(a.add);
+  const auto* weight = a.weight.ptr<float>();
+  const auto* rstd = a.rstd.ptr<float>();
+  auto* partial = reinterpret_cast<float*>(ws.data());  // [blocks, D]
+  const int64_t grain = rows_per_task(x.D);
+  const int64_t blocks = num_blocks(x.count, x.D);
+  ctx.pool->run(blocks, [&](int64_t block, int) {
+    float* dweight = partial + block * x.D;
+    std::fill_n(dweight, x.D, 0.0F);
+    for (int64_t r = block * grain; r < std::min((block + 1) * grain, x.count); ++r)
+      kernels.bwd_row(dx[r], dweight, dy[r], x[r], weight, rstd[r], add[r], x.D);
+  });
+  auto* dweight = a.dweight.ptr<float>();
+  for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t i = 0; i < x.D; ++i) dweight[i] += partial[block * x.D + i];
+}
+
+int64_t bwd_workspace(const ExecContext&, const RmsnormBwd& a) {
+  const int64_t D = a.x.dim(-1);
+  return D == 0 ? 0 : num_blocks(a.x.numel() / D, D) * D * size_of(DType::kF32);
+}
+
+}  // namespace
+
+std::vector<Impl<RmsnormFwd>> rmsnorm_fwd_impls() {
+  return isa_impls<RmsnormFwd>(fwd<vec::avx512::rmsnorm>, fwd<vec::avx2::rmsnorm>, fwd<kRef>);
+}
+
+std::vector<Impl<RmsnormBwd>> rmsnorm_bwd_impls() {
+  return isa_impls<RmsnormBwd>(bwd<vec::avx512::rmsnorm>, bwd<vec::avx2::rmsnorm>, bwd<kRef>, bwd_workspace);
+}
+
+}  // namespace moge::ops::cpu
