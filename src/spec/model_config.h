@@ -25,38 +25,38 @@ struct ModelConfig {
   int64_t hidden_size = 0;              ///< D
   int64_t num_hidden_layers = 0;        ///< L
   int64_t num_attention_heads = 0;      ///< H
-  int64_t num_key_value_heads = 0;      ///< KV; absent: H
-  int64_t head_dim = 0;                 ///< Dh; absent: the architecture's default, D / H for all but qwen3
+  int64_t num_key_value_heads = 0;      ///< KV; absent: H, but required by the qwen types
+  int64_t head_dim = 0;                 ///< Dh; absent: D / H, but 128 for qwen3
   int64_t max_position_embeddings = 0;  ///< longest sequence the model was made for
-  int64_t intermediate_size = 0;        ///< width of a dense MLP; unused by an MoE model, where it may be 0
+  int64_t intermediate_size = 0;  ///< width of a dense MLP; an MoE model may have it and has no use for it
 
   std::string hidden_act = "silu";  ///< the only one supported
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   bool tie_word_embeddings = false;  ///< lm_head.weight is model.embed_tokens.weight
-  bool attention_bias = false;       ///< q_proj, k_proj, v_proj have biases
+  bool attention_bias = false;       ///< q_proj, k_proj, v_proj have biases; absent: true for PanguProMoE
   bool o_proj_bias = false;          ///< derived: attention_bias, but false for qwen2
-  bool qk_norm = false;  ///< RMSNorm of each q and k head before the rotary positions; derived: true
-                         ///< for qwen3 and qwen3_moe. Our own key for PanguProMoE
+  /// RMSNorm of every q and k head before the rotary positions. Derived: true for qwen3 and qwen3_moe; our
+  /// own key for PanguProMoE.
+  bool qk_norm = false;
 
-  int64_t num_experts = 0;            ///< E; 0: a dense model
+  int64_t num_experts = 0;            ///< E; 0: a dense model. Also read from "num_local_experts"
   int64_t num_experts_per_tok = 0;    ///< K
-  int64_t num_expert_groups = 1;      ///< G, our own key; absent: K for PanguProMoE, else 1 (global top-K)
+  int64_t num_expert_groups = 1;      ///< G, our own key; absent: K for PanguProMoE, else 1 (plain top-K)
   int64_t moe_intermediate_size = 0;  ///< F
   int64_t shared_expert_intermediate_size = 0;  ///< width of the always-on expert, a multiple of F; 0: none
   bool norm_topk_prob = false;                  ///< the K kept probabilities are divided by their sum
-  bool use_router_scale = false;  ///< kept probabilities x mlp.router_scale [1, E] after selection. Our own
-                                  ///< key; absent: true for PanguProMoE
-  double router_aux_loss_coef = 0.0;  ///< alpha of the balance loss (eq. 8)
+  /// Kept probabilities are multiplied by mlp.router_scale [1, E]. Our own key; absent: true for PanguProMoE.
+  bool use_router_scale = false;
+  double router_aux_loss_coef = 0.0;  ///< alpha of the balance loss (eq. 8); absent: 0.001 for an MoE
 
   double initializer_range = 0.02;  ///< standard deviation of freshly initialised weights
   std::optional<int64_t> bos_token_id;
-  std::vector<int64_t> eos_token_id;  ///< in config.json a number or a list
-  std::optional<int64_t> pad_token_id;
-  DType torch_dtype = DType::kF32;  ///< also read from "dtype" (its newer name)
+  std::vector<int64_t> eos_token_id;    ///< in config.json a number or a list
+  std::optional<int64_t> pad_token_id;  ///< a negative number counts as absent
+  DType torch_dtype = DType::kF32;      ///< also read from "dtype", its newer name
 
-  /// Keys that were read, change nothing in the maths and have no member: JSON text by key, written back by
-  /// to_json().
+  /// Keys without a member that change nothing in the maths: JSON text by key, written back by to_json().
   std::map<std::string, std::string> other_keys;
 
   bool is_moe() const { return num_experts > 0; }
@@ -71,8 +71,7 @@ struct ModelConfig {
 
   /// Throws FileError (source, key, value, constraint) unless the sizes make a model that we can run.
   void validate(const std::string& source) const;
-  /// A config.json with every key that parse_model_config() reads; the keys of the architecture keep their
-  /// Hugging Face names, so that other tools load it.
+  /// The config.json of this model, for parse_model_config() and for Hugging Face tools.
   std::string to_json() const;
 
   bool operator==(const ModelConfig&) const = default;

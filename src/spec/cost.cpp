@@ -1,0 +1,123 @@
+#include "spec/cost.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+
+namespace moge::spec {
+namespace {
+
+/// gate, up and down of a gated MLP.
+int64_t mlp_weights(const ModelConfig& c, int64_t width) {
+  return 3 * c.hidden_size * width;
+}
+
+ParameterCount count(const ModelConfig& c, int64_t routed_experts) {
+  const int64_t V = c.vocab_size, D = c.hidden_size, L = c.num_hidden_layers, E = c.num_experts;
+  ParameterCount n;
+  n.embedding = V * D;
+  n.lm_head = c.tie_word_embeddings ? 0 : V * D;
+  n.attention = L * (2 * D * c.q_dim() + 2 * D * c.kv_dim());
+  n.attention_bias = L * ((c.attention_bias ? c.q_dim() + 2 * c.kv_dim() : 0) + (c.o_proj_bias ? D : 0));
+  n.dense_mlp = c.is_moe() ? 0 : L * mlp_weights(c, c.intermediate_size);
+  n.router = L * (E * D + (c.use_router_scale ? E : 0));
+  n.routed_experts = L * routed_experts * mlp_weights(c, c.moe_intermediate_size);
+  n.shared_expert = L * mlp_weights(c, c.shared_expert_intermediate_size);
+  n.norms = L * (2 * D + (c.qk_norm ? 2 * c.head_dim : 0)) + D;
+  return n;
+}
+
+}  // namespace
+
+ParameterCount parameter_count(const ModelConfig& config) {
+  return count(config, config.num_experts);
+}
+
+ParameterCount active_parameter_count(const ModelConfig& config) {
+  return count(config, config.num_experts_per_tok);
+}
+
+FlopCount flop_count(const ModelConfig& c, int64_t context, Phase phase) {
+  const double attended = static_cast<double>(context) * (phase == Phase::kDecode ? 1.0 : 0.5);
+  const double flops_per_weight = phase == Phase::kTraining ? 6.0 : 2.0;
+  const ParameterCount active = active_parameter_count(c);
+  const auto matmul = [&](int64_t weights) { return flops_per_weight * static_cast<double>(weights); };
+  FlopCount f;
+  f.attention_projections = matmul(active.attention);
+  f.attention_core = matmul(2 * c.num_hidden_layers * c.q_dim()) * attended;
+  f.dense_mlp = matmul(active.dense_mlp);
+  f.router = matmul(c.num_hidden_layers * c.num_experts * c.hidden_size);
+  f.routed_experts = matmul(active.routed_experts);
+  f.shared_expert = matmul(active.shared_expert);
+  f.lm_head = matmul(c.vocab_size * c.hidden_size);
+  return f;
+}
+
+int64_t weight_bytes(const ModelConfig& config, DType dtype) {
+  return parameters(config) * size_of(dtype);
+}
+
+int64_t kv_bytes_per_token(const ModelConfig& config, DType dtype) {
+  return 2 * config.num_hidden_layers * config.kv_dim() * size_of(dtype);
+}
+
+int64_t decode_read_bytes(const ModelConfig& config, int64_t context, DType weights, DType kv) {
+  const ParameterCount active = active_parameter_count(config);
+  const int64_t unread_rows = config.tie_word_embeddings ? 0 : config.vocab_size - 1;
+  return (active.total() - unread_rows * config.hidden_size) * size_of(weights) +
+         context * kv_bytes_per_token(config, kv);
+}
+
+int64_t activation_elements_per_token(const ModelConfig& c) {
+  const int64_t D = c.hidden_size;
+  const int64_t attention = 2 * c.q_dim() + 2 * c.kv_dim();
+  const int64_t mlp =
+      c.is_moe() ? 3 * (c.num_experts_per_tok * c.moe_intermediate_size + c.shared_expert_intermediate_size) +
+                       c.num_experts + c.num_experts_per_tok * D
+                 : 3 * c.intermediate_size;
+  return 4 * D + attention + mlp;
+}
+
+MemoryPlan serving_memory(const ModelConfig& config, DType weights, DType kv, int64_t cached_tokens,
+                          int64_t batch_tokens, int64_t batch_sequences) {
+  MemoryPlan plan;
+  plan.weights = weight_bytes(config, weights);
+  plan.kv_cache = cached_tokens * kv_bytes_per_token(config, kv);
+  plan.activations = batch_tokens * activation_elements_per_token(config) * size_of(weights);
+  plan.logits = batch_sequences * config.vocab_size * size_of(DType::kF32);
+  return plan;
+}
+
+MemoryPlan training_memory(const ModelConfig& config, const TrainingSetup& setup) {
+  const int64_t n = parameters(config);
+  MemoryPlan plan;
+  plan.weights = weight_bytes(config, setup.compute);
+  plan.gradients = n * size_of(setup.gradients);
+  plan.master_weights = setup.master_weights && setup.compute != DType::kF32 ? n * size_of(DType::kF32) : 0;
+  plan.optimizer_moments = 2 * n * size_of(setup.moments);
+  plan.activations = setup.micro_batch_tokens * config.num_hidden_layers *
+                     activation_elements_per_token(config) * size_of(setup.compute);
+  plan.logits = 2 * setup.logit_rows * config.vocab_size * size_of(DType::kF32);  // and their gradient
+  return plan;
+}
+
+std::string MemoryPlan::str() const {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1);
+  const auto line = [&](const char* purpose, int64_t bytes) {
+    if (bytes > 0)
+      out << std::left << std::setw(18) << purpose << std::right << std::setw(14)
+          << static_cast<double>(bytes) / (1024.0 * 1024.0) << " MiB\n";
+  };
+  line("weights", weights);
+  line("kv_cache", kv_cache);
+  line("activations", activations);
+  line("logits", logits);
+  line("gradients", gradients);
+  line("master_weights", master_weights);
+  line("optimizer_moments", optimizer_moments);
+  line("total", total());
+  return out.str();
+}
+
+}  // namespace moge::spec

@@ -1,0 +1,71 @@
+#include "spec/cost.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace moge::spec {
+namespace {
+
+ModelConfig shipped(const std::string& name) {
+  return load_model_config(MOGE_SOURCE_DIR "/configs/models/" + name);
+}
+
+double billions(int64_t n) {
+  return static_cast<double>(n) * 1e-9;
+}
+
+TEST(Cost, ParametersOfKnownModels) {
+  const ModelConfig pangu = shipped("pangu-pro-moe-72b-a16b");
+  EXPECT_NEAR(billions(parameters(pangu)), 71.99, 0.005);  // arXiv 2505.21411, table 1
+  EXPECT_NEAR(billions(active_parameters(pangu)), 16.50, 0.005);
+  EXPECT_EQ(parameters(shipped("dense-32b")),
+            32763876352);  // Qwen2.5-32B and -72B have these shapes: what their
+  EXPECT_EQ(parameters(shipped("dense-72b")),
+            72706203648);  // safetensors indices state, in bf16, is twice this
+  EXPECT_EQ(parameters(shipped("qwen3-30b-a3b")), 30532122624);  // likewise, Qwen3-30B-A3B
+  EXPECT_NEAR(billions(active_parameters(shipped("qwen3-30b-a3b"))), 3.35, 0.01);
+  EXPECT_NEAR(billions(parameters(shipped("moge-s-22m"))), 0.0218, 0.0001);
+  EXPECT_NEAR(billions(parameters(shipped("dense-500m"))), 0.5, 0.01);
+  EXPECT_EQ(parameters(shipped("demo-moge")), parameters(shipped("demo-topk")));
+}
+
+TEST(Cost, FlopsByHand) {
+  const ModelConfig c = shipped("moge-s-22m");
+  const int64_t L = 10, D = 256;
+  const int64_t weights = L * (D * 256 * 2 + D * 128 * 2 + 16 * D + (4 * 128 + 256) * 3 * D) + 8192 * D;
+  const auto forward = static_cast<double>(2 * weights);
+  const auto attention_per_position = static_cast<double>(L * 4 * 256);
+  EXPECT_EQ(flops_per_token(c, 0, Phase::kDecode), forward);
+  EXPECT_EQ(flops_per_token(c, 100, Phase::kDecode), forward + 100 * attention_per_position);
+  EXPECT_EQ(flops_per_token(c, 100, Phase::kPrefill), forward + 50 * attention_per_position);
+  EXPECT_EQ(flops_per_token(c, 100, Phase::kTraining), 3 * flops_per_token(c, 100, Phase::kPrefill));
+}
+
+TEST(Cost, Bytes) {
+  const ModelConfig pangu = shipped("pangu-pro-moe-72b-a16b");
+  EXPECT_EQ(kv_bytes_per_token(pangu, DType::kBF16), 2 * 48 * 8 * 128 * 2);
+  EXPECT_EQ(weight_bytes(pangu, DType::kI8), parameters(pangu));
+  EXPECT_EQ(
+      decode_read_bytes(pangu, 10, DType::kBF16, DType::kBF16),
+      2 * (active_parameters(pangu) - int64_t{153375} * 5120) + 10 * kv_bytes_per_token(pangu, DType::kBF16));
+  const ModelConfig tied = shipped("dense-500m");
+  EXPECT_EQ(decode_read_bytes(tied, 0, DType::kBF16, DType::kBF16), weight_bytes(tied, DType::kBF16));
+}
+
+TEST(Cost, TrainingMemory) {
+  const ModelConfig c = shipped("demo-moge");
+  const int64_t n = parameters(c);
+  const MemoryPlan bf16 = training_memory(c, {.micro_batch_tokens = 1024, .logit_rows = 128});
+  EXPECT_EQ(bf16.weights + bf16.gradients + bf16.master_weights + bf16.optimizer_moments,
+            n * (2 + 4 + 4 + 8));
+  EXPECT_EQ(bf16.logits, 2 * 128 * 4096 * 4);
+  EXPECT_EQ(bf16.activations, 1024 * 6 * 2 * activation_elements_per_token(c));
+  const MemoryPlan f32 = training_memory(c, {.compute = DType::kF32});
+  EXPECT_EQ(f32.total(), n * 16);
+  EXPECT_NE(bf16.str().find("master_weights"), std::string::npos);
+  EXPECT_EQ(f32.str().find("master_weights"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace moge::spec
