@@ -1,0 +1,230 @@
+#include "text/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "text/utf8.h"
+
+namespace moge::text {
+namespace {
+
+constexpr int64_t kMaxModelBytes = int64_t{256} << 20;
+constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // ▁, what SentencePiece writes for a space
+// A ModelProto's normalizer_spec { add_dummy_prefix: false }. Protobuf merges a repeated message field by
+// field, so appending this to a model changes just the one flag.
+constexpr std::string_view kNoDummyPrefix{"\x1a\x02\x18\x00", 4};
+// The library is quadratic in nothing but slow on long lines (its symbols leave the cache): cut where it's
+// exact.
+constexpr size_t kChunkBytes = 256;
+
+/// A user-defined piece that works as a marker ("[unused9]"), not as a way to write white space or one
+/// character.
+bool is_marker(const SentencePieceEntry& entry) {
+  if (entry.type != PieceType::kUserDefined) return false;
+  std::string_view rest = entry.piece;
+  int num_characters = 0;
+  bool has_text = false;
+  for (; !rest.empty(); ++num_characters) {
+    const Utf8Step step = utf8_step(rest);
+    has_text = has_text || (step.code_point != U'\u2581' && !is_white_space(step.code_point));
+    rest.remove_prefix(static_cast<size_t>(step.length));
+  }
+  return has_text && num_characters > 1;
+}
+
+std::string replace_space_symbol(std::string_view piece) {
+  std::string text;
+  while (!piece.empty()) {
+    const size_t at = std::min(piece.find(kSpaceSymbol), piece.size());
+    text += piece.substr(0, at);
+    piece.remove_prefix(at);
+    if (piece.empty()) break;
+    text += ' ';
+    piece.remove_prefix(kSpaceSymbol.size());
+  }
+  return text;
+}
+
+Detokenizer::Token detokenize(const SentencePieceEntry& entry, const SentencePieceModel& model,
+                              bool special) {
+  switch (entry.type) {
+    case PieceType::kUnknown:
+      return {model.unk_surface, false, false};
+    case PieceType::kControl:
+      return {std::string(entry.piece), true, false};
+    case PieceType::kByte: {  // <0xE4>; the library checks that there are 256 of them and how they're written
+      const std::string hex(entry.piece.substr(std::min<size_t>(3, entry.piece.size()), 2));
+      return {std::string(1, static_cast<char>(std::strtol(hex.c_str(), nullptr, 16))), false, false};
+    }
+    default:
+      return {replace_space_symbol(entry.piece), special, entry.piece.starts_with(kSpaceSymbol)};
+  }
+}
+
+/// A text may be cut before a space that follows something else when the space can only begin a piece.
+bool can_cut_at_spaces(const SentencePieceModel& model) {
+  if (model.has_charsmap || model.remove_extra_whitespaces || !model.escape_whitespaces ||
+      model.treat_whitespace_as_suffix)
+    return false;
+  return std::none_of(model.pieces.begin(), model.pieces.end(), [](const SentencePieceEntry& entry) {
+    std::string_view rest = entry.piece;
+    while (rest.starts_with(kSpaceSymbol)) rest.remove_prefix(kSpaceSymbol.size());
+    return rest.find(kSpaceSymbol) != std::string_view::npos || rest.find(' ') != std::string_view::npos;
+  });
+}
+
+}  // namespace
+
+SentencePieceTokenizer::SentencePieceTokenizer(std::string serialized_model, const TokenizerConfig& config,
+                                               const std::string& where)
+    : serialized_(std::move(serialized_model)),
+      where_(where),
+      model_(parse_sentencepiece_model(serialized_, where)),
+      prefix_every_fragment_(config.legacy),
+      cuts_at_spaces_(can_cut_at_spaces(model_)) {
+  const sentencepiece::SentencePieceProcessor& library = processor(model_.add_dummy_prefix, true);
+  add_vocabulary(config);
+  const auto id_of = [&](const std::optional<std::string>& name, int library_id) -> std::optional<int32_t> {
+    if (name) return piece_to_id(*name);
+    if (library_id >= 0) return library_id;
+    return std::nullopt;
+  };
+  special_ids_ = {id_of(config.bos_token, library.bos_id()), id_of(config.eos_token, library.eos_id()),
+                  id_of(config.pad_token, library.pad_id()), id_of(config.unk_token, library.unk_id())};
+  add_bos_ =
+      config.add_bos_token.value_or(true) && special_ids_.bos.has_value();  // LlamaTokenizer's defaults
+  add_eos_ = config.add_eos_token.value_or(false) && special_ids_.eos.has_value();
+}
+
+SentencePieceTokenizer::~SentencePieceTokenizer() = default;
+
+void SentencePieceTokenizer::add_vocabulary(const TokenizerConfig& config) {
+  std::vector<Detokenizer::Token> tokens;
+  std::vector<AddedToken> added;
+  for (const SentencePieceEntry& entry : model_.pieces) {
+    const auto id = static_cast<int32_t>(tokens.size());
+    const bool special = config.is_special(entry.piece);
+    tokens.push_back(detokenize(entry, model_, special));
+    pieces_.emplace_back(entry.piece);
+    piece_to_id_.emplace(pieces_.back(), id);
+    if (entry.type == PieceType::kControl || special) {
+      AddedToken token;
+      token.id = id;
+      token.content = entry.piece;
+      token.special = true;
+      added.push_back(token);
+    }
+  }
+  const size_t num_model_pieces = pieces_.size();
+  for (AddedToken token : config.added_tokens) {
+    const auto known = piece_to_id_.find(token.content);
+    if (token.id < 0 && known == piece_to_id_.end()) continue;  // named, but without an id of its own
+    if (known != piece_to_id_.end()) {
+      check<FileError>(token.id < 0 || token.id == known->second, where_, ": added token \"", token.content,
+                       "\" has id ", token.id, ", but the model has it as ", known->second);
+      token.id = known->second;
+      token.special = token.special || config.is_special(token.content);
+    } else {
+      const auto id = static_cast<size_t>(token.id);
+      check<FileError>(
+          id >= num_model_pieces && id < num_model_pieces + config.added_tokens.size() + (1 << 20), where_,
+          ": added token \"", token.content, "\" has id ", token.id,
+          ", expected one not far above the model's ", num_model_pieces, " pieces");
+      tokens.resize(std::max(tokens.size(), id + 1));
+      pieces_.resize(tokens.size());
+      check<FileError>(pieces_[id].empty(), where_, ": two added tokens have id ", id);
+      tokens[id] = {token.content, token.special, false};
+      pieces_[id] = token.content;
+      piece_to_id_.emplace(token.content, token.id);
+    }
+    std::erase_if(added, [&](const AddedToken& other) { return other.id == token.id; });
+    added.push_back(token);
+  }
+  using FirstSpace = Detokenizer::FirstSpace;
+  const FirstSpace first_space = model_.remove_extra_whitespaces ? FirstSpace::kStripUntilText
+                                 : model_.add_dummy_prefix       ? FirstSpace::kStripOne
+                                                                 : FirstSpace::kKeep;
+  detokenizer_ = Detokenizer(std::move(tokens), first_space, Detokenizer::InvalidUtf8::kPerByte);
+  added_tokens_ = AddedTokenMatcher(std::move(added));
+}
+
+const sentencepiece::SentencePieceProcessor& SentencePieceTokenizer::processor(bool dummy_prefix,
+                                                                               bool parse_special) const {
+  Processor& slot = processors_[(dummy_prefix ? 1 : 0) + (parse_special ? 2 : 0)];
+  std::call_once(slot.made, [&] { slot.library = make_processor(dummy_prefix, parse_special); });
+  return *slot.library;
+}
+
+std::unique_ptr<sentencepiece::SentencePieceProcessor> SentencePieceTokenizer::make_processor(
+    bool dummy_prefix, bool parse_special) const {
+  std::string serialized = serialized_;
+  if (!dummy_prefix) serialized += kNoDummyPrefix;
+  if (!parse_special) {
+    // As unused pieces the markers stay in the vocabulary but never come out of an encode.
+    for (const SentencePieceEntry& entry : model_.pieces)
+      if (is_marker(entry)) serialized[entry.type_offset] = static_cast<char>(PieceType::kUnused);
+  }
+  auto library = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  const auto status = library->LoadFromSerializedProto(serialized);
+  check<FileError>(status.ok(), where_, ": broken SentencePiece model: ", status.message());
+  return library;
+}
+
+std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text,
+                                                    const EncodeOptions& options) const {
+  std::vector<int32_t> ids;
+  if (options.add_special_tokens && add_bos_) ids.push_back(*special_ids_.bos);
+  std::vector<Segment> segments;
+  added_tokens_.split(text, options.parse_special, segments);
+  bool first = true;
+  for (const Segment& segment : segments) {
+    if (segment.id >= 0) {
+      ids.push_back(segment.id);
+    } else {
+      const bool dummy_prefix = model_.add_dummy_prefix && (first || prefix_every_fragment_);
+      encode_fragment(segment.text, dummy_prefix, options.parse_special, ids);
+    }
+    first = false;
+  }
+  if (options.add_special_tokens && add_eos_) ids.push_back(*special_ids_.eos);
+  return ids;
+}
+
+void SentencePieceTokenizer::encode_fragment(std::string_view text, bool dummy_prefix, bool parse_special,
+                                             std::vector<int32_t>& ids) const {
+  std::vector<int> chunk_ids;
+  while (!text.empty()) {
+    size_t end = text.size();
+    if (cuts_at_spaces_ && text.size() > kChunkBytes) {
+      end = kChunkBytes;
+      while (end < text.size() && !(text[end] == ' ' && text[end - 1] != ' ')) ++end;
+    }
+    const auto status = processor(dummy_prefix, parse_special).Encode(text.substr(0, end), &chunk_ids);
+    check(status.ok(), where_, ": encoding failed: ", status.message());
+    ids.insert(ids.end(), chunk_ids.begin(), chunk_ids.end());
+    text.remove_prefix(end);
+    dummy_prefix = false;
+  }
+}
+
+std::string SentencePieceTokenizer::id_to_piece(int32_t id) const {
+  detokenizer_.token(id);  // checks the range
+  return pieces_[static_cast<size_t>(id)];
+}
+
+std::optional<int32_t> SentencePieceTokenizer::piece_to_id(std::string_view piece) const {
+  const auto found = piece_to_id_.find(std::string(piece));
+  if (found == piece_to_id_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::unique_ptr<SentencePieceTokenizer> load_sentencepiece_tokenizer(const std::filesystem::path& model_dir) {
+  const std::filesystem::path path = model_dir / "tokenizer.model";
+  return std::make_unique<SentencePieceTokenizer>(read_text_file(path, kMaxModelBytes),
+                                                  load_tokenizer_config(model_dir), path.string());
+}
+
+}  // namespace moge::text

@@ -1,0 +1,29 @@
+// Trains SentencePiece BPE models with byte fallback: lossless for valid UTF-8, digits one by one.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace moge::text {
+
+/// Puts the next text (a line, a paragraph) into its argument; false when there are no more.
+using TextSource = std::function<bool(std::string& text)>;
+
+struct SentencePieceTrainOptions {
+  int32_t vocab_size = 8192;  // with the 256 byte pieces and all special ones
+  /// The share of the text's characters that become pieces; the rest is spelled in bytes.
+  double character_coverage = 0.9999;
+  int32_t num_threads = 2;
+  /// Become single ids; for chat markers. Written to tokenizer_config.json as special tokens.
+  std::vector<std::string> special_tokens;
+};
+
+/// Writes tokenizer.model and tokenizer_config.json (Hugging Face's LlamaTokenizer) into the folder, each
+/// atomically. Ids: 0 <unk>, 1 <s>, 2 </s>, then special_tokens, bytes, merges. The same texts in the same
+/// order give the same file. UsageError when the texts are empty or too few for the vocabulary.
+void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOptions& options,
+                         const std::filesystem::path& model_dir);
+
+}  // namespace moge::text
