@@ -69,7 +69,8 @@ CASES = {
         seed=2,
     ),
     "moge_2x8_k2": Case(
-        "2 groups of 8, K' = 2, three shared widths", pangu(24, 2, 2, 16, 4, 8, 24, num_expert_groups=2)
+        "2 groups of 8, K' = 2, three shared widths; tied embeddings, no router_scale",
+        pangu(24, 2, 2, 16, 4, 8, 24, num_expert_groups=2, tie_word_embeddings=True, use_router_scale=False),
     ),
     "router_scale": Case(
         "3 groups of 4, K' = 1, router_scale in 0.2 .. 1.8 (it must not move the selection); a large rms_norm_eps",
@@ -84,9 +85,11 @@ CASES = {
         tied_rows=((1, 3, 6), (9, 10, 15), (0, 5, 7), (8, 12, 13)),
     ),
     "renormalised": Case(
-        "2 groups of 4, K' = 2, kept scores renormalised, then scaled; sequence-level balance loss and z-loss",
-        pangu(32, 4, 2, 8, 4, 8, 8, num_expert_groups=2, norm_topk_prob=True),
+        "2 groups of 4, K' = 2, kept scores renormalised, then scaled; sequence-level balance loss and z-loss; QK-norm, "
+        "no biases",
+        pangu(32, 4, 2, 8, 4, 8, 8, num_expert_groups=2, norm_topk_prob=True, qk_norm=True, attention_bias=False),
         scale_spread=0.5,
+        seed=1,
         z_coef=1e-3,
         balance="sequence",
     ),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-MODEL_TYPES = ("PanguProMoE", "llama", "qwen3", "qwen3_moe")
+MODEL_TYPES = ("PanguProMoE", "llama", "qwen2", "qwen3", "qwen3_moe")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Config:
     rms_norm_eps: float
     rope_theta: float
     tie_word_embeddings: bool
-    attention_bias: bool  # biases on q, k, v and o
+    attention_bias: bool  # biases on q, k and v
+    o_proj_bias: bool
     qk_norm: bool  # RMSNorm over each head of q and k, before the rotation
     intermediate_size: int = 0  # width of a dense feed-forward
     num_experts: int = 0  # 0: a dense model
@@ -42,7 +43,7 @@ class Config:
     moe_intermediate_size: int = 0
     shared_expert_intermediate_size: int = 0
     norm_topk_prob: bool = False
-    router_scale: bool = False
+    use_router_scale: bool = False
     router_aux_loss_coef: float = 0.0
 
     @staticmethod
@@ -57,6 +58,7 @@ class Config:
         if raw.get("hidden_act", "silu") != "silu":
             raise ValueError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
         heads = raw["num_attention_heads"]
+        head_dim = raw.get("head_dim") or (128 if kind == "qwen3" else raw["hidden_size"] // heads)
         experts = 0
         if kind in ("PanguProMoE", "qwen3_moe"):
             # transformers 5 writes qwen3_moe's count as num_local_experts.
@@ -75,12 +77,13 @@ class Config:
             num_hidden_layers=raw["num_hidden_layers"],
             num_attention_heads=heads,
             num_key_value_heads=raw.get("num_key_value_heads") or heads,
-            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+            head_dim=head_dim,
             rms_norm_eps=raw["rms_norm_eps"],
             rope_theta=float(rope.get("rope_theta") or raw["rope_theta"]),
             tie_word_embeddings=raw.get("tie_word_embeddings", False),
-            attention_bias=raw.get("attention_bias", pangu),
-            qk_norm=kind in ("qwen3", "qwen3_moe"),
+            attention_bias=kind == "qwen2" or raw.get("attention_bias", pangu),
+            o_proj_bias=kind != "qwen2" and raw.get("attention_bias", pangu),
+            qk_norm=kind in ("qwen3", "qwen3_moe") or (pangu and raw.get("qk_norm", False)),
             intermediate_size=0 if experts else raw["intermediate_size"],
             num_experts=experts,
             num_experts_per_tok=topk,
@@ -88,7 +91,7 @@ class Config:
             moe_intermediate_size=raw["moe_intermediate_size"] if experts else 0,
             shared_expert_intermediate_size=raw.get("shared_expert_intermediate_size", 0) if pangu else 0,
             norm_topk_prob=raw.get("norm_topk_prob", False),
-            router_scale=pangu,
+            use_router_scale=pangu and raw.get("use_router_scale", True),
             router_aux_loss_coef=raw.get("router_aux_loss_coef", 0.0) if experts else 0.0,
         )
 
@@ -128,7 +131,7 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(c.hidden_size, q_dim, bias=c.attention_bias)
         self.k_proj = nn.Linear(c.hidden_size, kv_dim, bias=c.attention_bias)
         self.v_proj = nn.Linear(c.hidden_size, kv_dim, bias=c.attention_bias)
-        self.o_proj = nn.Linear(q_dim, c.hidden_size, bias=c.attention_bias)
+        self.o_proj = nn.Linear(q_dim, c.hidden_size, bias=c.o_proj_bias)
         if c.qk_norm:
             self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
             self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
@@ -180,7 +183,7 @@ class MoE(nn.Module):
         super().__init__()
         self.c = c
         self.gate = nn.Linear(c.hidden_size, c.num_experts, bias=False)
-        if c.router_scale:
+        if c.use_router_scale:
             self.router_scale = nn.Parameter(torch.ones(1, c.num_experts))
         self.experts = nn.ModuleList(SwiGLU(c.hidden_size, c.moe_intermediate_size) for _ in range(c.num_experts))
         if c.shared_expert_intermediate_size:
@@ -199,7 +202,7 @@ class MoE(nn.Module):
         weights = probs.gather(1, ids)
         if c.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
-        if c.router_scale:  # after the selection and the renormalisation
+        if c.use_router_scale:  # after the selection and the renormalisation
             weights = weights * self.router_scale[0][ids]
         return Routing(logits, probs, ids, weights)
 
