@@ -6,33 +6,31 @@ namespace moge {
 
 void match(const char* op, const char* name, const Tensor& tensor,
            std::initializer_list<std::reference_wrapper<Dim>> dims, std::initializer_list<DType> dtypes) {
-  const auto expected = [&] {
-    std::string s;
-    for (const DType d : dtypes) s += str(s.empty() ? "" : " or ", name_of(d));
-    s += "[";
+  // Messages are built only on failure: this runs several times in every op of every decode step.
+  const auto fail = [&](const auto&... why) {
+    std::string expected;
+    for (const DType d : dtypes) expected += str(expected.empty() ? "" : " or ", name_of(d));
+    expected += "[";
     bool first = true;
     for (const Dim& d : dims) {
-      s += str(first ? "" : ", ", d.name_);
-      if (d.value_) s += str("=", *d.value_);
+      expected += str(first ? "" : ", ", d.name_);
+      if (d.value_) expected += str("=", *d.value_);
       first = false;
     }
-    return s + "]";
+    throw ShapeError(str(op, ": ", name, ": expected ", expected, "], got ", tensor.str(), why...));
   };
-  const auto require = [&](bool ok, const char* why) {
-    check<ShapeError>(ok, op, ": ", name, ": expected ", expected(), ", got ", tensor.str(), why);
-  };
-  require(tensor.shape.ndim() == static_cast<int>(dims.size()), " (number of dimensions)");
+  if (tensor.shape.ndim() != static_cast<int>(dims.size())) fail(" (number of dimensions)");
   bool dtype_ok = false;
   for (const DType d : dtypes) dtype_ok = dtype_ok || d == tensor.dtype;
-  require(dtype_ok, " (dtype)");
+  if (!dtype_ok) fail(" (dtype)");
   int i = 0;
   for (Dim& d : dims) {
     if (!d.value_) d.value_ = tensor.dim(i);
-    require(*d.value_ == tensor.dim(i), str(" (dimension ", d.name_, ")").c_str());
+    if (*d.value_ != tensor.dim(i)) fail(" (dimension ", d.name_, ")");
     ++i;
   }
-  require(tensor.layout == Layout::kPanels || tensor.dim(-1) <= 1 || tensor.stride(-1) == 1,
-          " (last dimension not contiguous)");
+  if (tensor.layout == Layout::kStrided && tensor.dim(-1) > 1 && tensor.stride(-1) != 1)
+    fail(" (last dimension not contiguous)");
 }
 
 int32_t narrow(int64_t value, const char* what) {

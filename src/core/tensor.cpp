@@ -16,7 +16,7 @@ Shape::Shape(std::initializer_list<int64_t> dims) : ndim_(static_cast<int>(dims.
 int64_t Shape::numel() const {
   int64_t n = ndim_ == 0 ? 0 : 1;
   for (int i = 0; i < ndim_; ++i) {
-    check<ShapeError>(!__builtin_mul_overflow(n, dims_[i], &n), "shape ", str(), " overflows 64 bits");
+    check<ShapeError>(!__builtin_mul_overflow(n, dims_[i], &n), "shape ", *this, " overflows 64 bits");
   }
   return n;
 }
@@ -51,7 +51,7 @@ bool Tensor::is_contiguous() const {
 }
 
 Tensor Tensor::operator[](int64_t i) const {
-  dcheck(shape.ndim() >= 2 && i >= 0 && i < shape[0], "index ", i, " of ", str());
+  dcheck(shape.ndim() >= 2 && i >= 0 && i < shape[0], "index ", i, " of ", shape);
   Tensor t = *this;
   t.data = static_cast<std::byte*>(data) + i * strides[0] * size_of(dtype);
   switch (shape.ndim()) {
@@ -73,7 +73,7 @@ Tensor Tensor::operator[](int64_t i) const {
 Tensor Tensor::slice(int axis, int64_t begin, int64_t end) const {
   dcheck(
       layout == Layout::kStrided && axis < shape.ndim() && begin >= 0 && begin <= end && end <= shape[axis],
-      "slice [", begin, ", ", end, ") of axis ", axis, " of ", str());
+      "slice [", begin, ", ", end, ") of axis ", axis, " of ", shape);
   std::array<int64_t, Shape::kMaxDims> d{};
   for (int i = 0; i < shape.ndim(); ++i) d[i] = i == axis ? end - begin : shape[i];
   Tensor t = *this;
@@ -96,7 +96,7 @@ Tensor Tensor::slice(int axis, int64_t begin, int64_t end) const {
 }
 
 Tensor Tensor::view(Shape to) const {
-  dcheck(is_contiguous() && to.numel() == numel(), "view ", str(), " as ", to);
+  dcheck(is_contiguous() && to.numel() == numel(), "view ", shape, " as ", to);
   return {data, dtype, to, device};
 }
 

@@ -65,7 +65,8 @@ struct Tensor {
   /// Typed access; throws ShapeError when T is not the dtype.
   template <class T>
   T* ptr() const {
-    check<ShapeError>(dtype == dtype_of<T>(), "tensor ", str(), ": expected dtype ", name_of(dtype_of<T>()));
+    if (dtype != dtype_of<T>())
+      throw ShapeError(moge::str("tensor ", str(), ": expected dtype ", name_of(dtype_of<T>())));
     return static_cast<T*>(data);
   }
 
