@@ -64,6 +64,38 @@ constexpr BF16 to_bf16(float x) {
   return {static_cast<uint16_t>((u + 0x7fffU + ((u >> 16) & 1U)) >> 16)};
 }
 
+/// IEEE binary16. Software conversions: for checkpoints, not for hot loops.
+struct F16 {
+  uint16_t bits;
+};
+
+constexpr float to_f32(F16 x) {
+  const uint32_t sign = uint32_t{x.bits & 0x8000U} << 16;
+  const uint32_t exponent = (x.bits >> 10) & 0x1fU;
+  const uint32_t mantissa = x.bits & 0x3ffU;
+  if (exponent == 0) return (sign != 0 ? -1.0F : 1.0F) * static_cast<float>(mantissa) * 0x1p-24F;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000U | (mantissa << 13));
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+/// Round to nearest even; beyond 65520 infinity; NaN stays NaN (quiet).
+constexpr F16 to_f16(float x) {
+  const auto u = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = (u >> 16) & 0x8000U;
+  const uint32_t magnitude = u & 0x7fffffffU;
+  uint32_t bits = 0;
+  if (magnitude > 0x7f800000U) {
+    bits = 0x7e00U | ((magnitude >> 13) & 0x3ffU);
+  } else if (magnitude >= 0x477ff000U) {
+    bits = 0x7c00U;
+  } else if (magnitude < 0x38800000U) {  // subnormal: one ulp of 0.5F is the spacing, so the addition rounds
+    bits = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - std::bit_cast<uint32_t>(0.5F);
+  } else {
+    bits = ((magnitude + 0xfffU + ((magnitude >> 13) & 1U)) >> 13) - (112U << 10);
+  }
+  return {static_cast<uint16_t>(sign | bits)};
+}
+
 template <class T>
 constexpr DType dtype_of();
 template <>
@@ -73,6 +105,10 @@ constexpr DType dtype_of<float>() {
 template <>
 constexpr DType dtype_of<BF16>() {
   return DType::kBF16;
+}
+template <>
+constexpr DType dtype_of<F16>() {
+  return DType::kF16;
 }
 template <>
 constexpr DType dtype_of<int32_t>() {

@@ -152,6 +152,17 @@ void FileWriter::flush() {
   buffer_.clear();
 }
 
+void FileWriter::write_at(int64_t offset, std::span<const std::byte> bytes) {
+  flush();  // what was written earlier must not land on top later
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("write", path_, errno);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += n;
+  }
+}
+
 void FileWriter::close() {
   flush();
   if (::fsync(fd_) != 0) fail("fsync", path_, errno);

@@ -43,7 +43,10 @@ class FileWriter {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+  /// The position of the next write().
   int64_t bytes_written() const { return bytes_written_; }
+  /// Writes at any position, before or beyond bytes_written(), which does not move.
+  void write_at(int64_t offset, std::span<const std::byte> bytes);
   /// Flushes, fsyncs and closes. Without it the destructor closes and drops what is still buffered.
   void close();
 
