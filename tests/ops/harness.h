@@ -1,0 +1,290 @@
+// The op harness: a case of an op is declared once and runs in four modes (ggml's test-backend-ops, split
+// up).
+//   test     every implementation against the reference, and bit-equal for 1, 2 and 3 threads
+//   grad     every backward implementation against finite differences of the reference forward
+//   perf     median time, GB/s, GFLOP/s and percent of the machine's measured ceiling
+//   support  which implementation takes which case, and why others refuse
+// `op_cases MODE [FILTER]`. To add an op: write tests/ops/NAME_cases.cpp with a `const Cases` object.
+#pragma once
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/dispatch.h"
+#include "core/rng.h"
+
+namespace moge::test {
+
+/// Makes and owns the tensors of one run of a case. The same seed gives the same tensors.
+class Inputs {
+ public:
+  explicit Inputs(uint64_t seed) : seed_(seed) {}
+  /// Standard normal times `scale`; bf16 values are rounded.
+  Tensor normal(Shape shape, float scale = 1, DType dtype = DType::kF32);
+  Tensor uniform(Shape shape, float low, float high);
+  /// Uniform integers in [low, high).
+  Tensor ints(Shape shape, int32_t low, int32_t high);
+  Tensor values(const std::vector<int32_t>& values);
+  Tensor values(const std::vector<int64_t>& values);
+  Tensor values(const std::vector<float>& values);
+  /// An output: filled with a pattern (NaN) that an op has to overwrite. Zeroes for one that accumulates.
+  Tensor output(Shape shape, DType dtype = DType::kF32);
+  Tensor zeros(Shape shape, DType dtype = DType::kF32);
+  /// Independent random numbers for anything else.
+  Rng rng() { return Rng(seed_, next_stream_++); }
+
+ private:
+  Tensor make(DType dtype, Shape shape);
+  uint64_t seed_;
+  uint64_t next_stream_ = 0;
+  std::vector<std::unique_ptr<OwnedTensor>> owned_;
+};
+
+/// One output tensor and how far from the reference it may be: each element within
+///   roundings * eps(dtype of the arithmetic) * magnitude,
+/// where the magnitude of element i is the larger of |ref_i| and the reference's root mean square, unless the
+/// case computes its own (e.g. |a| . |b| for a dot product). Integers must be equal (roundings 0).
+template <class Args>
+struct Output {
+  const char* name;
+  Tensor Args::*tensor;
+  double roundings = 0;
+  double eps = 0x1p-24;  ///< unit roundoff: 2^-24 f32, 2^-8 bf16
+  std::function<std::vector<double>(const Args&)> magnitude{};
+};
+
+template <class Args>
+struct Case {
+  std::string params;  ///< "T=64 D=256"
+  std::function<Args(Inputs&)> make;
+  std::vector<Output<Args>> outputs;
+  bool perf = false;  ///< timed, and not run by test: shapes that take long to compare
+  double flops = 0;   ///< for perf; 0: not counted
+  double bytes = 0;   ///< for perf: what must be moved at least
+};
+
+/// A backward against finite differences of its forward. `outputs` pairs each differentiable forward output
+/// with the backward's argument that receives its gradient, `inputs` each forward input with its gradient.
+/// The forward runs first (reference); `bind` then fills the backward's other arguments from it.
+template <class Fwd, class Bwd>
+struct GradCase {
+  std::string params;
+  std::function<Fwd(Inputs&)> make;
+  std::vector<std::pair<Tensor Fwd::*, Tensor Bwd::*>> outputs;
+  std::function<Bwd(const Fwd&, Inputs&)> bind;
+  std::vector<std::pair<Tensor Fwd::*, Tensor Bwd::*>> inputs;
+  double step = 1e-2;       ///< of the central difference, in units of each input's root mean square
+  double tolerance = 1e-2;  ///< relative, of the directional derivative: truncation O(step^2) + rounding
+};
+
+/// A case with its types erased. Each function returns "" or what went wrong.
+struct AnyCase {
+  std::string op;
+  std::string params;
+  std::function<std::string(const std::string& impl)> test;  ///< null: not such a case
+  std::function<std::string(const std::string& impl)> grad;
+  struct Timing {
+    double seconds, flops, bytes;
+  };
+  std::function<Timing(const std::string& impl)> perf;
+  std::function<std::string(const std::string& impl)> refusal;
+  std::vector<std::string> impls;  ///< of this machine's device, fastest first
+};
+
+std::vector<AnyCase>& all_cases();
+
+/// The objects that register cases before main().
+struct Cases {
+  explicit Cases(void (*declare)()) { declare(); }
+};
+
+// ---- the rest is machinery ----
+
+inline constexpr uint64_t kSeed = 1;
+
+/// A context with its own pool and a workspace grown to what the op asks for.
+class Bench {
+ public:
+  explicit Bench(int num_threads) : pool_(num_threads) {
+    ctx.pool = &pool_;
+    ctx.workspace = &workspace_;
+  }
+  template <class Args>
+  void run(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
+    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
+    if (bytes > capacity_) workspace_ = Workspace(capacity_ = bytes);
+    run_impl(ctx, table, impl, args);
+  }
+  ExecContext ctx;
+
+ private:
+  ThreadPool pool_;
+  Workspace workspace_;
+  int64_t capacity_ = 0;
+};
+
+/// The values of any strided CPU tensor as doubles, in row-major order.
+std::vector<double> to_doubles(const Tensor& t);
+/// Writes one element (flat, row-major index) of an f32 or bf16 tensor.
+void set_element(const Tensor& t, int64_t i, double value);
+std::string compare(const char* name, const std::vector<double>& got, const std::vector<double>& ref,
+                    double roundings, double eps, const std::vector<double>& magnitude);
+std::string same_bits(const char* name, const Tensor& a, const Tensor& b);
+double median_seconds(const std::function<void()>& run);
+
+template <class Args>
+const Impl<Args>& find_impl(const OpTable<Args>& table, const std::string& name) {
+  for (const Impl<Args>& impl : table.impls)
+    if (name == impl.name) return impl;
+  throw Error(str(table.op, ": no implementation '", name, "'"));
+}
+template <class Args>
+const Impl<Args>& reference(const OpTable<Args>& table) {
+  return table.impls.back();
+}
+
+template <class Args>
+AnyCase erase(OpTable<Args>& table, const std::string& params) {
+  AnyCase any{
+      .op = table.op, .params = params, .test = {}, .grad = {}, .perf = {}, .refusal = {}, .impls = {}};
+  for (const Impl<Args>& impl : table.impls)
+    if (impl.device == DeviceKind::kCpu) any.impls.emplace_back(impl.name);
+  return any;
+}
+
+template <class Args>
+void add(OpTable<Args>& table, Case<Args> c) {
+  AnyCase any = erase(table, c.params);
+  auto shared = std::make_shared<Case<Args>>(std::move(c));
+  const auto test = [&table, shared](const std::string& name) -> std::string {
+    const Impl<Args>& impl = find_impl(table, name);
+    Inputs ref_in(kSeed);
+    const Args ref = shared->make(ref_in);
+    Bench(1).run(table, reference(table), ref);
+    std::unique_ptr<Inputs> first_in;
+    Args first;
+    for (const int threads : {1, 2, 3}) {
+      auto in = std::make_unique<Inputs>(kSeed);
+      const Args args = shared->make(*in);
+      Bench(threads).run(table, impl, args);
+      for (const Output<Args>& o : shared->outputs) {
+        if (!(args.*o.tensor)) continue;
+        std::string why =
+            first_in ? same_bits(o.name, args.*o.tensor, first.*o.tensor)
+                     : compare(o.name, to_doubles(args.*o.tensor), to_doubles(ref.*o.tensor), o.roundings,
+                               o.eps, o.magnitude ? o.magnitude(args) : std::vector<double>{});
+        if (!why.empty()) return str(threads, " threads: ", why);
+      }
+      if (!first_in) {
+        first_in = std::move(in);
+        first = args;
+      }
+    }
+    return "";
+  };
+  if (!shared->perf) {
+    any.test = test;
+  } else {
+    any.perf = [&table, shared](const std::string& name) {
+      const Impl<Args>& impl = find_impl(table, name);
+      Inputs in(kSeed);
+      const Args args = shared->make(in);
+      Bench bench(0);
+      const double seconds = median_seconds([&] { bench.run(table, impl, args); });
+      return AnyCase::Timing{seconds, shared->flops, shared->bytes};
+    };
+  }
+  any.refusal = [&table, shared](const std::string& name) {
+    Inputs in(kSeed);
+    return find_impl(table, name).supports(shared->make(in));
+  };
+  all_cases().push_back(std::move(any));
+}
+
+template <class Fwd, class Bwd>
+void add_grad(OpTable<Fwd>& fwd, OpTable<Bwd>& bwd, GradCase<Fwd, Bwd> c) {
+  AnyCase any = erase(bwd, c.params);
+  auto shared = std::make_shared<GradCase<Fwd, Bwd>>(std::move(c));
+  any.grad = [&fwd, &bwd, shared](const std::string& name) -> std::string {
+    Bench bench(2);
+    Inputs in(kSeed);
+    const Fwd f = shared->make(in);
+    bench.run(fwd, reference(fwd), f);
+    // L = sum over outputs of <y, dy> with random dy.
+    std::vector<std::vector<double>> dy;
+    Bwd b = shared->bind(f, in);
+    for (const auto& [y, grad] : shared->outputs) {
+      if (!(f.*y)) continue;
+      b.*grad = in.normal((f.*y).shape);
+      dy.push_back(to_doubles(b.*grad));
+    }
+    // Differences first: the backward may write over what the forward read (in-place gradients).
+    const auto loss = [&] {
+      bench.run(fwd, reference(fwd), f);
+      double sum = 0;
+      size_t o = 0;
+      for (const auto& [y, grad] : shared->outputs) {
+        if (!(f.*y)) continue;
+        const std::vector<double> v = to_doubles(f.*y);
+        for (size_t i = 0; i < v.size(); ++i) sum += v[i] * dy[o][i];
+        ++o;
+      }
+      return sum;
+    };
+    struct Probe {
+      Tensor grad;
+      std::vector<double> direction;
+      double numeric = 0;
+    };
+    std::vector<Probe> probes;
+    for (const auto& [x, grad] : shared->inputs) {
+      if (!(f.*x)) continue;
+      const std::vector<double> x0 = to_doubles(f.*x);
+      double rms = 0;
+      for (const double v : x0) rms += v * v;
+      rms = std::sqrt(rms / static_cast<double>(x0.size()));
+      for (int direction = 0; direction < 3; ++direction) {
+        Probe p;
+        p.grad = b.*grad;
+        const Rng rng = in.rng();
+        const double h = shared->step * rms;
+        for (size_t i = 0; i < x0.size(); ++i) p.direction.push_back(rng.normal(i));
+        double side[2];
+        for (const int s : {0, 1}) {
+          for (size_t i = 0; i < x0.size(); ++i)
+            set_element(f.*x, static_cast<int64_t>(i), x0[i] + (s == 0 ? h : -h) * p.direction[i]);
+          // What was stored is rounded to fp32: 2^-24 of x against a step of 1e-2 of it, 6e-6 relative.
+          side[s] = loss();
+        }
+        for (size_t i = 0; i < x0.size(); ++i) set_element(f.*x, static_cast<int64_t>(i), x0[i]);
+        p.numeric = (side[0] - side[1]) / (2 * h);
+        probes.push_back(std::move(p));
+      }
+    }
+    loss();  // restores what the backward reads
+    bench.run(bwd, find_impl(bwd, name), b);
+    for (const Probe& p : probes) {
+      const std::vector<double> g = to_doubles(p.grad);
+      double analytic = 0, norm = 0;
+      for (size_t i = 0; i < g.size(); ++i) {
+        analytic += g[i] * p.direction[i];
+        norm += g[i] * g[i];
+      }
+      const double bound = shared->tolerance * std::sqrt(norm);
+      if (!(std::abs(analytic - p.numeric) <= bound))
+        return str("directional derivative ", analytic, ", finite differences ", p.numeric, ", bound ",
+                   bound);
+    }
+    return "";
+  };
+  any.refusal = [&bwd, shared](const std::string& name) {
+    Inputs in(kSeed);
+    return find_impl(bwd, name).supports(shared->bind(shared->make(in), in));
+  };
+  all_cases().push_back(std::move(any));
+}
+
+}  // namespace moge::test
