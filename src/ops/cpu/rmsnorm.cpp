@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/cpu/isa.h"
+#include "ops/cpu/rows.h"
 #include "ops/cpu/vec/rmsnorm.h"
 
 namespace moge::ops::cpu {
@@ -11,8 +12,8 @@ namespace moge::ops::cpu {
 namespace {
 
 /// Rows of [T, D] or [T, H, D]: row r is head r % H of token r / H.
-struct Rows {
-  explicit Rows(const Tensor& t) : base(t ? t.ptr<float>() : nullptr) {
+struct HeadRows {
+  explicit HeadRows(const Tensor& t) : base(t ? t.ptr<float>() : nullptr) {
     if (!t) return;
     const bool heads = t.shape.ndim() == 3;
     D = t.dim(-1);
@@ -27,16 +28,6 @@ struct Rows {
   float* base;
   int64_t D = 0, H = 1, count = 0, token_stride = 0, head_stride = 0;
 };
-
-/// About 16k elements a task: some microseconds of work. Also the block in which dweight's rows are summed,
-/// so it must not depend on the thread count.
-int64_t rows_per_task(int64_t D) {
-  return std::max<int64_t>(1, 16384 / std::max<int64_t>(D, 1));
-}
-
-int64_t num_blocks(int64_t rows, int64_t D) {
-  return (rows + rows_per_task(D) - 1) / rows_per_task(D);
-}
 
 void fwd_row_ref(float* y, float* rstd, const float* x, const float* weight, int64_t D, float eps) {
   double sum = 0;
@@ -64,8 +55,8 @@ const vec::RmsnormKernels kRef{fwd_row_ref, bwd_row_ref};
 
 template <const vec::RmsnormKernels& kernels>
 void fwd(ExecContext& ctx, const RmsnormFwd& a, std::span<std::byte>) {
-  const Rows x(a.x);
-  const Rows y(a.y);
+  const HeadRows x(a.x);
+  const HeadRows y(a.y);
   const auto* weight = a.weight.ptr<float>();
   float* rstd = a.rstd ? a.rstd.ptr<float>() : nullptr;
   parallel_for(*ctx.pool, x.count, rows_per_task(x.D), [&](int64_t begin, int64_t end) {
@@ -76,12 +67,12 @@ void fwd(ExecContext& ctx, const RmsnormFwd& a, std::span<std::byte>) {
 
 template <const vec::RmsnormKernels& kernels>
 void bwd(ExecContext& ctx, const RmsnormBwd& a, std::span<std::byte> ws) {
-  const Rows x(a.x), dx(a.dx), dy(a.dy), add(a.add);
+  const HeadRows x(a.x), dx(a.dx), dy(a.dy), add(a.add);
   const auto* weight = a.weight.ptr<float>();
   const auto* rstd = a.rstd.ptr<float>();
   auto* partial = reinterpret_cast<float*>(ws.data());  // [blocks, D]
   const int64_t grain = rows_per_task(x.D);
-  const int64_t blocks = num_blocks(x.count, x.D);
+  const int64_t blocks = num_row_tasks(x.count, x.D);
   ctx.pool->run(blocks, [&](int64_t block, int) {
     float* dweight = partial + block * x.D;
     std::fill_n(dweight, x.D, 0.0F);
@@ -95,7 +86,7 @@ void bwd(ExecContext& ctx, const RmsnormBwd& a, std::span<std::byte> ws) {
 
 int64_t bwd_workspace(const ExecContext&, const RmsnormBwd& a) {
   const int64_t D = a.x.dim(-1);
-  return D == 0 ? 0 : num_blocks(a.x.numel() / D, D) * D * size_of(DType::kF32);
+  return D == 0 ? 0 : num_row_tasks(a.x.numel() / D, D) * D * size_of(DType::kF32);
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ inline F32 round(F32 v) {
 
 /// e^x, relative error below 2 ulp (Cephes' polynomial after reduction by ln 2); 0 below -104, inf above 89.
 inline F32 exp(F32 x) {
-  x = min(max(x, splat(-104.0F)), splat(89.0F));
+  x = min(splat(89.0F), max(splat(-104.0F), x));  // x second: the instructions then hand NaN on
   const F32 k = round(x * splat(1.44269504088896341F));
   F32 r = fma(k, splat(-0.693359375F), x);
   r = fma(k, splat(2.12194440e-4F), r);

@@ -1,0 +1,119 @@
+#include "ops/cpu/vec/group_router.h"
+
+#include "ops/cpu/vec/vec.h"
+
+namespace moge::ops::cpu::vec::MOGE_ISA {
+namespace {
+
+using I32 = int32_t __attribute__((vector_size(sizeof(F32)), may_alias));
+
+constexpr int32_t kEmpty = INT32_MIN;    ///< below every key
+constexpr int32_t kNan = INT32_MIN + 1;  ///< below every number's key
+
+/// Integers in the order of the floats, with -0 = +0 and NaN lowest.
+inline I32 order_key(F32 x) {
+  const I32 bits = __builtin_bit_cast(I32, x + splat(0.0F));
+  const I32 key = bits ^ ((bits >> 31) & INT32_MAX);
+  const I32 is_nan = (bits & INT32_MAX) > 0x7f800000;
+  return is_nan ? I32{} + kNan : key;
+}
+
+/// The tables of one vector of tokens: element [i][lane] belongs to token `lane`.
+struct Scratch {
+  Scratch(void* memory, const RouterTokens& a)
+      : probs(static_cast<float*>(memory)),
+        ids(reinterpret_cast<int32_t*>(probs + a.E * kLanes)),
+        keys(ids + a.K * kLanes) {}
+  float* probs;   // [E][kLanes]: first the logits
+  int32_t* ids;   // [K][kLanes]
+  int32_t* keys;  // [K / G][kLanes], falling
+};
+inline I32& at(int32_t* table, int64_t i) {
+  return *reinterpret_cast<I32*>(table + i * kLanes);
+}
+
+/// Inserts each expert of the group into the sorted list of its best. A later expert passes an earlier one
+/// only when greater: ties go to the lowest index.
+inline void select_group(const Scratch& s, const float* logits, int32_t* ids, int64_t first, int64_t experts,
+                         int64_t picks) {
+  for (int64_t j = 0; j < picks; ++j) at(s.keys, j) = I32{} + kEmpty;
+  for (int64_t e = first; e < first + experts; ++e) {
+    I32 key = order_key(load(logits + e * kLanes));
+    I32 id = I32{} + static_cast<int32_t>(e);
+    I32 shifting{};
+    for (int64_t j = 0; j < picks; ++j) {
+      const I32 old_key = at(s.keys, j);
+      const I32 old_id = at(ids, j);
+      shifting |= key > old_key;
+      at(s.keys, j) = shifting ? key : old_key;
+      at(ids, j) = shifting ? id : old_id;
+      key = shifting ? old_key : key;
+      id = shifting ? old_id : id;
+    }
+  }
+}
+
+void fwd_lanes(const RouterTokens& a, const Scratch& s, int64_t begin, int64_t tokens) {
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    // Idle lanes repeat the last token.
+    const float* logits = a.logits + (begin + (lane < tokens ? lane : tokens - 1)) * a.logits_stride;
+    for (int64_t e = 0; e < a.E; ++e) s.probs[e * kLanes + lane] = logits[e];
+  }
+  const int64_t picks = a.K / a.G;
+  for (int64_t g = 0; g < a.G; ++g)
+    select_group(s, s.probs, s.ids + g * picks * kLanes, g * (a.E / a.G), a.E / a.G, picks);
+
+  F32 top = load(s.probs);
+  for (int64_t e = 1; e < a.E; ++e) top = max(load(s.probs + e * kLanes), top);
+  F32 total = splat(0);
+  for (int64_t e = 0; e < a.E; ++e) {
+    const F32 p = exp(load(s.probs + e * kLanes) - top);
+    total = total + p;
+    store(s.probs + e * kLanes, p);
+  }
+  const F32 inverse = splat(1) / total;
+  for (int64_t e = 0; e < a.E; ++e) store(s.probs + e * kLanes, load(s.probs + e * kLanes) * inverse);
+
+  for (int64_t lane = 0; lane < tokens; ++lane) {
+    const int64_t t = begin + lane;
+    a.lse[t] = top[lane] + __builtin_logf(total[lane]);
+    float* probs = a.probs + t * a.probs_stride;
+    for (int64_t e = 0; e < a.E; ++e) probs[e] = s.probs[e * kLanes + lane];
+    int32_t* ids = a.topk_ids + t * a.ids_stride;
+    float* weights = a.topk_weights + t * a.weights_stride;
+    float kept = 0;
+    for (int64_t k = 0; k < a.K; ++k) {
+      ids[k] = s.ids[k * kLanes + lane];
+      weights[k] = probs[ids[k]];
+      kept += weights[k];
+    }
+    for (int64_t k = 0; k < a.K && a.renormalize; ++k) weights[k] /= kept;
+    for (int64_t k = 0; k < a.K && a.router_scale; ++k) weights[k] *= a.router_scale[ids[k]];
+  }
+}
+
+/// A token per lane: maxima, sums and selections over the experts need no shuffles then.
+void fwd(const RouterTokens& a, void* scratch) {
+  const Scratch s(scratch, a);
+  for (int64_t t = 0; t < a.tokens; t += kLanes)
+    fwd_lanes(a, s, t, a.tokens - t < kLanes ? a.tokens - t : kLanes);
+}
+
+void softmax_bwd(float* dlogits, const float* dprobs, const float* probs, float dlse, float dot_rest,
+                 int64_t E) {
+  F32 dots = splat(0);
+  if (dprobs)
+    for_lanes(E,
+              [&](int64_t i, int64_t n) { dots = fma(load_n(dprobs + i, n), load_n(probs + i, n), dots); });
+  const F32 shift = splat(dlse - (dot_rest + sum(dots)));
+  for_lanes(E, [&](int64_t i, int64_t n) {
+    const F32 d = dprobs ? load_n(dprobs + i, n) + shift : shift;
+    store_n(dlogits + i, load_n(probs + i, n) * d, n);
+  });
+}
+
+}  // namespace
+
+extern const GroupRouterKernels group_router{fwd, softmax_bwd};
+
+}  // namespace moge::ops::cpu::vec::MOGE_ISA
