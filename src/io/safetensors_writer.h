@@ -29,7 +29,8 @@ class SafetensorsWriter {
   SafetensorsWriter(FileWriter& out, const std::vector<TensorSpec>& specs,
                     std::map<std::string, std::string> metadata = {});
 
-  /// Stores the elements of `source`, which may be strided and of another float dtype, converting in pieces.
+  /// Stores the elements of `source` in row-major order, converting in pieces: it may be strided, of another
+  /// float dtype, and of other dimensions with as many elements (a fused tensor's part).
   /// Any order, each tensor once.
   void write(const std::string& name, const Tensor& source, ThreadPool* pool = nullptr);
   bool complete() const { return missing_ == 0; }

@@ -1,0 +1,58 @@
+#include "model/loader.h"
+
+#include "io/copy_convert.h"
+#include "ops/matmul.h"
+
+namespace moge::model {
+
+Model allocate_model(const spec::ModelConfig& config, DType dtype) {
+  Arena plan;
+  allocate_weights(plan, config, dtype);
+  Model model{config, Arena(plan.used_bytes(), "weights"), {}};
+  model.weights = allocate_weights(model.memory, config, dtype);
+  return model;
+}
+
+void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::ModelConfig& config,
+                  const Weights& weights) {
+  if (config.tie_word_embeddings) reader.skip("lm_head.weight");
+  for (const HfTensor& t : hf_tensors(weights, config)) {
+    const Tensor source = reader.take(t.name, t.file_shape);
+    io::copy_convert(t.view, source.view(t.view.shape), ctx.pool);
+  }
+  reader.finish();
+}
+
+Model load_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype) {
+  Model model = allocate_model(spec::load_model_config(dir), dtype);
+  io::CheckpointReader reader(dir);
+  reader.check_finite(*ctx.pool);
+  load_weights(ctx, reader, model.config, model.weights);
+  return model;
+}
+
+void pack_for_inference(ExecContext& ctx, Model& model) {
+  Weights& w = model.weights;
+  for (LayerWeights& layer : w.layers)
+    for (Tensor* t : {&layer.qkv_proj, &layer.o_proj, &layer.gate_up_proj, &layer.down_proj})
+      *t = ops::pack_weight(ctx, *t);
+  w.lm_head = ops::pack_weight(ctx, w.lm_head);
+  if (model.config.tie_word_embeddings) w.embed_tokens = w.lm_head;
+}
+
+std::vector<io::TensorSpec> checkpoint_tensors(const Weights& weights, const spec::ModelConfig& config,
+                                               DType dtype) {
+  std::vector<io::TensorSpec> specs;
+  for (const HfTensor& t : hf_tensors(weights, config)) {
+    const bool reduced = t.view.shape.ndim() >= 2 && !t.name.ends_with("mlp.gate.weight");
+    specs.push_back({t.name, reduced ? dtype : DType::kF32, t.file_shape});
+  }
+  return specs;
+}
+
+void write_weights(ExecContext& ctx, io::CheckpointWriter& writer, const Weights& weights,
+                   const spec::ModelConfig& config) {
+  for (const HfTensor& t : hf_tensors(weights, config)) writer.write(t.name, t.view, ctx.pool);
+}
+
+}  // namespace moge::model

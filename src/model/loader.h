@@ -1,0 +1,37 @@
+// Models from and to Hugging Face directories.
+#pragma once
+#include <filesystem>
+
+#include "core/exec_context.h"
+#include "io/hf_checkpoint.h"
+#include "model/weights.h"
+
+namespace moge::model {
+
+/// A config with its weights and their memory.
+struct Model {
+  spec::ModelConfig config;
+  Arena memory;
+  Weights weights;
+};
+
+/// Allocates zeroed weights for a config. Throws OutOfMemoryError with the size asked for.
+Model allocate_model(const spec::ModelConfig& config, DType dtype);
+
+/// Reads every tensor, converting to `dtype`. Throws FileError for missing, extra, misshapen or non-finite
+/// tensors (a NaN weight would only show as nonsense much later).
+Model load_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype);
+void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::ModelConfig& config,
+                  const Weights& weights);
+
+/// Packs what decoding streams (ops::pack_weight) in place. The model can no longer be trained or saved.
+void pack_for_inference(ExecContext& ctx, Model& model);
+
+/// The tensors of a checkpoint in `dtype` (norms, biases and the router stay as they are stored), and their
+/// contents.
+std::vector<io::TensorSpec> checkpoint_tensors(const Weights& weights, const spec::ModelConfig& config,
+                                               DType dtype);
+void write_weights(ExecContext& ctx, io::CheckpointWriter& writer, const Weights& weights,
+                   const spec::ModelConfig& config);
+
+}  // namespace moge::model
