@@ -1,7 +1,6 @@
 // Typed errors. Libraries throw them, only cli/ turns them into exit codes (docs/design.md, "Errors").
 // A message says what went wrong, what was expected, what was found and where.
 #pragma once
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -40,12 +39,14 @@ struct RequestError : Error {
 };
 
 /// A bool that captures the caller's location: a variadic message leaves no room for a defaulted parameter
-/// behind it.
+/// behind it. (The builtins, not std::source_location: clang-14, which builds the fuzzers, lacks it.)
 struct Condition {
   // NOLINTNEXTLINE(google-explicit-constructor)
-  Condition(bool value, std::source_location at = std::source_location::current()) : value(value), at(at) {}
+  Condition(bool value, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : value(value), file(file), line(line) {}
   bool value;
-  std::source_location at;
+  const char* file;
+  int line;
 };
 
 /// Throws E with the concatenated message when the condition is false. For errors that a user or a file can
@@ -59,7 +60,7 @@ void check(bool ok, const Args&... message) {
 template <class... Args>
 void dcheck(Condition ok, const Args&... message) {
   if (!ok.value)
-    throw Error(str("internal error: ", message..., " (", ok.at.file_name(), ":", ok.at.line(), ")"));
+    throw Error(str("internal error: ", message..., " (", ok.file, ":", ok.line, ")"));
 }
 
 }  // namespace moge

@@ -19,7 +19,7 @@ namespace moge::spec {
 /// token, F expert width.
 struct ModelConfig {
   std::string model_type;  ///< "llama", "qwen2", "qwen3", "qwen3_moe" or "PanguProMoE"
-  std::vector<std::string> architectures;
+  std::vector<std::string> architectures;  ///< absent: the model type's causal language model
 
   int64_t vocab_size = 0;               ///< V
   int64_t hidden_size = 0;              ///< D

@@ -266,6 +266,7 @@ ModelConfig parse(std::string_view text, const std::string& source, std::vector<
   c.model_type = o.require(o.text("model_type"), "model_type");
   const Architecture& architecture =
       find_architecture(c.model_type, c.architectures.empty() ? "" : c.architectures.front(), source);
+  if (c.architectures.empty()) c.architectures = {architecture.class_name};
   refuse_unimplemented(o, architecture);
 
   const auto required = [&](const char* key) { return o.require(o.integer(key), key); };
