@@ -1,6 +1,16 @@
-// The next token of each request, from its logits. The order is that of vLLM and transformers: penalties,
-// temperature, top-k, top-p, min-p, then one draw. The draw is Philox(seed, step): it depends on the request
-// alone, never on the batch. Bound by bandwidth.
+// The next token of each request, from its logits. The order is that of transformers and vLLM: penalties
+// (repetition, frequency, presence), temperature, top-k, top-p, min-p, then one draw. The draw is
+// Philox(seed, step): it depends on the request alone, never on the batch. Bound by bandwidth.
+//
+// Tokens are ranked by falling logit, ties by rising index, and every filter keeps a prefix of that ranking:
+// top-k its first k; top-p the shortest prefix of those with at least that share of their probability; min-p
+// the tokens with at least that share of the largest probability. The first token is always kept. The draw
+// walks the kept tokens by rising index to the first whose cumulative probability exceeds u in [0, 1).
+//
+// A value without a meaning switches its parameter off: temperature not above 0 or NaN is greedy; top-k below
+// 1; top-p of 1 and more, or NaN (0 and less keeps one token); min-p not above 0 or NaN; a penalty that is
+// NaN or, for repetition, not above 0. A NaN logit counts as -inf. With a logit of +inf, or none above -inf,
+// the draw is greedy.
 #pragma once
 #include "core/dispatch.h"
 
