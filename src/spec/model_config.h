@@ -18,7 +18,7 @@ namespace moge::spec {
 /// D hidden, L layers, H query heads, KV key/value heads, Dh head_dim, E experts, G groups, K experts per
 /// token, F expert width.
 struct ModelConfig {
-  std::string model_type;  ///< "llama", "qwen2", "qwen3", "qwen3_moe" or "PanguProMoE"
+  std::string model_type;                  ///< "llama", "qwen2", "qwen3", "qwen3_moe" or "PanguProMoE"
   std::vector<std::string> architectures;  ///< absent: the model type's causal language model
 
   int64_t vocab_size = 0;               ///< V

@@ -1,0 +1,27 @@
+// How a model is laid over devices. Each part of a layer has its own split of the same devices (arXiv
+// 2505.21411, section 4.2, "H2P": attention DP2 x TP4, routed experts EP4 x TP2, shared expert TP8).
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "spec/model_config.h"
+
+namespace moge::spec {
+
+struct ParallelPlan {
+  int64_t pipeline = 1;      ///< stages of consecutive layers
+  int64_t attention_dp = 1;  ///< replicas with tokens of their own
+  int64_t attention_tp = 1;  ///< heads split over
+  int64_t expert_ep = 1;     ///< expert groups split over
+  int64_t expert_tp = 1;     ///< each expert's width split over
+  int64_t shared_tp = 1;     ///< the shared expert's width, or the dense MLP's, split over
+
+  int64_t devices_per_stage() const { return attention_dp * attention_tp; }
+  int64_t devices() const { return pipeline * devices_per_stage(); }
+  std::string str() const;  ///< "PP1, attention DP2 x TP4, experts EP4 x TP2, shared TP8"
+
+  /// Throws UsageError (which degree, which size of the model) unless every split comes out even.
+  void validate(const ModelConfig& config) const;
+};
+
+}  // namespace moge::spec

@@ -1,0 +1,47 @@
+#include "spec/parallel_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace moge::spec {
+namespace {
+
+ModelConfig shipped(const std::string& name) {
+  return load_model_config(MOGE_SOURCE_DIR "/configs/models/" + name);
+}
+
+void expect_refused(const ParallelPlan& plan, const ModelConfig& config, const std::string& part) {
+  try {
+    plan.validate(config);
+    ADD_FAILURE() << "accepted, expected: " << part;
+  } catch (const UsageError& e) {
+    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+  }
+}
+
+TEST(ParallelPlan, AcceptsTheReportsPlan) {
+  const ParallelPlan h2p{
+      .attention_dp = 2, .attention_tp = 4, .expert_ep = 4, .expert_tp = 2, .shared_tp = 8};
+  EXPECT_NO_THROW(h2p.validate(shipped("pangu-pro-moe-72b-a16b")));
+  EXPECT_EQ(h2p.devices(), 8);
+  EXPECT_EQ(h2p.str(), "PP1, attention DP2 x TP4, experts EP4 x TP2, shared TP8");
+  EXPECT_NO_THROW((ParallelPlan{.attention_tp = 8, .shared_tp = 8}.validate(shipped("dense-72b"))));
+  EXPECT_NO_THROW(ParallelPlan{}.validate(shipped("demo-moge")));
+}
+
+TEST(ParallelPlan, RefusesUnevenSplits) {
+  const ModelConfig pangu = shipped("pangu-pro-moe-72b-a16b");
+  expect_refused({.attention_tp = 0}, pangu, "expected degrees from 1");
+  expect_refused({.pipeline = 49}, pangu, "49 pipeline stages for 48 layers");
+  expect_refused({.attention_tp = 3, .expert_tp = 3}, pangu, "num_attention_heads 40 is not divisible");
+  expect_refused({.attention_tp = 8, .expert_ep = 4}, pangu, "split over 4 devices, attention over 8");
+  expect_refused({.attention_dp = 16, .expert_ep = 16}, pangu,
+                 "num_expert_groups 8 is not divisible by expert_ep 16");
+  expect_refused({.attention_dp = 5, .expert_tp = 5}, pangu, "moe_intermediate_size 1344 is not divisible");
+  expect_refused({.attention_dp = 2, .expert_ep = 2}, shipped("dense-32b"), "no experts");
+  EXPECT_NO_THROW((ParallelPlan{.attention_dp = 16, .expert_ep = 16}.validate(shipped("qwen3-30b-a3b"))));
+}
+
+}  // namespace
+}  // namespace moge::spec
