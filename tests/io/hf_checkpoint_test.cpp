@@ -1,8 +1,9 @@
 #include "io/hf_checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
-#include <cmath>
+#include <csignal>
 #include <fstream>
 #include <limits>
 #include <numeric>
@@ -182,6 +183,26 @@ TEST(CheckpointWriter, LeavesNothingUnfinished) {
   again.finish();
   EXPECT_NO_THROW(CheckpointReader(dir / "out"));
   EXPECT_THROW(CheckpointWriter("/proc/no-such-place/out", tiny_config(), specs()), FileError);
+}
+
+TEST(CheckpointWriter, SurvivesAFullDisk) {
+  const TempDir dir;
+  const OwnedTensor block(DType::kF32, {4000});
+  // A limit on the file size fails like a full disk does, once the signal is ignored.
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit low{.rlim_cur = 4096, .rlim_max = old.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &low);
+  const std::string message = refusal([&] {
+    CheckpointWriter writer(dir / "out", tiny_config(), specs());
+    write_all(writer, block);
+    writer.finish();
+  });
+  setrlimit(RLIMIT_FSIZE, &old);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_NE(message.find("cannot write"), std::string::npos) << message;
+  EXPECT_TRUE(fs::is_empty(dir / ""));
 }
 
 TEST(CheckpointReader, FindsNaN) {
