@@ -61,8 +61,7 @@ void bwd(ExecContext& ctx, const EmbeddingBwd& a, std::span<std::byte>) {
   });
 }
 
-template <class Args>
-Refusal refuse_packed(const Args& a) {
+Refusal refuse_packed(const EmbeddingFwd& a) {
   return a.weight.layout == Layout::kStrided ? "" : "packed weight";
 }
 
@@ -70,6 +69,8 @@ Refusal refuse_packed(const Args& a) {
 
 std::vector<Impl<EmbeddingFwd>> embedding_fwd_impls() {
   auto impls = isa_impls<EmbeddingFwd>(fwd<vec::avx512::embedding>, fwd<vec::avx2::embedding>, fwd<kRef>);
+  for (auto& impl : impls)
+    if (impl.supports == supports_all<EmbeddingFwd>) impl.supports = refuse_packed;
   return impls;
 }
 
