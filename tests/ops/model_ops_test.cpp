@@ -15,7 +15,12 @@
 namespace moge::test {
 namespace {
 
-/// Runs `call` with every implementation of the table; each must throw a ShapeError that says `message`.
+template <class Args>
+void run_reference(Bench& bench, const OpTable<Args>& table, const Args& args) {
+  bench.run(table, reference(table), args);
+}
+
+/// Each implementation of the table must throw a ShapeError that says `message`.
 template <class Args>
 void expect_all_refuse(const OpTable<Args>& table, const Args& args, const std::string& message) {
   for (const Impl<Args>& impl : table.impls) {
@@ -95,8 +100,8 @@ TEST(Rope, InverseTurnsBack) {
   Inputs in(kSeed);
   Bench bench(2);
   const Tensor cos_sin = in.output({33, 64});
-  bench.run(ops::rope_table_table(), reference(ops::rope_table_table()),
-            {.cos_sin = cos_sin, .positions = in.ints({33}, 0, 1 << 20)});
+  run_reference<ops::RopeTable>(bench, ops::rope_table_table(),
+                                {.cos_sin = cos_sin, .positions = in.ints({33}, 0, 1 << 20)});
   const Tensor x = in.normal({33, 3, 64});
   const std::vector<double> before = to_doubles(x);
   for (const bool inverse : {false, true})
@@ -134,11 +139,11 @@ TEST(AuxiliaryLosses, GradientsMatchDifferences) {
     }
   };
   expect_derivatives(balance.probs, balance.dprobs, [&] {
-    ops::balance_loss(bench.ctx, balance);
+    run_reference(bench, ops::balance_loss_table(), balance);
     return to_doubles(balance.loss)[0];
   });
   expect_derivatives(z.lse, z.dlse, [&] {
-    ops::z_loss(bench.ctx, z);
+    run_reference(bench, ops::z_loss_table(), z);
     return to_doubles(z.loss)[0];
   });
 }
@@ -149,14 +154,15 @@ TEST(BalanceLoss, UniformRoutingGivesAlpha) {
   const Tensor probs = in.zeros({8, 4});
   for (float& p : elements<float>(probs)) p = 0.25F;
   const Tensor loss = in.output({1});
-  ops::balance_loss(bench.ctx, {.loss = loss,
-                                .dprobs = {},
-                                .probs = probs,
-                                .counts = in.values(std::vector<int32_t>{4, 4, 4, 4}).view({1, 4}),
-                                .segment_tokens = in.values(std::vector<int32_t>{8}),
-                                .segments = in.values(std::vector<int32_t>{0, 8}),
-                                .topk = 2,
-                                .weight = 0.5F});
+  run_reference<ops::BalanceLoss>(bench, ops::balance_loss_table(),
+                                  {.loss = loss,
+                                   .dprobs = {},
+                                   .probs = probs,
+                                   .counts = in.values(std::vector<int32_t>{4, 4, 4, 4}).view({1, 4}),
+                                   .segment_tokens = in.values(std::vector<int32_t>{8}),
+                                   .segments = in.values(std::vector<int32_t>{0, 8}),
+                                   .topk = 2,
+                                   .weight = 0.5F});
   EXPECT_FLOAT_EQ(elements<float>(loss)[0], 0.5F);
 }
 
