@@ -1,0 +1,48 @@
+// The step between whole products and register tiles: a block of rows times one panel.
+#pragma once
+#include <cstdint>
+
+#include "ops/cpu/matmul_panels.h"
+#include "ops/cpu/vec/matmul.h"
+
+namespace moge::ops::cpu {
+
+/// Rows of one block; with a panel's 64 columns about 10 us of work at an inner dimension of 256. A multiple
+/// of the tile's 6.
+inline constexpr int64_t kBlockRows = 96;
+/// Steps after which a block turns back to its first tile: 256 x 64 words of B (64 KB) stay in L2 and a
+/// tile's rows of A (6 KB) in L1.
+inline constexpr int64_t kBlockSteps = 256;
+
+/// Packed (or fp32) left-hand rows: word s of row i is at base + row(i) * row_stride + s * step_stride.
+struct LeftRows {
+  const uint32_t* row(int64_t i) const { return base + (ids ? ids[i] : i) * row_stride; }
+  LeftRows from(int64_t i) const {
+    return ids ? LeftRows{base, row_stride, step_stride, ids + i}
+               : LeftRows{base + i * row_stride, row_stride, step_stride, nullptr};
+  }
+  const uint32_t* base;
+  int64_t row_stride;
+  int64_t step_stride;
+  const int32_t* ids;  ///< gather; null: rows in order
+};
+
+struct BlockOutput {
+  float* c;  ///< at the panel's first column
+  int64_t c_stride;
+  const float* bias;  ///< null: none
+  const float* add;   ///< null: none
+  int64_t add_stride;
+  bool accumulate;  ///< the sums start from c instead of zero
+};
+
+/// c[rows, panel's columns] from all steps. `partial` holds kBlockRows x kPanelCols sums between step blocks
+/// (c cannot: it may be `add`).
+void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
+                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial);
+
+/// How many panels one task takes, so that tasks are long beside the pool's hand-over and still many beside
+/// its threads.
+int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads);
+
+}  // namespace moge::ops::cpu

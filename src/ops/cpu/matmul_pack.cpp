@@ -1,0 +1,98 @@
+#include "ops/cpu/matmul_pack.h"
+
+#include <cstring>
+
+#include "core/cpu_info.h"
+#include "ops/cpu/matmul.h"
+
+namespace moge::ops::cpu {
+
+namespace {
+
+/// A run of steps of one panel: one packing task.
+struct PanelPart {
+  int64_t panel;
+  int64_t step_begin;
+  int64_t step_end;
+};
+
+/// Columns of the panel are rows of w: w[n, :] becomes column n.
+void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, const PanelPart& part,
+                  uint32_t* panel_data) {
+  const int64_t element = size_of(w.dtype);
+  const int64_t per_word = 4 / element;
+  const int64_t stride = w.stride(0) * element;
+  const int64_t cols = panels.cols_of(part.panel), width = panels.width_of(part.panel);
+  const auto* rows = static_cast<const std::byte*>(w.data) + part.panel * vec::kPanelCols * stride;
+  const int64_t whole_steps = std::min(part.step_end, w.dim(1) / per_word);
+  isa.transpose(panel_data + part.step_begin * width, width, rows + part.step_begin * 4, stride, cols,
+                whole_steps - part.step_begin);
+  if (whole_steps == part.step_end) return;
+  // An odd inner dimension in bf16: the last element's partner is zero.
+  uint32_t* last = panel_data + whole_steps * width;
+  std::memset(last, 0, static_cast<size_t>(width) * 4);
+  for (int64_t j = 0; j < cols; ++j)
+    std::memcpy(last + j, rows + j * stride + whole_steps * 4, static_cast<size_t>(element));
+}
+
+/// Columns of the panel are columns of w.
+void pack_rows(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, const PanelPart& part,
+               uint32_t* panel_data) {
+  const int64_t col = part.panel * vec::kPanelCols;
+  const int64_t cols = panels.cols_of(part.panel), width = panels.width_of(part.panel);
+  const auto pack = [&]<class T>(const T* from, auto step, int64_t per_word) {
+    for (int64_t s = part.step_begin; s < part.step_end; ++s) {
+      const T* row = from + s * per_word * w.stride(0) + col;
+      step(panel_data + s * width, row,
+           (s + 1) * per_word <= w.dim(0) ? row + (per_word - 1) * w.stride(0) : nullptr, cols, width);
+    }
+  };
+  if (w.dtype == DType::kBF16)
+    pack(static_cast<const uint16_t*>(w.data), isa.bf16.pack_step_bf16, 2);
+  else
+    pack(static_cast<const float*>(w.data), isa.f32.pack_step_f32, 1);
+}
+
+}  // namespace
+
+void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, bool transposed,
+                  const Groups& groups, const Panels& panels, uint32_t* to) {
+  constexpr int64_t kPartSteps = 512;
+  const int64_t parts = (panels.steps + kPartSteps - 1) / kPartSteps;
+  const bool grouped = w.shape.ndim() == 3;
+  pool.run(groups.count() * panels.count() * parts, [&](int64_t task, int) {
+    const int64_t g = task / (panels.count() * parts);
+    if (groups.begin(g) == groups.end(g)) return;
+    const int64_t panel = task / parts % panels.count();
+    const int64_t step = task % parts * kPartSteps;
+    const PanelPart part{panel, step, std::min(step + kPartSteps, panels.steps)};
+    uint32_t* panel_data = to + g * panels.words() + panels.offset_of(panel);
+    (transposed ? pack_rows : pack_columns)(isa, grouped ? w[g] : w, panels, part, panel_data);
+  });
+}
+
+Tensor pack_weight(ExecContext& ctx, const Tensor& w) {
+  const int64_t N = w.dim(-2), K = w.dim(-1);
+  const bool dtype_ok = w.dtype == DType::kF32 || w.dtype == DType::kBF16;
+  if (!dtype_ok || !w.is_contiguous() || !can_pack_in_place(N, K) || !cpu_info().avx2) return w;
+  const vec::MatmulIsa& isa = cpu_info().avx512 ? vec::avx512::matmul : vec::avx2::matmul;
+  const Panels panels(K, N, 4 / size_of(w.dtype));
+  const int64_t num_panels = (w.shape.ndim() == 3 ? w.dim(0) : 1) * panels.count();
+  // A panel takes exactly the bytes of the weight rows that it holds, so panels can be packed one by one
+  // through a copy.
+  const int64_t copy_words = vec::kPanelCols * panels.steps;
+  const Buffer copies(ctx.pool->num_threads() * copy_words * 4, "pack_weight");
+  ctx.pool->run(num_panels, [&](int64_t task, int thread) {
+    const int64_t panel = task % panels.count();
+    uint32_t* rows =
+        static_cast<uint32_t*>(w.data) + task / panels.count() * panels.words() + panels.offset_of(panel);
+    uint32_t* copy = reinterpret_cast<uint32_t*>(copies.data()) + thread * copy_words;
+    std::memcpy(copy, rows, static_cast<size_t>(panels.width_of(panel) * panels.steps) * 4);
+    isa.transpose(rows, panels.width_of(panel), copy, panels.steps * 4, panels.cols_of(panel), panels.steps);
+  });
+  Tensor packed = w;
+  packed.layout = Layout::kPanels;
+  return packed;
+}
+
+}  // namespace moge::ops::cpu

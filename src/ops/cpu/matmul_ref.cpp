@@ -1,0 +1,89 @@
+// The matmul family in plain loops: what the fast paths are tested against. Sums are kept in double, so the
+// reference is the exact value up to one rounding (plus that of bias and add).
+#include "core/thread_pool.h"
+#include "ops/cpu/matmul.h"
+#include "ops/cpu/matmul_groups.h"
+#include "ops/cpu/matmul_panels.h"
+
+namespace moge::ops::cpu {
+
+namespace {
+
+double round_to(DType dtype, float x) {
+  return dtype == DType::kBF16 ? to_f32(to_bf16(x)) : x;
+}
+
+/// Weight [N, K] or [G, N, K], f32 or bf16, strided or packed.
+class Weight {
+ public:
+  explicit Weight(const Tensor& w)
+      : w_(w), N_(w.dim(-2)), K_(w.dim(-1)), group_stride_(w.shape.ndim() == 3 ? w.stride(0) : 0) {}
+  double at(int64_t g, int64_t n, int64_t k) const {
+    const int64_t i = g * group_stride_ + (w_.layout == Layout::kPanels ? packed_index(n, k, N_, K_, w_.dtype)
+                                                                        : n * w_.stride(-2) + k);
+    return w_.dtype == DType::kBF16 ? to_f32(w_.ptr<BF16>()[i]) : w_.ptr<float>()[i];
+  }
+
+ private:
+  const Tensor& w_;
+  int64_t N_, K_, group_stride_;
+};
+
+}  // namespace
+
+void matmul_nt_ref(ExecContext& ctx, const MatmulNT& a, std::span<std::byte>) {
+  const Groups groups("matmul_nt", a.offsets, a.c.dim(0));
+  const GatheredRows<float> rows(a.a, a.row_ids);
+  const Weight w(a.w);
+  const int64_t N = a.w.dim(-2), K = a.w.dim(-1);
+  for (int64_t g = 0; g < groups.count(); ++g)
+    parallel_for(*ctx.pool, groups.end(g) - groups.begin(g), 1, [&](int64_t first, int64_t last) {
+      for (int64_t r = groups.begin(g) + first; r < groups.begin(g) + last; ++r)
+        for (int64_t n = 0; n < N; ++n) {
+          double sum = 0;
+          for (int64_t k = 0; k < K; ++k) sum += round_to(a.w.dtype, rows[r][k]) * w.at(g, n, k);
+          if (a.bias) sum += a.bias.ptr<float>()[n];
+          if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + n];
+          a.c.ptr<float>()[r * a.c.stride(0) + n] = static_cast<float>(sum);
+        }
+    });
+}
+
+void matmul_nn_ref(ExecContext& ctx, const MatmulNN& a, std::span<std::byte>) {
+  const Groups groups("matmul_nn", a.offsets, a.c.dim(0));
+  const GatheredRows<float> rows(a.a, a.row_ids);
+  const Weight w(a.w);
+  const int64_t N = a.w.dim(-2), K = a.w.dim(-1);
+  for (int64_t g = 0; g < groups.count(); ++g)
+    parallel_for(*ctx.pool, groups.end(g) - groups.begin(g), 1, [&](int64_t first, int64_t last) {
+      for (int64_t r = groups.begin(g) + first; r < groups.begin(g) + last; ++r)
+        for (int64_t k = 0; k < K; ++k) {
+          double sum = 0;
+          for (int64_t n = 0; n < N; ++n) sum += round_to(a.w.dtype, rows[r][n]) * w.at(g, n, k);
+          if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + k];
+          a.c.ptr<float>()[r * a.c.stride(0) + k] = static_cast<float>(sum);
+        }
+    });
+}
+
+void matmul_tn_ref(ExecContext& ctx, const MatmulTN& t, std::span<std::byte>) {
+  const Groups groups("matmul_tn", t.offsets, t.a_row_ids ? t.a_row_ids.dim(0) : t.a.dim(0));
+  const GatheredRows<float> a(t.a, t.a_row_ids);
+  const GatheredRows<float> b(t.b, t.b_row_ids);
+  const int64_t N = t.c.dim(-2), K = t.c.dim(-1);
+  const int64_t group_stride = t.offsets ? t.c.stride(0) : 0;
+  parallel_for(*ctx.pool, groups.count() * N, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t g = i / N, n = i % N;
+      float* c = t.c.ptr<float>() + g * group_stride + n * t.c.stride(-2);
+      for (int64_t k = 0; k < K; ++k) {
+        double sum = c[k];
+        for (int64_t r = groups.begin(g); r < groups.end(g); ++r)
+          sum += round_to(t.compute, a[r][n]) * round_to(t.compute, b[r][k]);
+        c[k] = static_cast<float>(sum);
+      }
+    }
+  });
+}
+
+}  // namespace moge::ops::cpu

@@ -1,0 +1,178 @@
+#include "ops/cpu/vec/matmul.h"
+
+#include "ops/cpu/vec/matmul_tile.h"
+
+namespace moge::ops::cpu::vec::MOGE_ISA {
+namespace {
+
+/// fp32 to bf16 bits in the low half, nearest even. Subnormals become zero, as in vcvtneps2bf16 and
+/// vdpbf16ps; NaN stays NaN.
+uint32_t bf16_bits(float x) {
+  uint32_t u;
+  __builtin_memcpy(&u, &x, sizeof u);
+  if ((u & 0x7fffffffU) > 0x7f800000U) return (u >> 16) | 0x40U;
+  if ((u & 0x7f800000U) == 0) return (u >> 16) & 0x8000U;
+  return (u + 0x7fffU + ((u >> 16) & 1U)) >> 16;
+}
+
+#ifdef __AVX512F__
+/// to[16] = words (even[i], odd[i]).
+inline void store_pairs(uint32_t* to, F32 even, F32 odd, int64_t n) {
+  const __m512i lo = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(even)));
+  const __m512i hi = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(odd)));
+  const __m512i words = _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
+  _mm512_mask_storeu_epi32(to, static_cast<__mmask16>((1U << n) - 1), words);
+}
+#else
+inline __m256i bf16_bits(F32 x) {
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i half = _mm256_add_epi32(_mm256_set1_epi32(0x7fff),
+                                        _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1)));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(u, half), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
+  const __m256i tiny =
+      _mm256_cmpeq_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7f800000)), _mm256_setzero_si256());
+  const __m256i zero = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x8000));
+  return _mm256_blendv_epi8(_mm256_blendv_epi8(rounded, zero, tiny), quiet, nan);
+}
+inline void store_pairs(uint32_t* to, F32 even, F32 odd, int64_t n) {
+  const __m256i words = _mm256_or_si256(bf16_bits(even), _mm256_slli_epi32(bf16_bits(odd), 16));
+  _mm256_maskstore_epi32(
+      reinterpret_cast<int*>(to),
+      _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+      words);
+}
+#endif
+
+void zero(uint32_t* to, int64_t n) {
+  __builtin_memset(to, 0, static_cast<uint64_t>(n) * sizeof(uint32_t));
+}
+
+void pack_row_f32(uint32_t* to, const float* from, int64_t n) {
+  __builtin_memcpy(to, from, static_cast<uint64_t>(n) * sizeof(float));
+}
+
+void pack_row_bf16(uint32_t* to, const float* from, int64_t n) {
+  int64_t i = 0;
+#ifdef __AVX512F__
+  for (; i + 32 <= n; i += 32) {
+    const auto words = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(from + i + 16), load(from + i)));
+    _mm512_storeu_si512(to + i / 2, words);
+  }
+#else
+  for (; i + 16 <= n; i += 16) {
+    const __m256i words = _mm256_packus_epi32(bf16_bits(load(from + i)), bf16_bits(load(from + i + 8)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i / 2), _mm256_permute4x64_epi64(words, 0xd8));
+  }
+#endif
+  for (; i < n; i += 2) to[i / 2] = bf16_bits(from[i]) | (i + 1 < n ? bf16_bits(from[i + 1]) << 16 : 0);
+}
+
+void pack_step_f32_f32(uint32_t* to, const float* row0, const float*, int64_t n, int64_t width) {
+  __builtin_memcpy(to, row0, static_cast<uint64_t>(n) * sizeof(float));
+  zero(to + n, width - n);
+}
+
+void pack_step_f32_bf16(uint32_t* to, const float* row0, const float* row1, int64_t n, int64_t width) {
+  for_lanes(n, [&](int64_t j, int64_t lanes) {
+    store_pairs(to + j, load_n(row0 + j, lanes), row1 ? load_n(row1 + j, lanes) : splat(0), lanes);
+  });
+  zero(to + n, width - n);
+}
+
+void pack_step_bf16_bf16(uint32_t* to, const uint16_t* row0, const uint16_t* row1, int64_t n, int64_t width) {
+  if (row1)
+    for (int64_t j = 0; j < n; ++j) to[j] = row0[j] | static_cast<uint32_t>(row1[j]) << 16;
+  else
+    for (int64_t j = 0; j < n; ++j) to[j] = row0[j];
+  zero(to + n, width - n);
+}
+
+#ifdef __AVX512F__
+constexpr int64_t kBlock = 16;
+/// to[s, j] = from[j, s], 16 x 16 words.
+inline void transpose_block(uint32_t* to, int64_t width, const char* from, int64_t stride) {
+  __m512i r[16], t[16];
+#pragma GCC unroll 16
+  for (int j = 0; j < 16; ++j) r[j] = _mm512_loadu_si512(from + j * stride);
+#pragma GCC unroll 8
+  for (int j = 0; j < 16; j += 2) {
+    t[j] = _mm512_unpacklo_epi32(r[j], r[j + 1]);
+    t[j + 1] = _mm512_unpackhi_epi32(r[j], r[j + 1]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 16; j += 4) {
+    r[j] = _mm512_unpacklo_epi64(t[j], t[j + 2]);
+    r[j + 1] = _mm512_unpackhi_epi64(t[j], t[j + 2]);
+    r[j + 2] = _mm512_unpacklo_epi64(t[j + 1], t[j + 3]);
+    r[j + 3] = _mm512_unpackhi_epi64(t[j + 1], t[j + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    t[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
+    t[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
+    t[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
+    t[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    _mm512_storeu_si512(to + j * width, _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88));
+    _mm512_storeu_si512(to + (j + 4) * width, _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0x88));
+    _mm512_storeu_si512(to + (j + 8) * width, _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd));
+    _mm512_storeu_si512(to + (j + 12) * width, _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0xdd));
+  }
+}
+#else
+constexpr int64_t kBlock = 8;
+/// to[s, j] = from[j, s], 8 x 8 words.
+inline void transpose_block(uint32_t* to, int64_t width, const char* from, int64_t stride) {
+  __m256i r[8], t[8];
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) r[j] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + j * stride));
+#pragma GCC unroll 4
+  for (int j = 0; j < 8; j += 2) {
+    t[j] = _mm256_unpacklo_epi32(r[j], r[j + 1]);
+    t[j + 1] = _mm256_unpackhi_epi32(r[j], r[j + 1]);
+  }
+#pragma GCC unroll 2
+  for (int j = 0; j < 8; j += 4) {
+    r[j] = _mm256_unpacklo_epi64(t[j], t[j + 2]);
+    r[j + 1] = _mm256_unpackhi_epi64(t[j], t[j + 2]);
+    r[j + 2] = _mm256_unpacklo_epi64(t[j + 1], t[j + 3]);
+    r[j + 3] = _mm256_unpackhi_epi64(t[j + 1], t[j + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + j * width),
+                        _mm256_permute2x128_si256(r[j], r[j + 4], 0x20));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (j + 4) * width),
+                        _mm256_permute2x128_si256(r[j], r[j + 4], 0x31));
+  }
+}
+#endif
+
+void transpose(uint32_t* to, int64_t width, const void* from, int64_t stride, int64_t n, int64_t steps) {
+  const auto* rows = static_cast<const char*>(from);
+  const int64_t whole_rows = n / kBlock * kBlock;
+  const int64_t whole_steps = steps / kBlock * kBlock;
+  for (int64_t s = 0; s < whole_steps; s += kBlock)
+    for (int64_t j = 0; j < whole_rows; j += kBlock)
+      transpose_block(to + s * width + j, width, rows + j * stride + s * 4, stride);
+  const auto copy = [&](int64_t s, int64_t j_begin) {
+    for (int64_t j = j_begin; j < n; ++j) __builtin_memcpy(to + s * width + j, rows + j * stride + s * 4, 4);
+    zero(to + s * width + n, width - n);
+  };
+  for (int64_t s = 0; s < whole_steps; ++s) copy(s, whole_rows);
+  for (int64_t s = whole_steps; s < steps; ++s) copy(s, 0);
+}
+
+}  // namespace
+
+extern const MatmulIsa matmul{
+    {1, tile<DotF32>, pack_row_f32, pack_step_f32_f32, nullptr},
+    {2, tile<DotBf16>, pack_row_bf16, pack_step_f32_bf16, pack_step_bf16_bf16},
+    transpose,
+};
+
+}  // namespace moge::ops::cpu::vec::MOGE_ISA

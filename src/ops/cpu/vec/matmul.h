@@ -1,0 +1,59 @@
+// Register tiles and packing of the CPU matmul family. Both precisions share one shape of data: the inner
+// dimension advances in steps of one 32-bit word, an fp32 (precision f32) or a pair of bf16 (precision bf16,
+// the even index in the low half). So a driver moves words and only these kernels know what they hold.
+#pragma once
+#include <cstdint>
+
+namespace moge::ops::cpu::vec {
+
+/// Columns of a B panel; the last panel of a matrix may be narrower, in multiples of kPanelUnit.
+inline constexpr int64_t kPanelCols = 64;
+inline constexpr int64_t kPanelUnit = 16;
+/// Most rows of one register tile: 6 x 64 fp32 are 24 of AVX-512's 32 registers.
+inline constexpr int kTileRows = 6;
+
+/// c[i, j] = init[i, j] + sum over s of a[i][s] . b[s, j], then + bias[j] + add[i, j]; i < rows, j < cols.
+struct MatmulTile {
+  const uint32_t* a[kTileRows];  // row i's words, a_step apart
+  int64_t a_step;
+  const uint32_t* b;  // [steps, b_width]
+  int64_t b_width;    // of the panel: 16, 32, 48 or 64
+  int64_t steps;
+  int64_t cols;       // <= b_width
+  const float* init;  // rows init_stride apart; null: zero
+  int64_t init_stride;
+  float* c;  // may be init or add
+  int64_t c_stride;
+  const float* bias;  // null: none
+  const float* add;   // null: none
+  int64_t add_stride;
+};
+
+struct MatmulKernels {
+  int64_t elements_per_word;  ///< 1: f32, 2: bf16
+  /// One register tile of 1 <= rows <= kTileRows.
+  void (*tile)(int rows, const MatmulTile& t);
+  /// to[words of n elements] = from[n] in this precision; an odd last element is paired with zero.
+  void (*pack_row)(uint32_t* to, const float* from, int64_t n);
+  /// One step of a panel whose columns lie along a row: to[j] = word of (row0[j], row1[j]) for j < n, zero
+  /// for n <= j < width. row1 (null: zeros) is used by bf16 only.
+  void (*pack_step_f32)(uint32_t* to, const float* row0, const float* row1, int64_t n, int64_t width);
+  void (*pack_step_bf16)(uint32_t* to, const uint16_t* row0, const uint16_t* row1, int64_t n, int64_t width);
+};
+
+struct MatmulIsa {
+  MatmulKernels f32;
+  MatmulKernels bf16;
+  /// to[s, j] = from[j, s] for s < steps, j < n; zero for n <= j < width. from_stride in words need not be
+  /// whole, so it is in bytes; rows of bf16 may start at odd elements.
+  void (*transpose)(uint32_t* to, int64_t width, const void* from, int64_t from_stride_bytes, int64_t n,
+                    int64_t steps);
+};
+namespace avx2 {
+extern const MatmulIsa matmul;
+}
+namespace avx512 {
+extern const MatmulIsa matmul;
+}
+
+}  // namespace moge::ops::cpu::vec
