@@ -52,7 +52,7 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
   std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::string& content = tokens_[i].content;
-    by_content_[content] = i;
+    by_content_.emplace(content, i);  // of equal ones the first counts
     lengths_by_first_byte_[static_cast<uint8_t>(content[0])].push_back(content.size());
   }
   for (std::vector<size_t>& lengths : lengths_by_first_byte_) {

@@ -102,11 +102,12 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string serialized_model, con
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
 void SentencePieceTokenizer::add_vocabulary(const TokenizerConfig& config) {
+  const std::unordered_set<std::string> special_contents = config.special_contents();
   std::vector<Detokenizer::Token> tokens;
   std::vector<AddedToken> added;
   for (const SentencePieceEntry& entry : model_.pieces) {
     const auto id = static_cast<int32_t>(tokens.size());
-    const bool special = config.is_special(entry.piece);
+    const bool special = special_contents.contains(std::string(entry.piece));
     tokens.push_back(detokenize(entry, model_, special));
     pieces_.emplace_back(entry.piece);
     piece_to_id_.emplace(pieces_.back(), id);
@@ -126,7 +127,7 @@ void SentencePieceTokenizer::add_vocabulary(const TokenizerConfig& config) {
       check<FileError>(token.id < 0 || token.id == known->second, where_, ": added token \"", token.content,
                        "\" has id ", token.id, ", but the model has it as ", known->second);
       token.id = known->second;
-      token.special = token.special || config.is_special(token.content);
+      token.special = token.special || special_contents.contains(token.content);
     } else {
       const auto id = static_cast<size_t>(token.id);
       check<FileError>(

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include "core/error.h"
+#include "text/bpe_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
 
 namespace moge::text {
@@ -14,6 +15,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, const DecodeOptions&
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir) {
+  if (std::filesystem::exists(model_dir / "tokenizer.json")) return load_bpe_tokenizer(model_dir);
   if (std::filesystem::exists(model_dir / "tokenizer.model")) return load_sentencepiece_tokenizer(model_dir);
   throw FileError(str(model_dir.string(), ": no tokenizer: expected tokenizer.json or tokenizer.model"));
 }

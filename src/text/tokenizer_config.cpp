@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json.h"
+#include "text/tokenizer_json.h"
 
 namespace moge::text {
 namespace {
@@ -13,109 +15,76 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxConfigBytes = int64_t{64} << 20;
+constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max() - 1;
 
-std::optional<json> read_json_object(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  try {
-    json document = json::parse(read_text_file(path, kMaxConfigBytes));
-    check<FileError>(document.is_object(), path.string(), ": expected a JSON object");
-    return document;
-  } catch (const json::exception& e) {
-    throw FileError(str(path.string(), ": broken JSON: ", e.what()));
-  }
-}
-
-/// A token written as a string or as an AddedToken object; null and absent are the same.
-std::optional<std::string> token_content(const json& document, const char* key) {
-  const auto found = document.find(key);
-  if (found == document.end() || found->is_null()) return std::nullopt;
-  if (found->is_object()) return found->at("content").get<std::string>();
-  return found->get<std::string>();
-}
-
-AddedToken added_token(const json& entry, int32_t id) {
+/// A token written as a string or as an AddedToken object.
+AddedToken parse_token(const json& value, const std::string& where) {
+  if (value.is_object()) return parse_added_token(value, where);
+  check<FileError>(value.is_string(), where, ": expected a token as a string or an object, got ",
+                   json_excerpt(value));
   AddedToken token;
-  token.id = id;
-  token.content = entry.at("content").get<std::string>();
-  token.special = entry.value("special", false);
-  token.lstrip = entry.value("lstrip", false);
-  token.rstrip = entry.value("rstrip", false);
-  token.single_word = entry.value("single_word", false);
-  token.normalized = entry.value("normalized", !token.special);
+  token.content = value.get<std::string>();
   return token;
 }
 
-int32_t checked_id(int64_t id, const std::string& what) {
-  check<FileError>(id >= 0 && id < std::numeric_limits<int32_t>::max(), what, ": token id ", id,
-                   " is out of range");
-  return static_cast<int32_t>(id);
-}
-
-void add_special_string(TokenizerConfig& config, const json& entry) {
-  AddedToken token;
+void add_special(TokenizerConfig& config, AddedToken token) {
   token.special = true;
-  if (entry.is_object()) {
-    token = added_token(entry, -1);
-    token.special = true;
-  } else {
-    token.content = entry.get<std::string>();
-  }
   const auto same = std::find_if(config.added_tokens.begin(), config.added_tokens.end(),
                                  [&](const AddedToken& other) { return other.content == token.content; });
   if (same == config.added_tokens.end()) {
-    config.added_tokens.push_back(token);
+    config.added_tokens.push_back(std::move(token));
   } else {
     same->special = true;
   }
 }
 
-void read_token_names(TokenizerConfig& config, const json& document) {
+void read_token_names(TokenizerConfig& config, JsonObject& object) {
   const auto fill = [&](std::optional<std::string>& token, const char* key) {
-    if (!token) token = token_content(document, key);
+    const json* value = object.find(key);
+    if (!token && value != nullptr) token = parse_token(*value, str(object.where(), ": ", key)).content;
   };
   fill(config.bos_token, "bos_token");
   fill(config.eos_token, "eos_token");
   fill(config.pad_token, "pad_token");
   fill(config.unk_token, "unk_token");
   for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
-    const auto list = document.find(key);
-    if (list == document.end() || list->is_null()) continue;
-    for (const json& entry : *list) add_special_string(config, entry);  // an array, or an object's values
+    const json* list = object.find(key);
+    if (list == nullptr) continue;
+    if (!list->is_array() && !list->is_object()) object.throw_wrong(key, "an array or object of tokens");
+    for (const json& entry : *list) add_special(config, parse_token(entry, str(object.where(), ": ", key)));
   }
 }
 
-void read_tokenizer_config(TokenizerConfig& config, const json& document, const std::string& path) {
-  const auto flag = [&](const char* key) -> std::optional<bool> {
-    const auto found = document.find(key);
-    if (found == document.end() || found->is_null()) return std::nullopt;
-    return found->get<bool>();
-  };
-  config.add_bos_token = flag("add_bos_token");
-  config.add_eos_token = flag("add_eos_token");
-  config.legacy = flag("legacy").value_or(true);
-  const auto decoder = document.find("added_tokens_decoder");
-  if (decoder != document.end()) {
+void read_tokenizer_config(TokenizerConfig& config, JsonObject& object) {
+  config.add_bos_token = object.boolean("add_bos_token");
+  config.add_eos_token = object.boolean("add_eos_token");
+  config.legacy = object.boolean("legacy").value_or(true);
+  if (const json* decoder = object.find("added_tokens_decoder")) {
+    if (!decoder->is_object()) object.throw_wrong("added_tokens_decoder", "an object of ids and tokens");
+    const std::string where = object.where() + ": added_tokens_decoder";
     for (const auto& [key, entry] : decoder->items()) {
-      const bool digits =
+      const bool is_id =
           !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
-      check<FileError>(digits, path, ": added_tokens_decoder: expected a token id, got \"", key, '"');
-      config.added_tokens.push_back(added_token(entry, checked_id(std::stol(key), path)));
+      check<FileError>(is_id, where, ": expected a token id, got \"", key, '"');
+      AddedToken token = parse_added_token(entry, where);
+      token.id = static_cast<int32_t>(std::stol(key));
+      config.added_tokens.push_back(std::move(token));
     }
   }
-  read_token_names(config, document);
+  read_token_names(config, object);
 }
 
-void read_added_tokens(TokenizerConfig& config, const json& document, const std::string& path) {
+void read_added_tokens(TokenizerConfig& config, const json& document, JsonObject& object) {
   for (const auto& [content, id] : document.items()) {
     const auto known =
         std::find_if(config.added_tokens.begin(), config.added_tokens.end(),
                      [&, &name = content](const AddedToken& token) { return token.content == name; });
-    const int32_t checked = checked_id(id.get<int64_t>(), path);
+    const auto checked = static_cast<int32_t>(object.require(object.integer(content, 0, kMaxId), content));
     if (known == config.added_tokens.end()) {
       AddedToken token;
       token.id = checked;
       token.content = content;
-      config.added_tokens.push_back(token);
+      config.added_tokens.push_back(std::move(token));
     } else if (known->id < 0) {
       known->id = checked;
     }
@@ -124,30 +93,29 @@ void read_added_tokens(TokenizerConfig& config, const json& document, const std:
 
 }  // namespace
 
-bool TokenizerConfig::is_special(std::string_view content) const {
-  const auto named = [&](const std::optional<std::string>& token) { return token && *token == content; };
-  return named(bos_token) || named(eos_token) || named(pad_token) || named(unk_token) ||
-         std::any_of(added_tokens.begin(), added_tokens.end(),
-                     [&](const AddedToken& token) { return token.special && token.content == content; });
+std::unordered_set<std::string> TokenizerConfig::special_contents() const {
+  std::unordered_set<std::string> contents;
+  for (const auto* token : {&bos_token, &eos_token, &pad_token, &unk_token})
+    if (*token) contents.insert(**token);
+  for (const AddedToken& token : added_tokens)
+    if (token.special) contents.insert(token.content);
+  return contents;
 }
 
 TokenizerConfig load_tokenizer_config(const std::filesystem::path& model_dir) {
   TokenizerConfig config;
   const auto read = [&](const char* name, auto&& reader) {
     const std::filesystem::path path = model_dir / name;
-    const std::optional<json> document = read_json_object(path);
-    if (!document) return;
-    try {
-      reader(config, *document, path.string());
-    } catch (const json::exception& e) {
-      throw FileError(str(path.string(), ": ", e.what()));
-    }
+    if (!std::filesystem::exists(path)) return;
+    const json document = parse_json(read_text_file(path, kMaxConfigBytes), path.string());
+    JsonObject object(document, path.string());
+    reader(document, object);
   };
-  read("tokenizer_config.json", read_tokenizer_config);
-  read("special_tokens_map.json", [](TokenizerConfig& into, const json& document, const std::string&) {
-    read_token_names(into, document);
-  });
-  read("added_tokens.json", read_added_tokens);
+  read("tokenizer_config.json",
+       [&](const json&, JsonObject& object) { read_tokenizer_config(config, object); });
+  read("special_tokens_map.json", [&](const json&, JsonObject& object) { read_token_names(config, object); });
+  read("added_tokens.json",
+       [&](const json& document, JsonObject& object) { read_added_tokens(config, document, object); });
   return config;
 }
 

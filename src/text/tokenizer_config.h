@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "text/added_tokens.h"
@@ -24,8 +24,8 @@ struct TokenizerConfig {
   /// given.
   std::vector<AddedToken> added_tokens;
 
-  /// True for the bos, eos, pad and unk tokens and for added tokens marked special.
-  bool is_special(std::string_view content) const;
+  /// The bos, eos, pad and unk tokens and the added tokens marked special.
+  std::unordered_set<std::string> special_contents() const;
 };
 
 /// Reads what is there; every file is optional. FileError on broken JSON or values of the wrong type.
