@@ -94,14 +94,10 @@ void BpeTokenizer::add_vocabulary(const TokenizerJson& file, const TokenizerConf
                      piece, "\" and to \"", token.content, '"');
     token.special = token.special || special.contains(token.content);
     piece = token.content;
-    tokens[static_cast<size_t>(token.id)] = file.decoder.decode(token.content, token.special);
     added_ids_.emplace(token.content, token.id);
-    if (token.normalized) {
-      normalizer_.apply(token.content, regex);
-      normalized.push_back(std::move(token));
-    } else {
-      raw.push_back(std::move(token));
-    }
+    if (token.normalized) normalizer_.apply(token.content, regex);  // decodes to what it matches, too
+    tokens[static_cast<size_t>(token.id)] = file.decoder.decode(token.content, token.special);
+    (token.normalized ? normalized : raw).push_back(std::move(token));
   }
   raw_added_tokens_ = AddedTokenMatcher(std::move(raw));
   normalized_added_tokens_ = AddedTokenMatcher(std::move(normalized));
