@@ -123,20 +123,13 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
 
 void BpeTokenizer::encode_fragment(std::string_view text, bool at_text_start, const EncodeOptions& options,
                                    Scratch& scratch, std::vector<int32_t>& ids) const {
-  while (!text.empty()) {
-    const size_t valid = utf8_valid_prefix(text);
-    if (valid > 0) encode_valid(text.substr(0, valid), at_text_start, options, scratch, ids);
-    text.remove_prefix(valid);
-    at_text_start = false;
-    size_t invalid = 0;
-    while (invalid < text.size()) {
-      const Utf8Step step = utf8_step(text.substr(invalid));
-      if (step.valid) break;
-      invalid += static_cast<size_t>(step.length);
+  for_each_utf8_run(text, [&](std::string_view run, bool valid) {
+    if (valid) {
+      encode_valid(run, at_text_start && run.data() == text.data(), options, scratch, ids);
+    } else {
+      model_.encode(run, scratch.bpe, ids);
     }
-    if (invalid > 0) model_.encode(text.substr(0, invalid), scratch.bpe, ids);
-    text.remove_prefix(invalid);
-  }
+  });
 }
 
 void BpeTokenizer::encode_valid(std::string_view text, bool at_text_start, const EncodeOptions& options,

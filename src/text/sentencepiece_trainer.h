@@ -2,14 +2,12 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
-namespace moge::text {
+#include "text/text_source.h"
 
-/// Puts the next text (a line, a paragraph) into its argument; false when there are no more.
-using TextSource = std::function<bool(std::string& text)>;
+namespace moge::text {
 
 struct SentencePieceTrainOptions {
   int32_t vocab_size = 8192;  // with the 256 byte pieces and all special ones
@@ -17,7 +15,7 @@ struct SentencePieceTrainOptions {
   double character_coverage = 0.9999;
   int32_t num_threads = 2;
   /// Become single ids; for chat markers. Written to tokenizer_config.json as special tokens.
-  std::vector<std::string> special_tokens;
+  std::vector<std::string> special_tokens = {};
 };
 
 /// Writes tokenizer.model and tokenizer_config.json (Hugging Face's LlamaTokenizer) into the folder, each

@@ -21,6 +21,24 @@ Utf8Step utf8_step(std::string_view text);
 /// The length of the longest valid prefix.
 size_t utf8_valid_prefix(std::string_view text);
 
+/// Calls on_run(part, valid) for the maximal valid and invalid parts of the text, in order.
+template <class OnRun>
+void for_each_utf8_run(std::string_view text, OnRun&& on_run) {
+  while (!text.empty()) {
+    const size_t valid = utf8_valid_prefix(text);
+    if (valid > 0) on_run(text.substr(0, valid), true);
+    text.remove_prefix(valid);
+    size_t invalid = 0;
+    while (invalid < text.size()) {
+      const Utf8Step step = utf8_step(text.substr(invalid));
+      if (step.valid) break;
+      invalid += static_cast<size_t>(step.length);
+    }
+    if (invalid > 0) on_run(text.substr(0, invalid), false);
+    text.remove_prefix(invalid);
+  }
+}
+
 /// Unicode's White_Space property (regular expressions' \s outside PCRE2, Rust's char::is_whitespace).
 bool is_white_space(char32_t code_point);
 /// A word character of UTS 18 (regular expressions' \w): letters, marks, decimal digits, connectors.

@@ -2,39 +2,18 @@
 // (tests/golden/make_tokenizer_golden.py).
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "core/files.h"
 #include "core/str.h"
+#include "text/golden_lines.h"
 #include "text/tokenizer.h"
 
 namespace moge::text {
 namespace {
 
-const std::filesystem::path kGolden = MOGE_SOURCE_DIR "/tests/golden/tokenizers";
-
-uint32_t read_u32(std::string_view& bytes) {
-  uint32_t value = 0;
-  std::memcpy(&value, bytes.substr(0, 4).data(), 4);
-  bytes.remove_prefix(4);
-  return value;
-}
-
 uint32_t fnv1a(std::string_view bytes) {
   uint32_t hash = 0x811C9DC5;
   for (const char byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x01000193;
   return hash;
-}
-
-std::vector<std::string> golden_lines() {
-  const std::string file = read_text_file(kGolden / "lines.bin");
-  std::vector<std::string> lines;
-  for (std::string_view rest = file; !rest.empty();) {
-    const uint32_t size = read_u32(rest);
-    lines.emplace_back(rest.substr(0, size));
-    rest.remove_prefix(size);
-  }
-  return lines;
 }
 
 std::string printed(std::span<const int32_t> ids, const Tokenizer& tokenizer) {
@@ -53,10 +32,10 @@ class TokenizerGolden : public testing::TestWithParam<Style> {};
 
 TEST_P(TokenizerGolden, EveryLine) {
   const Style& style = GetParam();
-  const auto tokenizer = load_tokenizer(kGolden / style.name);
+  const auto tokenizer = load_tokenizer(kGoldenTokenizers / style.name);
   const std::vector<std::string> lines = golden_lines();
   ASSERT_EQ(lines.size(), 10'000U);
-  const std::string file = read_text_file(kGolden / style.name / "expected.bin");
+  const std::string file = read_text_file(kGoldenTokenizers / style.name / "expected.bin");
   ASSERT_EQ(file.size(), lines.size() * 8);
   std::string_view expected = file;
   int num_wrong = 0;
@@ -64,8 +43,8 @@ TEST_P(TokenizerGolden, EveryLine) {
     const std::vector<int32_t> ids = tokenizer->encode(line, style.encode);
     const std::string text = tokenizer->decode(ids, style.decode);
     const bool ids_right =
-        fnv1a({reinterpret_cast<const char*>(ids.data()), 4 * ids.size()}) == read_u32(expected);
-    const bool text_right = fnv1a(text) == read_u32(expected);
+        fnv1a({reinterpret_cast<const char*>(ids.data()), 4 * ids.size()}) == take_u32(expected);
+    const bool text_right = fnv1a(text) == take_u32(expected);
     if (ids_right && text_right) continue;
     if (++num_wrong <= 5)
       ADD_FAILURE() << "line " << (&line - lines.data()) << ": " << (ids_right ? "decode" : "ids") << " of \""
