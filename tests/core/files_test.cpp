@@ -40,11 +40,12 @@ TEST_F(FilesTest, WritesMapsAndReads) {
     const std::string block(700'000, 'x');  // crosses the writer's buffer
     for (int i = 0; i < 4; ++i) out.write(block);
     EXPECT_EQ(out.bytes_written(), 2'800'000);
+    out.write_at(1, std::as_bytes(std::span("yz", 2)));
   });
   EXPECT_EQ(num_entries(), 1);
   MappedFile map(dir_ / "a");
   EXPECT_EQ(map.size(), 2'800'000);
-  EXPECT_EQ(read_text_file(dir_ / "a"), std::string(2'800'000, 'x'));
+  EXPECT_EQ(read_text_file(dir_ / "a"), "xyz" + std::string(2'799'997, 'x'));
   MappedFile moved = std::move(map);
   EXPECT_EQ(moved.bytes().back(), std::byte{'x'});
 
