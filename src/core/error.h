@@ -59,8 +59,7 @@ void check(bool ok, const Args&... message) {
 /// A bug of our own, never reachable from user input: the message names the source line.
 template <class... Args>
 void dcheck(Condition ok, const Args&... message) {
-  if (!ok.value)
-    throw Error(str("internal error: ", message..., " (", ok.file, ":", ok.line, ")"));
+  if (!ok.value) throw Error(str("internal error: ", message..., " (", ok.file, ":", ok.line, ")"));
 }
 
 }  // namespace moge
