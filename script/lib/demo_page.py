@@ -1,0 +1,85 @@
+"""Prints the last page of script/demo: the loss curves and the numbers of the model and its top-K twin.
+
+    demo_page.py DEMO_DIR
+
+Every number is read from what the runs wrote: DEMO_DIR/{moge,topk}/metrics.csv and seconds.txt.
+"""
+
+import csv
+import pathlib
+import sys
+
+WIDTH, HEIGHT = 72, 14
+
+
+def read_metrics(path):
+    """The columns of a metrics.csv as lists of floats; an empty cell becomes None."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        sys.exit(f"{path}: no rows")
+    return {key: [float(row[key]) if row[key] else None for row in rows] for key in rows[0]}
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def plot(curves):
+    """Loss against step as text. curves: list of (mark, steps, losses); a column shows the mean of its steps."""
+    last = max(steps[-1] for _, steps, _ in curves)
+    columns = []
+    for mark, steps, losses in curves:
+        cells = [[] for _ in range(WIDTH)]
+        for step, loss in zip(steps, losses):
+            cells[min(WIDTH - 1, int(WIDTH * step / (last + 1)))].append(loss)
+        columns.append((mark, [mean(cell) if cell else None for cell in cells]))
+    shown = [value for _, cells in columns for value in cells if value is not None]
+    low, high = min(shown), max(shown)
+    grid = [[" "] * WIDTH for _ in range(HEIGHT)]
+    for mark, cells in columns:
+        for x, value in enumerate(cells):
+            if value is not None:
+                y = round((high - value) / ((high - low) or 1) * (HEIGHT - 1))
+                grid[y][x] = "@" if grid[y][x] not in (" ", mark) else mark
+    for y, row in enumerate(grid):
+        print(f"{high - y * (high - low) / (HEIGHT - 1):6.2f} |{''.join(row).rstrip()}")
+    print(" " * 7 + "+" + "-" * WIDTH)
+    print(f"{'0':>8}{'step ' + str(int(last)):>{WIDTH}}")
+
+
+def last(values):
+    return next(value for value in reversed(values) if value is not None)
+
+
+def main():
+    demo = pathlib.Path(sys.argv[1])
+    runs = [("o", "MoGE", read_metrics(demo / "moge/metrics.csv")), ("x", "top-K", read_metrics(demo / "topk/metrics.csv"))]
+
+    print("Training loss, nats per token: o MoGE, x top-K, @ both")
+    plot([(mark, run["step"], run["loss"]) for mark, _, run in runs])
+
+    rows = [
+        ("tokens seen", lambda run: f"{sum(run['tokens']):,.0f}"),
+        ("tokens per second (mean)", lambda run: f"{mean(run['tokens_per_s']):,.0f}"),
+        ("held-out text, bits per byte", lambda run: f"{last(run['eval_bits_per_byte']):.3f}"),
+        ("imbalance score over 4 devices (mean)", lambda run: f"{mean(run['imbalance_score']):.3f}"),
+        ("largest share of an expert (last step)", lambda run: f"{100 * last(run['expert_max_share']):.1f} %"),
+        ("smallest share of an expert (last step)", lambda run: f"{100 * last(run['expert_min_share']):.1f} %"),
+    ]
+    print(f"\n{'':42}{''.join(f'{name:>12}' for _, name, _ in runs)}")
+    for label, value in rows:
+        print(f"{label:42}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
+    print("(an even share is 1/16 = 6.3 %; the imbalance score is eq. 3 of arXiv 2505.21411)")
+
+    print()
+    total = 0
+    for line in (demo / "seconds.txt").read_text(encoding="utf-8").splitlines():
+        name, seconds = line.split("\t")
+        total += int(seconds)
+        print(f"{int(seconds):5d} s  {name}")
+    print(f"{total:5d} s  in all")
+
+
+if __name__ == "__main__":
+    main()
