@@ -17,6 +17,7 @@ class Workspace {
   std::span<std::byte> get(int64_t bytes, const char* op);
   void plan(int64_t bytes) { planned_ = bytes > planned_ ? bytes : planned_; }
   int64_t planned_bytes() const { return planned_; }
+  int64_t bytes() const { return buffer_.bytes(); }
 
  private:
   Buffer buffer_;

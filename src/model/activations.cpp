@@ -6,11 +6,20 @@ namespace moge::model {
 
 namespace {
 
+/// Expert rows of one token, K + S.
+int64_t slots_per_token(const spec::ModelConfig& c) {
+  return (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
+}
+
+void cut(Tensor& t, int64_t rows) {
+  if (t) t = t.slice(0, 0, rows);
+}
+
 LayerActivations allocate_layer(Arena& arena, const spec::ModelConfig& c, int64_t T, bool training) {
   const int64_t D = c.hidden_size, H = c.num_attention_heads, KV = c.num_key_value_heads, Dh = c.head_dim;
   const int64_t E = c.num_experts, K = c.num_experts_per_tok, S = num_always_on_experts(c),
                 F = expert_width(c);
-  const int64_t slots = (c.is_moe() ? K : 0) + S, R = T * slots;
+  const int64_t slots = slots_per_token(c), R = T * slots;
   const auto f32 = [&](Shape shape) { return arena.alloc(DType::kF32, shape); };
   const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
   LayerActivations a;
@@ -47,7 +56,7 @@ LayerActivations allocate_layer(Arena& arena, const spec::ModelConfig& c, int64_
 }  // namespace
 
 Activations allocate_activations(Arena& arena, const spec::ModelConfig& c, int64_t T, Keep keep) {
-  const int64_t slots = (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
+  const int64_t slots = slots_per_token(c);
   Activations acts;
   acts.cos_sin = arena.alloc(DType::kF32, {T, c.head_dim});
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
@@ -64,10 +73,7 @@ Activations allocate_activations(Arena& arena, const spec::ModelConfig& c, int64
 }
 
 Activations first_tokens(const Activations& acts, const spec::ModelConfig& c, int64_t T) {
-  const int64_t slots = (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
-  const auto cut = [](Tensor& t, int64_t rows) {
-    if (t) t = t.slice(0, 0, rows);
-  };
+  const int64_t slots = slots_per_token(c);
   Activations few = acts;
   for (Tensor* t : {&few.cos_sin, &few.x, &few.final, &few.rstd}) cut(*t, T);
   cut(few.down, T * slots);
@@ -84,7 +90,7 @@ Activations first_tokens(const Activations& acts, const spec::ModelConfig& c, in
 ActivationGrads allocate_activation_grads(Arena& arena, const spec::ModelConfig& c, int64_t T) {
   const int64_t D = c.hidden_size, H = c.num_attention_heads, KV = c.num_key_value_heads, Dh = c.head_dim;
   const int64_t K = c.num_experts_per_tok;
-  const int64_t R = T * ((c.is_moe() ? K : 0) + num_always_on_experts(c));
+  const int64_t R = T * slots_per_token(c);
   const auto f32 = [&](Shape shape) { return arena.alloc(DType::kF32, shape); };
   ActivationGrads g;
   g.dx = f32({T, D});
@@ -104,6 +110,15 @@ ActivationGrads allocate_activation_grads(Arena& arena, const spec::ModelConfig&
     g.z_loss = f32({c.num_hidden_layers});
   }
   return g;
+}
+
+ActivationGrads first_tokens(const ActivationGrads& grads, const spec::ModelConfig& c, int64_t T) {
+  ActivationGrads few = grads;
+  for (Tensor* t : {&few.dx, &few.dnormed, &few.dattn_out, &few.dqkv, &few.dqk, &few.dtopk_weights,
+                    &few.dprobs, &few.dlse, &few.dlogits})
+    cut(*t, T);
+  for (Tensor* t : {&few.dh, &few.drows, &few.drow_weight}) cut(*t, T * slots_per_token(c));
+  return few;
 }
 
 }  // namespace moge::model

@@ -70,5 +70,7 @@ struct ActivationGrads {
 };
 
 ActivationGrads allocate_activation_grads(Arena& arena, const spec::ModelConfig& config, int64_t num_tokens);
+ActivationGrads first_tokens(const ActivationGrads& grads, const spec::ModelConfig& config,
+                             int64_t num_tokens);
 
 }  // namespace moge::model
