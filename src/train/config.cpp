@@ -1,0 +1,169 @@
+#include "train/config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/files.h"
+#include "core/json.h"
+#include "core/nearest.h"
+#include "core/toml.h"
+
+namespace moge::train {
+
+namespace {
+
+constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
+
+/// One table of the file: reads keys into members that already hold their defaults, and refuses the rest.
+class Section {
+ public:
+  Section(const nlohmann::json& value, const std::string& where) : object_(value, where) {}
+
+  void read(const char* key, double& to, double min, double max) {
+    const std::optional<double> v = object_.number(key);
+    check<FileError>(!v || (*v >= min && *v <= max), object_.where(), ": ", key, " = ", v.value_or(0),
+                     ": expected ", min, " to ", max);
+    to = v.value_or(to);
+  }
+  void read(const char* key, float& to, double min, double max) {
+    double value = to;
+    read(key, value, min, max);
+    to = static_cast<float>(value);
+  }
+  void read(const char* key, int64_t& to, int64_t min) { to = object_.integer(key, min).value_or(to); }
+  void read(const char* key, std::string& to) { to = object_.text(key).value_or(to); }
+  void read(const char* key, std::filesystem::path& to) { to = object_.text(key).value_or(to.string()); }
+  template <class T>
+  void read_choice(const char* key, T& to, const std::vector<std::pair<std::string, T>>& choices) {
+    const std::optional<std::string> name = object_.text(key);
+    if (!name) return;
+    std::string all;
+    for (const auto& [choice, value] : choices) {
+      if (choice == *name) {
+        to = value;
+        return;
+      }
+      all += (all.empty() ? "" : ", ") + choice;
+    }
+    throw FileError(str(object_.where(), ": ", key, " = \"", *name, "\": expected one of ", all));
+  }
+  const nlohmann::json* find(const char* key) { return object_.find(key); }
+  void require(bool ok, const std::string& what) const { check<FileError>(ok, object_.where(), ": ", what); }
+  /// Every key must have been read.
+  void finish(const std::vector<std::string>& known) const {
+    for (const std::string& key : object_.unread())
+      throw FileError(str(object_.where(), ": unknown key '", key, "'", did_you_mean(key, known)));
+  }
+
+ private:
+  JsonObject object_;
+};
+
+Phase read_phase(const nlohmann::json& value, const std::string& where) {
+  Phase p;
+  Section s(value, where);
+  s.read("name", p.name);
+  s.read("steps", p.steps, 1);
+  s.read("lr", p.lr, 0, 10);
+  s.read("final_lr", p.final_lr, 0, 10);
+  s.read("warmup_steps", p.warmup_steps, 0);
+  s.read_choice("schedule", p.decay,
+                {{"constant", Decay::kConstant}, {"cosine", Decay::kCosine}, {"wsd", Decay::kWsd}});
+  s.read("decay_fraction", p.decay_fraction, 0, 1);
+  s.read("batch_tokens", p.batch_tokens, 1);
+  s.read("sequence_length", p.sequence_length, 2);
+  s.finish({"name", "steps", "lr", "final_lr", "warmup_steps", "schedule", "decay_fraction", "batch_tokens",
+            "sequence_length"});
+  s.require(p.steps > 0, "needs steps");
+  s.require(p.sequence_length > 0, "needs sequence_length");
+  s.require(p.batch_tokens > 0 && p.batch_tokens % p.sequence_length == 0,
+            str("batch_tokens = ", p.batch_tokens,
+                ": expected a multiple of sequence_length = ", p.sequence_length));
+  s.require(p.warmup_steps <= p.steps, str("warmup_steps = ", p.warmup_steps, " exceeds steps = ", p.steps));
+  return p;
+}
+
+void read_phases(TrainConfig& c, const nlohmann::json* list, const std::string& where) {
+  check<FileError>(list && list->is_array() && !list->empty(), where,
+                   ": expected one or more [[phase]] tables");
+  for (const nlohmann::json& value : *list) {
+    const Phase p = read_phase(value, str(where, ": phase ", c.phases.size() + 1));
+    check<FileError>(c.micro_batch_tokens == 0 || (p.batch_tokens % c.micro_batch_tokens == 0 &&
+                                                   c.micro_batch_tokens % p.sequence_length == 0),
+                     where, ": micro_batch_tokens = ", c.micro_batch_tokens,
+                     ": expected a divisor of batch_tokens = ", p.batch_tokens,
+                     " and a multiple of sequence_length = ", p.sequence_length);
+    c.phases.push_back(p);
+  }
+}
+
+}  // namespace
+
+TrainConfig load_train_config(const std::filesystem::path& path) {
+  TrainConfig c;
+  c.text = read_text_file(path, kMaxFileBytes);
+  const nlohmann::json root = parse_toml(c.text, path.string());
+  const std::string where = path.string();
+  Section top(root, where);
+  const auto section = [&](const char* name, const std::vector<std::string>& keys, const auto& read) {
+    const nlohmann::json* value = top.find(name);
+    if (!value) return;
+    Section s(*value, str(where, ": [", name, "]"));
+    read(s);
+    s.finish(keys);
+  };
+  int64_t seed = 1;
+  top.read("seed", seed, 0);
+  c.seed = static_cast<uint64_t>(seed);
+  top.read("output", c.output);
+  section("model", {"config", "init_from", "dtype"}, [&](Section& s) {
+    s.read("config", c.model);
+    s.read("init_from", c.init_from);
+    s.read_choice("dtype", c.dtype, {{"bf16", DType::kBF16}, {"f32", DType::kF32}});
+    s.require(c.model.empty() != c.init_from.empty(), "needs one of config and init_from");
+  });
+  section("data", {"paths", "tokenizer", "holdout_modulus"}, [&](Section& s) {
+    s.read("tokenizer", c.tokenizer);
+    s.read("holdout_modulus", c.holdout_modulus, 2);
+    const nlohmann::json* paths = s.find("paths");
+    s.require(paths && paths->is_array() && !paths->empty(),
+              "paths: expected a list of files or directories");
+    for (const nlohmann::json& p : *paths) {
+      s.require(p.is_string(), "paths: expected strings");
+      c.data.emplace_back(p.get<std::string>());
+    }
+  });
+  section("batch", {"micro_batch_tokens"},
+          [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0); });
+  section("optimizer", {"beta1", "beta2", "eps", "weight_decay", "clip_grad_norm"}, [&](Section& s) {
+    s.read("beta1", c.optimizer.beta1, 0, 1);
+    s.read("beta2", c.optimizer.beta2, 0, 1);
+    s.read("eps", c.optimizer.eps, 0, 1);
+    s.read("weight_decay", c.optimizer.weight_decay, 0, 10);
+    s.read("clip_grad_norm", c.optimizer.clip_grad_norm, 0, 1e9);
+  });
+  section("loss", {"balance_coef", "balance_level", "z_coef", "spike_sigmas"}, [&](Section& s) {
+    s.read("balance_coef", c.loss.balance_coef, 0, 1e3);
+    s.read("z_coef", c.loss.z_coef, 0, 1e3);
+    s.read_choice("balance_level", c.loss.balance_level,
+                  {{"batch", BalanceLevel::kBatch}, {"sequence", BalanceLevel::kSequence}});
+    s.read("spike_sigmas", c.spike_sigmas, 0, 1e6);
+  });
+  section("eval", {"every", "tokens"}, [&](Section& s) {
+    s.read("every", c.eval_every, 0);
+    s.read("tokens", c.eval_tokens, 1);
+  });
+  section("checkpoint", {"every", "keep"}, [&](Section& s) {
+    s.read("every", c.checkpoint_every, 0);
+    s.read("keep", c.keep_checkpoints, 1);
+  });
+  read_phases(c, top.find("phase"), where);
+  top.finish(
+      {"seed", "output", "model", "data", "batch", "optimizer", "loss", "eval", "checkpoint", "phase"});
+  top.require(!c.model.empty() || !c.init_from.empty(), "needs a [model] table");
+  top.require(!c.data.empty(), "needs a [data] table");
+  top.require(!c.tokenizer.empty(), "[data]: needs tokenizer");
+  top.require(!c.output.empty(), "needs output, the directory for checkpoints and logs");
+  return c;
+}
+
+}  // namespace moge::train
