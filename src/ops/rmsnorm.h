@@ -7,7 +7,8 @@ namespace moge::ops {
 
 struct RmsnormFwd {
   Tensor y;       // [T, D] or [T, H, D] f32; may be x itself
-  Tensor rstd;    // [T] or [T, H] f32, 1 / sqrt(mean(x^2) + eps); optional, needed by the backward
+  Tensor rstd;    // [T] or [T, H] f32, 1 / sqrt(mean(x^2) + eps); optional, needed by the
+                  // backward; tokens may be strided
   Tensor x;       // [T, D] or [T, H, D] f32
   Tensor weight;  // [D] f32
   float eps = 1e-5F;

@@ -11,12 +11,13 @@ namespace moge::ops::cpu {
 
 namespace {
 
-/// Rows of [T, D] or [T, H, D]: row r is head r % H of token r / H.
+/// Rows of [T, D] or [T, H, D] (row_dims 1), or one number a row, [T] or [T, H] (row_dims 0): row r is head r
+/// % H of token r / H.
 struct HeadRows {
-  explicit HeadRows(const Tensor& t) : base(t ? t.ptr<float>() : nullptr) {
+  explicit HeadRows(const Tensor& t, int row_dims = 1) : base(t ? t.ptr<float>() : nullptr) {
     if (!t) return;
-    const bool heads = t.shape.ndim() == 3;
-    D = t.dim(-1);
+    const bool heads = t.shape.ndim() == row_dims + 2;
+    D = row_dims == 1 ? t.dim(-1) : 1;
     H = heads ? t.dim(1) : 1;
     count = t.dim(0) * H;
     token_stride = t.stride(0);
@@ -58,10 +59,9 @@ void fwd(ExecContext& ctx, const RmsnormFwd& a, std::span<std::byte>) {
   const HeadRows x(a.x);
   const HeadRows y(a.y);
   const auto* weight = a.weight.ptr<float>();
-  float* rstd = a.rstd ? a.rstd.ptr<float>() : nullptr;
+  const HeadRows rstd(a.rstd, 0);
   parallel_for(*ctx.pool, x.count, rows_per_task(x.D), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      kernels.fwd_row(y[r], rstd ? rstd + r : nullptr, x[r], weight, x.D, a.eps);
+    for (int64_t r = begin; r < end; ++r) kernels.fwd_row(y[r], rstd[r], x[r], weight, x.D, a.eps);
   });
 }
 
@@ -69,7 +69,7 @@ template <const vec::RmsnormKernels& kernels>
 void bwd(ExecContext& ctx, const RmsnormBwd& a, std::span<std::byte> ws) {
   const HeadRows x(a.x), dx(a.dx), dy(a.dy), add(a.add);
   const auto* weight = a.weight.ptr<float>();
-  const auto* rstd = a.rstd.ptr<float>();
+  const HeadRows rstd(a.rstd, 0);
   auto* partial = reinterpret_cast<float*>(ws.data());  // [blocks, D]
   const int64_t grain = rows_per_task(x.D);
   const int64_t blocks = num_row_tasks(x.count, x.D);
@@ -77,7 +77,7 @@ void bwd(ExecContext& ctx, const RmsnormBwd& a, std::span<std::byte> ws) {
     float* dweight = partial + block * x.D;
     std::fill_n(dweight, x.D, 0.0F);
     for (int64_t r = block * grain; r < std::min((block + 1) * grain, x.count); ++r)
-      kernels.bwd_row(dx[r], dweight, dy[r], x[r], weight, rstd[r], add[r], x.D);
+      kernels.bwd_row(dx[r], dweight, dy[r], x[r], weight, *rstd[r], add[r], x.D);
   });
   auto* dweight = a.dweight.ptr<float>();
   for (int64_t block = 0; block < blocks; ++block)
