@@ -66,18 +66,27 @@ struct DotBf16 {
 /// stops at each page's end.
 constexpr int64_t kPrefetchBytes = 8192;
 
-template <class Dot, int Rows, int Vectors>
+/// Rows x Vectors sums in registers. `kWhole`: all columns are there; else loads and stores are masked.
+template <class Dot, int Rows, int Vectors, bool kWhole>
 void tile_cols(const MatmulTile& t, int64_t col) {
   F32 acc[Rows][Vectors];
   const auto lanes = [&](int v) {
     const int64_t left = t.cols - col - v * kLanes;
     return left < 0 ? 0 : left < kLanes ? left : kLanes;
   };
+  const auto load_cols = [&](const float* row, int v) {
+    return kWhole ? load(row + v * kLanes) : load_n(row + v * kLanes, lanes(v));
+  };
+  const auto each = [](const auto& body) __attribute__((always_inline)) {
 #pragma GCC unroll 6
-  for (int i = 0; i < Rows; ++i)
+    for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v)
-      acc[i][v] = t.init ? load_n(t.init + i * t.init_stride + col + v * kLanes, lanes(v)) : splat(0);
+      for (int v = 0; v < Vectors; ++v) body(i, v);
+  };
+  if (t.init)
+    each([&](int i, int v) { acc[i][v] = load_cols(t.init + i * t.init_stride + col, v); });
+  else
+    each([&](int i, int v) { acc[i][v] = splat(0); });
 
   const uint32_t* a[Rows];
 #pragma GCC unroll 6
@@ -103,16 +112,21 @@ void tile_cols(const MatmulTile& t, int64_t col) {
     offset += t.a_step;
   }
 
-#pragma GCC unroll 6
-  for (int i = 0; i < Rows; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) {
-      const int64_t j = col + v * kLanes;
-      F32 sum = acc[i][v];
-      if (t.bias) sum = sum + load_n(t.bias + j, lanes(v));
-      if (t.add) sum = sum + load_n(t.add + i * t.add_stride + j, lanes(v));
-      store_n(t.c + i * t.c_stride + j, sum, lanes(v));
-    }
+  if (t.bias) each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.bias + col, v); });
+  if (t.add)
+    each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.add + i * t.add_stride + col, v); });
+  each([&](int i, int v) {
+    float* c = t.c + i * t.c_stride + col + v * kLanes;
+    kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes(v));
+  });
+}
+
+template <class Dot, int Rows, int Vectors>
+void tile_cols(const MatmulTile& t, int64_t col) {
+  if (t.cols - col >= Vectors * kLanes)
+    tile_cols<Dot, Rows, Vectors, true>(t, col);
+  else
+    tile_cols<Dot, Rows, Vectors, false>(t, col);
 }
 
 template <class Dot, int Rows>

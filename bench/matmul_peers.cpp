@@ -1,0 +1,275 @@
+// The matmul family beside oneDNN, in one process and in turns, so that both see the same machine.
+// `matmul_peers [FILTER] [SECONDS_PER_CASE]` prints GFLOP/s of the best call of each and their ratio.
+//
+// Ours takes fp32 activations and rounds them to bf16 itself; oneDNN gets them already in bf16 (column
+// "oneDNN") and, apart, with its own reorder from fp32 in the timed region ("+cvt"). Its weights are in the
+// layout it prefers (`any`) where ours are packed, and plain row-major where ours are plain.
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/rng.h"
+#include "ops/matmul.h"
+
+namespace {
+
+using namespace moge;
+using Clock = std::chrono::steady_clock;
+using Dims = dnnl::memory::dims;
+using Tag = dnnl::memory::format_tag;
+
+constexpr int kThreads = 2;
+constexpr int64_t kColdBytes = int64_t{256} << 20;  // of rotated weights: eight times the L3
+
+struct Product {
+  enum Kind { kNT, kNN, kTN } kind;
+  int64_t R, N, K;  // R rows per group
+  DType dtype;
+  int64_t G = 1;
+  bool packed = false;
+  bool cold = false;
+  std::string name() const {
+    static const char* kinds[] = {"nt", "nn", "tn"};
+    return str(kinds[kind], " ", name_of(dtype), G > 1 ? str(" ", G, "x") : " ", "M=", R, " N=", N, " K=", K,
+               packed ? " packed" : "", cold ? " cold" : "");
+  }
+  double flops() const { return 2.0 * static_cast<double>(G * R * N * K); }
+};
+
+OwnedTensor random(DType dtype, Shape shape, uint64_t stream) {
+  OwnedTensor t(dtype, shape);
+  const Rng rng(7, stream);
+  const int64_t n = t->numel();
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = rng.uniform(static_cast<uint64_t>(i % 4099)) - 0.5F;
+    if (dtype == DType::kBF16)
+      t->ptr<BF16>()[i] = to_bf16(v);
+    else
+      t->ptr<float>()[i] = v;
+  }
+  return t;
+}
+
+/// Binds thread i of the pool to CPU i, as OMP_PROC_BIND does for oneDNN's.
+void bind(ThreadPool& pool) {
+  std::atomic<int> arrived{0};
+  pool.run(kThreads, [&](int64_t, int thread) {
+    for (++arrived; arrived < kThreads;) std::this_thread::yield();  // so that each thread takes one task
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(thread, &set);
+    sched_setaffinity(0, sizeof set, &set);
+  });
+}
+
+/// Calls that are timed one by one; `copy` numbers the weight copy to use.
+using Call = std::function<void(int copy)>;
+
+struct Ours {
+  explicit Ours(const Product& p, int copies) : p(p), pool(kThreads) {
+    bind(pool);
+    ctx.pool = &pool;
+    const int64_t R = p.G * p.R;
+    const Shape weight_shape = p.G > 1 ? Shape{p.G, p.N, p.K} : Shape{p.N, p.K};
+    a = random(DType::kF32, {R, p.kind == Product::kNT ? p.K : p.N}, 1);
+    if (p.G > 1) {
+      offsets = OwnedTensor(DType::kI32, {p.G + 1});
+      for (int64_t g = 0; g <= p.G; ++g) offsets->ptr<int32_t>()[g] = static_cast<int32_t>(g * p.R);
+    }
+    if (p.kind == Product::kTN) {
+      b = random(DType::kF32, {R, p.K}, 2);
+      c = OwnedTensor(DType::kF32, weight_shape);
+    } else {
+      c = OwnedTensor(DType::kF32, {R, p.kind == Product::kNT ? p.N : p.K});
+      for (int i = 0; i < copies; ++i) {
+        w.push_back(random(p.dtype, weight_shape, 3));
+        views.push_back(p.packed ? ops::pack_weight(ctx, w.back()) : w.back().get());
+      }
+    }
+    Workspace planner;
+    ctx.workspace = &planner;
+    ctx.planning = true;
+    call(0);
+    workspace = Workspace(planner.planned_bytes());
+    ctx.workspace = &workspace;
+    ctx.planning = false;
+  }
+  void call(int copy) {
+    const Tensor off = p.G > 1 ? offsets.get() : Tensor{};
+    switch (p.kind) {
+      case Product::kNT:
+        return ops::matmul_nt(ctx, {c, a, views[copy], {}, {}, off, {}});
+      case Product::kNN:
+        return ops::matmul_nn(ctx, {c, a, views[copy], {}, off, {}});
+      case Product::kTN:
+        return ops::matmul_tn(ctx, {c, a, b, off, {}, {}, p.dtype});
+    }
+  }
+  Product p;
+  ThreadPool pool;
+  ExecContext ctx;
+  Workspace workspace;
+  OwnedTensor a, b, c, offsets;
+  std::vector<OwnedTensor> w;
+  std::vector<Tensor> views;
+};
+
+/// The same product as a (batched, where there are groups) oneDNN matmul.
+struct OneDnn {
+  OneDnn(const Product& p, int copies, bool convert) : engine(dnnl::engine::kind::cpu, 0), stream(engine) {
+    using dnnl::memory;
+    const auto type = p.dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
+    const auto f32 = memory::data_type::f32;
+    const auto dims = [&](int64_t rows, int64_t cols) {
+      return p.G > 1 ? Dims{p.G, rows, cols} : Dims{rows, cols};
+    };
+    const Tag plain = p.G > 1 ? Tag::abc : Tag::ab, transposed = p.G > 1 ? Tag::acb : Tag::ba;
+    memory::desc a, b, c;
+    switch (p.kind) {
+      case Product::kNT:
+        a = {dims(p.R, p.K), type, plain};
+        b = {dims(p.K, p.N), type, p.packed ? Tag::any : transposed};
+        c = {dims(p.R, p.N), f32, plain};
+        break;
+      case Product::kNN:
+        a = {dims(p.R, p.N), type, plain};
+        b = {dims(p.N, p.K), type, plain};
+        c = {dims(p.R, p.K), f32, plain};
+        break;
+      case Product::kTN:
+        a = {dims(p.N, p.R), type, transposed};
+        b = {dims(p.R, p.K), type, plain};
+        c = {dims(p.N, p.K), f32, plain};
+        break;
+    }
+    dnnl::primitive_attr attr;
+    if (p.kind == Product::kTN) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0F);
+      attr.set_post_ops(sum);
+    }
+    const dnnl::matmul::primitive_desc desc({a, b, c}, attr, engine);
+    matmul = dnnl::matmul(desc);
+    src = memory(desc.src_desc(), engine);
+    dst = memory(desc.dst_desc(), engine);
+    fill(src, type);
+    std::memset(dst.get_data_handle(), 0, desc.dst_desc().get_size());
+    for (int i = 0; i < copies; ++i) {
+      weights.emplace_back(desc.weights_desc(), engine);
+      fill(weights.back(), type);
+    }
+    if (convert && p.dtype == DType::kBF16) {
+      const auto as_f32 = [&](const memory::desc& d, Tag tag) {
+        return memory({d.dims(), f32, tag}, engine);
+      };
+      sources.push_back(as_f32(desc.src_desc(), p.kind == Product::kTN ? transposed : plain));
+      reorders.emplace_back(sources.back(), src);
+      if (p.kind == Product::kTN) {
+        sources.push_back(as_f32(desc.weights_desc(), plain));
+        reorders.emplace_back(sources.back(), weights[0]);
+      }
+      for (const memory& m : sources) std::memset(m.get_data_handle(), 0, m.get_desc().get_size());
+    }
+  }
+  static void fill(const dnnl::memory& m, dnnl::memory::data_type type) {
+    const Rng rng(7, 1);
+    const auto n =
+        static_cast<int64_t>(m.get_desc().get_size()) / (type == dnnl::memory::data_type::f32 ? 4 : 2);
+    for (int64_t i = 0; i < n; ++i) {
+      const float v = rng.uniform(static_cast<uint64_t>(i % 4099)) - 0.5F;
+      if (type == dnnl::memory::data_type::f32)
+        static_cast<float*>(m.get_data_handle())[i] = v;
+      else
+        static_cast<BF16*>(m.get_data_handle())[i] = to_bf16(v);
+    }
+  }
+  void call(int copy) {
+    for (size_t i = 0; i < reorders.size(); ++i)
+      reorders[i].execute(stream, sources[i], i == 0 ? src : weights[0]);
+    matmul.execute(stream, {{DNNL_ARG_SRC, src}, {DNNL_ARG_WEIGHTS, weights[copy]}, {DNNL_ARG_DST, dst}});
+    stream.wait();
+  }
+  dnnl::engine engine;
+  dnnl::stream stream;
+  dnnl::matmul matmul;
+  dnnl::memory src, dst;
+  std::vector<dnnl::memory> weights, sources;
+  std::vector<dnnl::reorder> reorders;
+};
+
+/// The best call of each contender; they take turns of some milliseconds.
+std::vector<double> race(const std::vector<Call>& calls, int copies, double seconds) {
+  std::vector<double> best(calls.size(), 1e9);
+  const auto start = Clock::now();
+  for (int round = 0; round < 3 || Clock::now() - start < std::chrono::duration<double>(seconds); ++round)
+    for (size_t i = 0; i < calls.size(); ++i) {
+      // The other library's threads may still spin.
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      const auto turn = Clock::now();
+      for (int n = 0; n < 3 || Clock::now() - turn < std::chrono::milliseconds(15); ++n) {
+        const auto t0 = Clock::now();
+        calls[i](n % copies);
+        best[i] = std::min(best[i], std::chrono::duration<double>(Clock::now() - t0).count());
+      }
+    }
+  return best;
+}
+
+std::vector<Product> products() {
+  std::vector<Product> all;
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1344, 5120}, {4096, 1024}})
+      for (const int64_t M : {1, 8, 64, 256, 2048})
+        for (const bool cold : {false, true}) all.push_back({Product::kNT, M, N, K, dtype, 1, true, cold});
+    for (const auto kind : {Product::kNT, Product::kNN, Product::kTN}) {
+      all.push_back({kind, 4096, 512, 256, dtype});
+      all.push_back({kind, 4096, 4096, 256, dtype});
+      all.push_back({kind, 1024, 256, 256, dtype, 18});
+      all.push_back({kind, 1024, 256, 128, dtype, 18});
+      for (const int64_t M : {64, 256, 2048}) all.push_back({kind, M, 1344, 5120, dtype});
+      for (const int64_t M : {64, 256, 2048}) all.push_back({kind, M, 4096, 1024, dtype});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string filter = argc > 1 ? argv[1] : "";
+  const double seconds = argc > 2 ? std::atof(argv[2]) : 0.3;
+  if (!std::getenv("OMP_PROC_BIND")) {  // OpenMP reads these before main()
+    setenv("OMP_NUM_THREADS", std::to_string(kThreads).c_str(), 1);
+    setenv("OMP_PROC_BIND", "true", 1);
+    execv("/proc/self/exe", argv);
+  }
+  std::printf("%-40s %9s %9s %7s %9s %7s\n", "GFLOP/s, 2 threads, best call", "ours", "oneDNN", "ratio",
+              "+cvt", "ratio");
+  for (const Product& p : products()) {
+    if (p.name().find(filter) == std::string::npos) continue;
+    const int64_t weight_bytes = p.G * p.N * p.K * size_of(p.dtype);
+    const int copies = p.cold ? static_cast<int>(kColdBytes / weight_bytes) + 1 : 1;
+    Ours ours(p, copies);
+    OneDnn peer(p, copies, false), converting(p, 1, true);
+    std::vector<Call> calls{[&](int i) { ours.call(i); }, [&](int i) { peer.call(i); }};
+    if (p.dtype == DType::kBF16 && !p.cold) calls.emplace_back([&](int) { converting.call(0); });
+    const std::vector<double> best = race(calls, copies, seconds);
+    const auto rate = [&](size_t i) { return p.flops() / best[i] * 1e-9; };
+    std::printf("%-40s %9.1f %9.1f %7.2f", p.name().c_str(), rate(0), rate(1), rate(0) / rate(1));
+    if (calls.size() > 2) std::printf(" %9.1f %7.2f", rate(2), rate(0) / rate(2));
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+}
