@@ -36,13 +36,16 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   }
 }
 
-int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads) {
+int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads, int64_t least) {
   // A panel that is streamed from memory costs as much as some 16 rows of arithmetic on it.
   const int64_t panel_work =
       std::max<int64_t>(1, panels.steps * vec::kPanelCols * std::max<int64_t>(rows, 16));
   const int64_t long_enough = (int64_t{1} << 20) / panel_work;
   const int64_t many_enough = panels.count() * blocks / (int64_t{4} * num_threads);
-  return std::clamp<int64_t>(std::min(long_enough, many_enough), 1, std::max<int64_t>(panels.count(), 1));
+  const int64_t best = std::max(std::min(long_enough, many_enough), least);
+  // In equal parts: 21 panels as 11 + 10, not 16 + 5.
+  const int64_t parts = std::max<int64_t>(1, panels.count() / std::max<int64_t>(best, 1));
+  return std::max<int64_t>(1, (panels.count() + parts - 1) / parts);
 }
 
 }  // namespace moge::ops::cpu

@@ -42,7 +42,8 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
                     const Panels& panels, int64_t panel, const BlockOutput& out, float* partial);
 
 /// How many panels one task takes, so that tasks are long beside the pool's hand-over and still many beside
-/// its threads.
-int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads);
+/// its threads; not under `least` unless there are fewer.
+int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads,
+                        int64_t least = 1);
 
 }  // namespace moge::ops::cpu

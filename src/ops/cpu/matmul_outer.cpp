@@ -15,9 +15,6 @@ constexpr int64_t kBatchBytes = int64_t{4} << 20;
 /// Rows of c whose words of `a` lie together, [N / 48][steps][48]: three cache lines a step serve eight
 /// tiles.
 constexpr int64_t kStrip = 48;
-/// Steps of one packing task.
-constexpr int64_t kPackSteps = 16;
-
 /// Rows of one group in a batch. Cut at even distances from the group's begin, so that bf16 pairs stay whole.
 struct Segment {
   int64_t group;
@@ -31,13 +28,15 @@ struct Plan {
       : per_word(t.compute == DType::kBF16 ? 2 : 1), N(t.c.dim(-2)), K(t.c.dim(-1)) {
     const int64_t R = t.a_row_ids ? t.a_row_ids.dim(0) : t.a.dim(0);
     const int64_t G = t.offsets ? t.offsets.dim(0) - 1 : 1;
-    const int64_t step_bytes = (N + align_up(K, vec::kPanelUnit)) * 4;
+    const int64_t a_step_bytes = align_up(N, vec::kPanelUnit) * 4;
+    const int64_t b_step_bytes = align_up(K, vec::kPanelUnit) * 4;
     batch_rows =
-        std::min(std::max<int64_t>(kBatchBytes / step_bytes / 64 * 64, 256) * per_word, align_up(R, 2));
+        std::min(std::max<int64_t>(kBatchBytes / (a_step_bytes + b_step_bytes) / 64 * 64, 256) * per_word,
+                 align_up(R, 2));
     max_segments = std::min(G, batch_rows);
     max_steps = batch_rows / per_word + max_segments;
-    a_bytes = align_up(max_steps * N * 4);
-    b_bytes = align_up(max_steps * align_up(K, vec::kPanelUnit) * 4);
+    a_bytes = max_steps * a_step_bytes;
+    b_bytes = max_steps * b_step_bytes;
     segments_bytes = align_up(max_segments * static_cast<int64_t>(sizeof(Segment)));
   }
   int64_t bytes() const { return a_bytes + b_bytes + segments_bytes; }
@@ -113,34 +112,34 @@ class OuterProduct {
       for (; part >= parts_of(*s); ++s) part -= parts_of(*s);
       const int64_t begin = part * kPackSteps;
       const int64_t end = std::min(begin + kPackSteps, panels(*s).steps);
-      for (int64_t step = begin; step < end; ++step) task % 2 == 0 ? pack_a(*s, step) : pack_b(*s, step);
+      for (int64_t step = begin; step < end; ++step) {
+        prefetch_step(task % 2 == 0 ? a_rows_ : b_rows_, *s, step + kPrefetchSteps,
+                      task % 2 == 0 ? plan_.N : plan_.K);
+        const auto [row0, row1] = rows_of(task % 2 == 0 ? a_rows_ : b_rows_, *s, step);
+        kernels_.pack_step_f32(task % 2 == 0 ? a_strips(*s) : b_strips(*s), step, row0, row1);
+      }
     });
   }
   int64_t parts_of(const Segment& s) const { return (panels(s).steps + kPackSteps - 1) / kPackSteps; }
 
-  void pack_a(const Segment& s, int64_t step) const {
-    const auto [row0, row1] = rows_of(a_rows_, s, step);
-    const int64_t steps = panels(s).steps;
-    for (int64_t n = 0; n < plan_.N; n += kStrip) {
-      const int64_t width = std::min(kStrip, plan_.N - n);
-      kernels_.pack_step_f32(a_ + s.step * plan_.N + n * steps + step * width, row0 + n,
-                             row1 ? row1 + n : nullptr, width, width);
-    }
+  vec::Strips a_strips(const Segment& s) const {
+    return {a_ + s.step * align_up(plan_.N, vec::kPanelUnit), panels(s).steps, plan_.N, kStrip};
   }
-  void pack_b(const Segment& s, int64_t step) const {
-    const auto [row0, row1] = rows_of(b_rows_, s, step);
-    const Panels p = panels(s);
-    for (int64_t panel = 0; panel < p.count(); ++panel) {
-      const int64_t k = panel * vec::kPanelCols;
-      kernels_.pack_step_f32(b_ + s.step * p.padded_cols + p.offset_of(panel) + step * p.width_of(panel),
-                             row0 + k, row1 ? row1 + k : nullptr, p.cols_of(panel), p.width_of(panel));
-    }
+  vec::Strips b_strips(const Segment& s) const {
+    return panels(s).strips(b_ + s.step * align_up(plan_.K, vec::kPanelUnit));
   }
   /// The rows that make up a step; the second is null in f32 and past an odd end.
   std::pair<const float*, const float*> rows_of(const GatheredRows<float>& rows, const Segment& s,
                                                 int64_t step) const {
     const int64_t r = step * plan_.per_word;
     return {rows[s.begin + r], plan_.per_word == 2 && r + 1 < s.rows ? rows[s.begin + r + 1] : nullptr};
+  }
+
+  void prefetch_step(const GatheredRows<float>& rows, const Segment& s, int64_t step, int64_t n) const {
+    if (step * plan_.per_word >= s.rows) return;
+    const auto [row0, row1] = rows_of(rows, s, step);
+    prefetch_row(row0, n);
+    if (row1) prefetch_row(row1, n);
   }
 
   void multiply(int64_t count) {
@@ -153,12 +152,12 @@ class OuterProduct {
       const int64_t n = task % strips * kStrip;
       const int64_t width = std::min(kStrip, plan_.N - n);
       const Panels p = panels(s);
-      const LeftRows a{a_ + s.step * plan_.N + n * p.steps, 1, width, nullptr};
+      const LeftRows a{a_strips(s).data + n * p.steps, 1, align_up(width, vec::kPanelUnit), nullptr};
       const int64_t first = task / strips % runs * run_panels;
       for (int64_t panel = first; panel < std::min(first + run_panels, p.count()); ++panel) {
         float* c = t_.c.ptr<float>() + (t_.offsets ? s.group * t_.c.stride(0) : 0) + n * t_.c.stride(-2) +
                    panel * vec::kPanelCols;
-        multiply_block(kernels_, a, width, b_ + s.step * p.padded_cols, p, panel,
+        multiply_block(kernels_, a, width, b_strips(s).data, p, panel,
                        {c, t_.c.stride(-2), nullptr, nullptr, 0, true}, nullptr);
       }
     });

@@ -18,13 +18,14 @@ struct PanelPart {
 
 /// Columns of the panel are rows of w: w[n, :] becomes column n.
 void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, const PanelPart& part,
-                  uint32_t* panel_data) {
+                  uint32_t* data) {
   const int64_t element = size_of(w.dtype);
   const int64_t per_word = 4 / element;
   const int64_t stride = w.stride(0) * element;
   const int64_t cols = panels.cols_of(part.panel), width = panels.width_of(part.panel);
   const auto* rows = static_cast<const std::byte*>(w.data) + part.panel * vec::kPanelCols * stride;
   const int64_t whole_steps = std::min(part.step_end, w.dim(1) / per_word);
+  uint32_t* panel_data = data + panels.offset_of(part.panel);
   isa.transpose(panel_data + part.step_begin * width, width, rows + part.step_begin * 4, stride, cols,
                 whole_steps - part.step_begin);
   if (whole_steps == part.step_end) return;
@@ -35,39 +36,39 @@ void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& pane
     std::memcpy(last + j, rows + j * stride + whole_steps * 4, static_cast<size_t>(element));
 }
 
-/// Columns of the panel are columns of w.
-void pack_rows(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, const PanelPart& part,
-               uint32_t* panel_data) {
-  const int64_t col = part.panel * vec::kPanelCols;
-  const int64_t cols = panels.cols_of(part.panel), width = panels.width_of(part.panel);
-  const auto pack = [&]<class T>(const T* from, auto step, int64_t per_word) {
-    for (int64_t s = part.step_begin; s < part.step_end; ++s) {
-      const T* row = from + s * per_word * w.stride(0) + col;
-      step(panel_data + s * width, row,
-           (s + 1) * per_word <= w.dim(0) ? row + (per_word - 1) * w.stride(0) : nullptr, cols, width);
+/// Steps step_begin .. step_end-1 of all panels; their columns are columns of w.
+void pack_rows(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, int64_t step_begin,
+               int64_t step_end, uint32_t* data) {
+  const int64_t stride = w.stride(0);
+  for (int64_t s = step_begin; s < step_end; ++s) {
+    if (w.dtype == DType::kBF16) {
+      const auto* row = static_cast<const uint16_t*>(w.data) + 2 * s * stride;
+      isa.bf16.pack_step_bf16(panels.strips(data), s, row, 2 * s + 1 < w.dim(0) ? row + stride : nullptr);
+    } else {
+      isa.f32.pack_step_f32(panels.strips(data), s, static_cast<const float*>(w.data) + s * stride, nullptr);
     }
-  };
-  if (w.dtype == DType::kBF16)
-    pack(static_cast<const uint16_t*>(w.data), isa.bf16.pack_step_bf16, 2);
-  else
-    pack(static_cast<const float*>(w.data), isa.f32.pack_step_f32, 1);
+  }
 }
 
 }  // namespace
 
 void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, bool transposed,
                   const Groups& groups, const Panels& panels, uint32_t* to) {
-  constexpr int64_t kPartSteps = 512;
-  const int64_t parts = (panels.steps + kPartSteps - 1) / kPartSteps;
-  const bool grouped = w.shape.ndim() == 3;
-  pool.run(groups.count() * panels.count() * parts, [&](int64_t task, int) {
-    const int64_t g = task / (panels.count() * parts);
+  // Rows are read along their whole length, columns a panel's 64 rows at a time: memory likes both.
+  const int64_t part_steps = transposed ? kPackSteps : 512;
+  const int64_t parts = (panels.steps + part_steps - 1) / part_steps;
+  const int64_t tasks = transposed ? parts : parts * panels.count();
+  pool.run(panels.count() == 0 ? 0 : groups.count() * tasks, [&](int64_t task, int) {
+    const int64_t g = task / tasks;
     if (groups.begin(g) == groups.end(g)) return;
-    const int64_t panel = task / parts % panels.count();
-    const int64_t step = task % parts * kPartSteps;
-    const PanelPart part{panel, step, std::min(step + kPartSteps, panels.steps)};
-    uint32_t* panel_data = to + g * panels.words() + panels.offset_of(panel);
-    (transposed ? pack_rows : pack_columns)(isa, grouped ? w[g] : w, panels, part, panel_data);
+    const Tensor weight = w.shape.ndim() == 3 ? w[g] : w;
+    const int64_t step = task % parts * part_steps;
+    const int64_t step_end = std::min(step + part_steps, panels.steps);
+    uint32_t* data = to + g * panels.words();
+    if (transposed)
+      pack_rows(isa, weight, panels, step, step_end, data);
+    else
+      pack_columns(isa, weight, panels, {task % tasks / parts, step, step_end}, data);
   });
 }
 

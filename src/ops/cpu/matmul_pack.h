@@ -6,9 +6,13 @@
 
 namespace moge::ops::cpu {
 
-/// Rows of D elements that make a packing task of some 10 us.
-inline int64_t pack_grain(int64_t D) {
-  return std::max<int64_t>(1, 65536 / std::max<int64_t>(D, 1));
+/// Steps of rows (one or two rows each) that make a packing task where columns lie along rows.
+inline constexpr int64_t kPackSteps = 16;
+
+/// Rows are fetched this many packing steps ahead: they may be gathered, and the hardware follows no gather.
+inline constexpr int64_t kPrefetchSteps = 4;
+inline void prefetch_row(const float* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kAlignment / 4) __builtin_prefetch(row + i);
 }
 
 /// Packs w, [N, K] or [G, N, K] strided, into `to` [G, panels.words()]. The inner dimension is K, or N when

@@ -25,6 +25,7 @@ struct Panels {
   }
   int64_t offset_of(int64_t panel) const { return panel * vec::kPanelCols * steps; }  ///< in words
   int64_t words() const { return steps * padded_cols; }
+  vec::Strips strips(uint32_t* data) const { return {data, steps, cols, vec::kPanelCols}; }
 
   int64_t steps;
   int64_t cols;

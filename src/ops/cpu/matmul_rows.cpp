@@ -1,6 +1,7 @@
-// matmul_nt and matmul_nn: rows of activations times a weight, per group. In phases: pack the weight (unless
-// it is already packed), then for each chunk of rows pack the rows (bf16 only: fp32 rows are read in place)
-// and multiply. A chunk's packed rows stay in L3, so activations are read from memory once.
+// matmul_nt and matmul_nn: rows of activations times a weight, per group. First the weight is packed (unless
+// it already is), then blocks of rows are multiplied. bf16 rounds the rows first (fp32 rows are read in
+// place): few rows once for all threads, because every thread takes some columns of each; many rows block by
+// block where they are multiplied, so that they are still in L2.
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/matmul_block.h"
@@ -10,8 +11,6 @@
 namespace moge::ops::cpu {
 
 namespace {
-
-constexpr int64_t kChunkBytes = int64_t{4} << 20;
 
 /// What NT and NN share: c[R, cols] = a[R, inner] times the weight.
 struct RowsProduct {
@@ -46,6 +45,9 @@ struct RowsProduct {
   int64_t num_groups() const { return offsets ? offsets.dim(0) - 1 : 1; }
 };
 
+/// Columns over which a task must use the rows it packs: packing costs as much as some 16 columns.
+constexpr int64_t kMinPanelsPerPacking = 8;
+
 /// Up to kBlockRows rows of one group.
 struct RowBlock {
   int64_t group;
@@ -53,99 +55,136 @@ struct RowBlock {
   int64_t rows;
 };
 
+/// Sizes of the workspace's parts, from shapes alone.
 struct Plan {
   Plan(const RowsProduct& p, int num_threads) : panels(p.panels()) {
     const int64_t R = p.c.dim(0);
     a_stride = align_up(panels.steps, 16) + 16;  // not a multiple of 4 KiB: six rows would share L1 sets
-    chunk_rows = p.bf16() ? std::clamp(kChunkBytes / (a_stride * 4) / kBlockRows * kBlockRows, kBlockRows,
-                                       align_up(std::max<int64_t>(R, 1), kBlockRows))
-                          : std::max<int64_t>(R, 1);
-    chunk_rows = std::min(chunk_rows, std::max<int64_t>(R, 1));
-    max_blocks = chunk_rows / kBlockRows + 1 + std::min(p.num_groups(), chunk_rows);
+    shared_rows = R <= 4 * kBlockRows * num_threads;
+    max_blocks = R / kBlockRows + std::min(p.num_groups(), R);
+    const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     b_bytes = p.w.layout == Layout::kPanels ? 0 : align_up(p.num_groups() * panels.words() * 4);
-    a_bytes = p.bf16() ? align_up(chunk_rows * a_stride * 4) : 0;
+    a_bytes = p.bf16() ? packed_rows * a_stride * 4 : 0;
     blocks_bytes = align_up(max_blocks * static_cast<int64_t>(sizeof(RowBlock)));
     partial_bytes = num_threads * kBlockRows * vec::kPanelCols * 4;
   }
   int64_t bytes() const { return b_bytes + a_bytes + blocks_bytes + partial_bytes; }
 
   Panels panels;
-  int64_t a_stride, chunk_rows, max_blocks;
+  int64_t a_stride, max_blocks;
+  bool shared_rows;  ///< rows are packed before, else by the task that multiplies them
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
 };
 
-/// The blocks of rows [begin, end), of near equal height within a group.
-int64_t cut_blocks(const Groups& groups, int64_t begin, int64_t end, RowBlock* blocks) {
+/// All groups' rows in blocks of near equal height.
+int64_t cut_blocks(const Groups& groups, RowBlock* blocks) {
   int64_t count = 0;
   for (int64_t g = 0; g < groups.count(); ++g) {
-    const int64_t first = std::max(groups.begin(g), begin);
-    const int64_t rows = std::min(groups.end(g), end) - first;
-    if (rows <= 0) continue;
+    const int64_t rows = groups.end(g) - groups.begin(g);
     const int64_t parts = (rows + kBlockRows - 1) / kBlockRows;
-    const int64_t height = align_up((rows + parts - 1) / parts, vec::kTileRows);
-    for (int64_t r = 0; r < rows; r += height) blocks[count++] = {g, first + r, std::min(height, rows - r)};
+    const int64_t height = parts == 0 ? 1 : align_up((rows + parts - 1) / parts, vec::kTileRows);
+    for (int64_t r = 0; r < rows; r += height)
+      blocks[count++] = {g, groups.begin(g) + r, std::min(height, rows - r)};
   }
   return count;
 }
 
-void run(ExecContext& ctx, const RowsProduct& p, const vec::MatmulIsa& isa, std::span<std::byte> ws) {
-  const vec::MatmulKernels& kernels = p.bf16() ? isa.bf16 : isa.f32;
-  const Groups groups(p.op, p.offsets, p.c.dim(0));
-  const Plan plan(p, ctx.pool->num_threads());
-  const Panels& panels = plan.panels;
-  std::byte* at = ws.data();
-  auto* b_space = reinterpret_cast<uint32_t*>(at);
-  auto* a_space = reinterpret_cast<uint32_t*>(at += plan.b_bytes);
-  auto* blocks = reinterpret_cast<RowBlock*>(at += plan.a_bytes);
-  auto* partials = reinterpret_cast<float*>(at += plan.blocks_bytes);
+class Multiplication {
+ public:
+  Multiplication(ExecContext& ctx, const RowsProduct& p, const vec::MatmulIsa& isa, std::span<std::byte> ws)
+      : pool_(*ctx.pool),
+        p_(p),
+        isa_(isa),
+        kernels_(p.bf16() ? isa.bf16 : isa.f32),
+        groups_(p.op, p.offsets, p.c.dim(0)),
+        plan_(p, ctx.pool->num_threads()),
+        rows_(p.a, p.row_ids) {
+    std::byte* at = ws.data();
+    b_ = reinterpret_cast<uint32_t*>(at);
+    a_ = reinterpret_cast<uint32_t*>(at += plan_.b_bytes);
+    blocks_ = reinterpret_cast<RowBlock*>(at += plan_.a_bytes);
+    partials_ = reinterpret_cast<float*>(at += plan_.blocks_bytes);
+  }
 
-  const uint32_t* b = b_space;
-  if (p.w.layout == Layout::kPanels)
-    b = static_cast<const uint32_t*>(p.w.data);
-  else
-    pack_weights(*ctx.pool, isa, p.w, p.transposed, groups, panels, b_space);
-
-  const GatheredRows<float> rows(p.a, p.row_ids);
-  const auto* bias = p.bias ? p.bias.ptr<float>() : nullptr;
-  const int64_t rows_end = groups.end(groups.count() - 1);
-  for (int64_t chunk = groups.begin(0); chunk < rows_end; chunk += plan.chunk_rows) {
-    const int64_t chunk_end = std::min(chunk + plan.chunk_rows, rows_end);
-    LeftRows a{reinterpret_cast<const uint32_t*>(rows.base), rows.stride, 1, rows.ids};
-    if (p.bf16()) {
-      parallel_for(*ctx.pool, chunk_end - chunk, pack_grain(p.inner), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-          kernels.pack_row(a_space + r * plan.a_stride, rows[chunk + r], p.inner);
-      });
-      a = {a_space - chunk * plan.a_stride, plan.a_stride, 1, nullptr};
-    }
-    const int64_t num_blocks = cut_blocks(groups, chunk, chunk_end, blocks);
-    if (num_blocks == 0) continue;
-    const int64_t run_panels =
-        panels_per_task(panels, num_blocks, (chunk_end - chunk) / num_blocks, ctx.pool->num_threads());
+  void run() {
+    const int64_t num_blocks = cut_blocks(groups_, blocks_);
+    const Panels& panels = plan_.panels;
+    if (num_blocks == 0 || panels.cols == 0) return;
+    if (p_.w.layout == Layout::kPanels)
+      b_ = static_cast<uint32_t*>(p_.w.data);
+    else
+      pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
+    const int64_t rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
+    if (p_.bf16() && plan_.shared_rows)
+      parallel_for(pool_, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(p_.inner, 1)),
+                   [&](int64_t begin, int64_t end) {
+                     pack_rows(groups_.begin(0) + begin, end - begin, a_ + begin * plan_.a_stride);
+                   });
+    // Few rows: neighbouring tasks share a panel, which comes from memory. Many: they share a block's rows.
+    const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
+                                               plan_.shared_rows || !p_.bf16() ? 1 : kMinPanelsPerPacking);
     const int64_t runs = (panels.count() + run_panels - 1) / run_panels;
-    ctx.pool->run(runs * num_blocks, [&](int64_t task, int thread) {
-      const RowBlock& block = blocks[task % num_blocks];
-      const int64_t first = task / num_blocks * run_panels;
-      for (int64_t panel = first; panel < std::min(first + run_panels, panels.count()); ++panel) {
-        const int64_t col = panel * vec::kPanelCols;
-        const BlockOutput out{
-            p.c.ptr<float>() + block.begin * p.c.stride(0) + col,
-            p.c.stride(0),
-            bias ? bias + col : nullptr,
-            p.add ? p.add.ptr<float>() + block.begin * p.add.stride(0) + col : nullptr,
-            p.add ? p.add.stride(0) : 0,
-            false,
-        };
-        multiply_block(kernels, a.from(block.begin), block.rows, b + block.group * panels.words(), panels,
-                       panel, out, partials + thread * kBlockRows * vec::kPanelCols);
-      }
+    pool_.run(runs * num_blocks, [&](int64_t task, int thread) {
+      const int64_t block = plan_.shared_rows ? task % num_blocks : task / runs;
+      const int64_t first = (plan_.shared_rows ? task / num_blocks : task % runs) * run_panels;
+      multiply(blocks_[block], first, std::min(first + run_panels, panels.count()), thread);
     });
   }
-}
+
+ private:
+  void pack_rows(int64_t first, int64_t count, uint32_t* to) const {
+    for (int64_t r = 0; r < count; ++r) {
+      if (r + kPrefetchSteps < count) prefetch_row(rows_[first + r + kPrefetchSteps], p_.inner);
+      kernels_.pack_row(to + r * plan_.a_stride, rows_[first + r], p_.inner);
+    }
+  }
+
+  LeftRows left_rows(const RowBlock& block, int thread) const {
+    if (!p_.bf16())
+      return LeftRows{reinterpret_cast<const uint32_t*>(rows_.base), rows_.stride, 1, rows_.ids}.from(
+          block.begin);
+    if (plan_.shared_rows)
+      return {a_ + (block.begin - groups_.begin(0)) * plan_.a_stride, plan_.a_stride, 1, nullptr};
+    uint32_t* packed = a_ + thread * kBlockRows * plan_.a_stride;
+    pack_rows(block.begin, block.rows, packed);
+    return {packed, plan_.a_stride, 1, nullptr};
+  }
+
+  void multiply(const RowBlock& block, int64_t panel_begin, int64_t panel_end, int thread) const {
+    const LeftRows a = left_rows(block, thread);
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      const int64_t col = panel * vec::kPanelCols;
+      const Tensor& add = p_.add;
+      const BlockOutput out{
+          .c = p_.c.ptr<float>() + block.begin * p_.c.stride(0) + col,
+          .c_stride = p_.c.stride(0),
+          .bias = p_.bias ? p_.bias.ptr<float>() + col : nullptr,
+          .add = add ? add.ptr<float>() + block.begin * add.stride(0) + col : nullptr,
+          .add_stride = add ? add.stride(0) : 0,
+          .accumulate = false,
+      };
+      multiply_block(kernels_, a, block.rows, b_ + block.group * plan_.panels.words(), plan_.panels, panel,
+                     out, partials_ + thread * kBlockRows * vec::kPanelCols);
+    }
+  }
+
+  ThreadPool& pool_;
+  const RowsProduct& p_;
+  const vec::MatmulIsa& isa_;
+  const vec::MatmulKernels& kernels_;
+  const Groups groups_;
+  const Plan plan_;
+  const GatheredRows<float> rows_;
+  uint32_t* b_;
+  uint32_t* a_;
+  RowBlock* blocks_;
+  float* partials_;
+};
 
 template <const vec::MatmulIsa& isa, class Args>
 void run_rows(ExecContext& ctx, const Args& args, std::span<std::byte> ws) {
-  run(ctx, RowsProduct(args), isa, ws);
+  const RowsProduct p(args);
+  Multiplication(ctx, p, isa, ws).run();
 }
 
 template <class Args>

@@ -16,12 +16,20 @@ uint32_t bf16_bits(float x) {
 }
 
 #ifdef __AVX512F__
-/// to[16] = words (even[i], odd[i]).
+/// to[i] = word (even[i], odd[i]), i < n <= 16.
 inline void store_pairs(uint32_t* to, F32 even, F32 odd, int64_t n) {
-  const __m512i lo = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(even)));
-  const __m512i hi = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(odd)));
-  const __m512i words = _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
-  _mm512_mask_storeu_epi32(to, static_cast<__mmask16>((1U << n) - 1), words);
+  // Even in the low half, odd in the high; then 0, 16, 1, 17, ...
+  const __m512i interleave = _mm512_add_epi16(
+      _mm512_cvtepu16_epi32(_mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_setr_epi16(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+                                                                27, 28, 29, 30, 31)),
+                        16));
+  const __m512i words =
+      _mm512_permutexvar_epi16(interleave, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
+  if (n == kLanes)
+    _mm512_storeu_si512(to, words);
+  else
+    _mm512_mask_storeu_epi32(to, static_cast<__mmask16>((1U << n) - 1), words);
 }
 #else
 inline __m256i bf16_bits(F32 x) {
@@ -69,24 +77,40 @@ void pack_row_bf16(uint32_t* to, const float* from, int64_t n) {
   for (; i < n; i += 2) to[i / 2] = bf16_bits(from[i]) | (i + 1 < n ? bf16_bits(from[i + 1]) << 16 : 0);
 }
 
-void pack_step_f32_f32(uint32_t* to, const float* row0, const float*, int64_t n, int64_t width) {
-  __builtin_memcpy(to, row0, static_cast<uint64_t>(n) * sizeof(float));
-  zero(to + n, width - n);
+/// words(to, j, n): writes the n words of columns j.. of one strip.
+template <class Words>
+inline __attribute__((always_inline)) void pack_step(const Strips& m, int64_t step, const Words& words) {
+  for (int64_t j = 0; j < m.cols; j += m.strip) {
+    const int64_t n = m.cols - j < m.strip ? m.cols - j : m.strip;
+    const int64_t width = (n + kPanelUnit - 1) / kPanelUnit * kPanelUnit;
+    uint32_t* to = m.data + j * m.steps + step * width;
+    words(to, j, n);
+    if (n < width) zero(to + n, width - n);
+  }
 }
 
-void pack_step_f32_bf16(uint32_t* to, const float* row0, const float* row1, int64_t n, int64_t width) {
-  for_lanes(n, [&](int64_t j, int64_t lanes) {
-    store_pairs(to + j, load_n(row0 + j, lanes), row1 ? load_n(row1 + j, lanes) : splat(0), lanes);
+void pack_step_f32_f32(const Strips& m, int64_t step, const float* row0, const float*) {
+  pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
+    for_lanes(n, [&](int64_t i, int64_t lanes) {
+      store_n(reinterpret_cast<float*>(to) + i, load_n(row0 + j + i, lanes), lanes);
+    });
   });
-  zero(to + n, width - n);
 }
 
-void pack_step_bf16_bf16(uint32_t* to, const uint16_t* row0, const uint16_t* row1, int64_t n, int64_t width) {
-  if (row1)
-    for (int64_t j = 0; j < n; ++j) to[j] = row0[j] | static_cast<uint32_t>(row1[j]) << 16;
-  else
-    for (int64_t j = 0; j < n; ++j) to[j] = row0[j];
-  zero(to + n, width - n);
+void pack_step_f32_bf16(const Strips& m, int64_t step, const float* row0, const float* row1) {
+  pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
+    for_lanes(n, [&](int64_t i, int64_t lanes) {
+      const F32 odd = row1 ? load_n(row1 + j + i, lanes) : splat(0);
+      store_pairs(to + i, load_n(row0 + j + i, lanes), odd, lanes);
+    });
+  });
+}
+
+void pack_step_bf16_bf16(const Strips& m, int64_t step, const uint16_t* row0, const uint16_t* row1) {
+  pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+      to[i] = row0[j + i] | (row1 ? static_cast<uint32_t>(row1[j + i]) << 16 : 0);
+  });
 }
 
 #ifdef __AVX512F__

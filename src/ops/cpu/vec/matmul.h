@@ -12,6 +12,15 @@ inline constexpr int64_t kPanelUnit = 16;
 /// Most rows of one register tile: 6 x 64 fp32 are 24 of AVX-512's 32 registers.
 inline constexpr int kTileRows = 6;
 
+/// A packed [steps, cols] matrix of words: strips of `strip` columns, each [steps, width], one after the
+/// other; the last is as narrow as its columns allow in multiples of kPanelUnit.
+struct Strips {
+  uint32_t* data;
+  int64_t steps;
+  int64_t cols;
+  int64_t strip;
+};
+
 /// c[i, j] = init[i, j] + sum over s of a[i][s] . b[s, j], then + bias[j] + add[i, j]; i < rows, j < cols.
 struct MatmulTile {
   const uint32_t* a[kTileRows];  // row i's words, a_step apart
@@ -35,10 +44,11 @@ struct MatmulKernels {
   void (*tile)(int rows, const MatmulTile& t);
   /// to[words of n elements] = from[n] in this precision; an odd last element is paired with zero.
   void (*pack_row)(uint32_t* to, const float* from, int64_t n);
-  /// One step of a panel whose columns lie along a row: to[j] = word of (row0[j], row1[j]) for j < n, zero
-  /// for n <= j < width. row1 (null: zeros) is used by bf16 only.
-  void (*pack_step_f32)(uint32_t* to, const float* row0, const float* row1, int64_t n, int64_t width);
-  void (*pack_step_bf16)(uint32_t* to, const uint16_t* row0, const uint16_t* row1, int64_t n, int64_t width);
+  /// One step of a strip-packed matrix (see Strips) whose columns lie along a row: word j of the step is made
+  /// from (row0[j], row1[j]) for j < cols, zero up to the last strip's width. row1 (null: zeros) is used by
+  /// bf16 only.
+  void (*pack_step_f32)(const Strips& to, int64_t step, const float* row0, const float* row1);
+  void (*pack_step_bf16)(const Strips& to, int64_t step, const uint16_t* row0, const uint16_t* row1);
 };
 
 struct MatmulIsa {
