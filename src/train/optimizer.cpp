@@ -82,13 +82,4 @@ std::vector<AdamWOptimizer::NamedTensor> AdamWOptimizer::state() const {
   return all;
 }
 
-void AdamWOptimizer::round_weights() const {
-  for (const Slot& s : slots_) {
-    if (s.param.tensor.dtype == DType::kF32) continue;
-    auto* w = s.param.tensor.ptr<BF16>();
-    const auto* master = s.master.ptr<float>();
-    for (int64_t i = 0; i < s.master.numel(); ++i) w[i] = to_bf16(master[i]);
-  }
-}
-
 }  // namespace moge::train

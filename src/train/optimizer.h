@@ -35,8 +35,6 @@ class AdamWOptimizer {
     Tensor tensor;
   };
   std::vector<NamedTensor> state() const;
-  /// Recomputes the bf16 weights from the masters (after loading the state).
-  void round_weights() const;
 
  private:
   struct Slot {

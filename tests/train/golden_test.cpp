@@ -53,7 +53,10 @@ class Golden : public testing::TestWithParam<std::string> {
         {.tokens = get("tokens")[i], .positions = get("positions")[i], .cu_seqlens = get("cu_seqlens")[i]},
         get("targets")[i]};
   }
-  double tolerance(const std::string& kind) { return kSlack * json_["float32_error"][kind].get<double>(); }
+  /// The dump's own float32 run may be closer by luck than a few roundings (2^-24 each) add up to.
+  double tolerance(const std::string& kind) {
+    return kSlack * std::max(json_["float32_error"][kind].get<double>(), 4 * 0x1p-24);
+  }
 
   /// Norm of the difference over the norm.
   static double relative_error(std::span<const float> got, std::span<const float> want) {

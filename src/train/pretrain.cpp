@@ -1,0 +1,267 @@
+#include "train/pretrain.h"
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include "core/files.h"
+#include "core/log.h"
+#include "model/loader.h"
+#include "spec/cost.h"
+#include "train/balance_stats.h"
+#include "train/checkpoint.h"
+#include "train/csv_log.h"
+#include "train/data.h"
+#include "train/event_file.h"
+#include "train/progress.h"
+
+namespace moge::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+const std::vector<std::string> kTrainColumns = {"step",    "phase",      "lr",        "loss",
+                                                "balance", "z_loss",     "grad_norm", "updated",
+                                                "is",      "expert_min", "expert_max"};
+const std::vector<std::string> kEvalColumns = {"step", "bits_per_byte", "loss"};
+
+model::Model initial_model(const TrainConfig& config, ExecContext& ctx, Workspace& scratch) {
+  if (!config.init_from.empty()) {
+    ctx.workspace = &scratch;
+    return model::load_model(ctx, config.init_from, config.dtype);
+  }
+  model::Model model = model::allocate_model(spec::load_model_config(config.model), config.dtype);
+  model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
+  return model;
+}
+
+int64_t max_micro_batch(const TrainConfig& config) {
+  int64_t tokens = 0;
+  for (const Phase& p : config.phases)
+    tokens = std::max(tokens, config.micro_batch_tokens > 0 ? config.micro_batch_tokens : p.batch_tokens);
+  return tokens;
+}
+
+/// Everything of one run. The loop is run(); the rest are its steps.
+class Pretraining {
+ public:
+  Pretraining(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options)
+      : config_(config),
+        options_(options),
+        tokenizer_(text::load_tokenizer(config.tokenizer)),
+        step_(ctx, initial_model(config, ctx, scratch_), config.optimizer, config.loss,
+              max_micro_batch(config), max_micro_batch(config)),
+        corpus_(open_corpus(config, *tokenizer_, step_.model().config.vocab_size)),
+        split_(text::split_corpus(corpus_, config.holdout_modulus)) {
+    state_.config_text = config.text;
+    state_.data_hash = str(text::corpus_hash(read_text_file(corpus_.dir() / "corpus.json")));
+    resume();
+    csv_ = std::make_unique<CsvLog>(config.output / "train.csv", kTrainColumns, state_.step);
+    eval_csv_ = std::make_unique<CsvLog>(config.output / "eval.csv", kEvalColumns, state_.step);
+    events_ = std::make_unique<EventFile>(config.output);
+    print_plan();
+  }
+
+  PretrainResult run(const std::atomic<bool>& stop) {
+    const int64_t all = total_steps(config_.phases);
+    const int64_t end = options_.max_steps > 0 ? std::min(options_.max_steps, all) : all;
+    while (state_.step < end && !stop) {
+      train_one();
+      const int64_t done = state_.step;
+      if (config_.eval_every > 0 && done % config_.eval_every == 0 && done < end) evaluate();
+      if (config_.checkpoint_every > 0 && done % config_.checkpoint_every == 0 && done < end) checkpoint();
+    }
+    progress_.end();
+    PretrainResult result{
+        .steps = state_.step,
+        .held_out_bits_per_byte = evaluate(),
+        .tokens_per_second = train_seconds_ > 0 ? static_cast<double>(trained_tokens_) / train_seconds_ : 0,
+        .state_hash = state_hash(step_),
+        .finished = state_.step == all};
+    checkpoint();
+    if (result.finished) save_model(step_, config_.output / "model", config_.tokenizer);
+    return result;
+  }
+
+ private:
+  void resume() {
+    const std::optional<fs::path> latest = options_.fresh ? std::nullopt : latest_checkpoint(config_.output);
+    if (!latest) return;
+    const TrainerState saved = load_checkpoint(step_, *latest);
+    check<FileError>(saved.config_text == state_.config_text, latest->string(),
+                     ": was made with another configuration; use --fresh or another output directory");
+    check<FileError>(saved.data_hash == state_.data_hash, latest->string(),
+                     ": was made with other data; use --fresh or another output directory");
+    state_ = saved;
+    log_info("resuming at step ", state_.step, " from ", latest->string());
+  }
+
+  void print_plan() const {
+    const spec::ModelConfig& c = step_.model().config;
+    const auto mib = [](int64_t bytes) { return str((bytes + (1 << 19)) >> 20, " MiB"); };
+    const TrainStep::MemoryPlan& m = step_.memory_plan();
+    log_info("model: ", spec::parameters(c), " parameters, ", spec::active_parameters(c),
+             " active; data: ", split_.train.size(), " documents to train on, ", split_.held_out.size(),
+             " held out, ", corpus_.num_tokens(), " tokens; ", total_steps(config_.phases), " steps");
+    log_info("memory: weights ", mib(m.weights), ", gradients ", mib(m.gradients), ", optimizer ",
+             mib(m.optimizer), ", activations ", mib(m.activations), ", workspace ", mib(m.workspace),
+             ", in all ", mib(m.total()));
+  }
+
+  void train_one() {
+    const PhaseStep at = phase_of(config_.phases, state_.step);
+    const Phase& phase = config_.phases[at.phase_idx];
+    const auto start = Clock::now();
+    fill_batches(at);
+    std::vector<MicroBatch> micro_batches;
+    for (text::TokenBatch& rows : rows_) micro_batches.push_back(as_micro_batch(rows));
+    StepResult result = step_.compute_gradients(micro_batches);
+    const double lr = learning_rate(phase, at.step);
+    if (state_.guard.accept(result.loss, config_.spike_sigmas))
+      step_.update(result, static_cast<float>(lr));
+    else
+      log_warning("step ", state_.step, ": loss ", result.loss, " refused (running mean ", state_.guard.mean,
+                  ")");
+    const double seconds = seconds_since(start);
+    train_seconds_ += seconds;
+    trained_tokens_ += phase.batch_tokens;
+    log(at, lr, result, static_cast<double>(phase.batch_tokens) / seconds);
+    ++state_.step;
+  }
+
+  void fill_batches(const PhaseStep& at) {
+    const Phase& phase = config_.phases[at.phase_idx];
+    if (!batcher_ || batcher_phase_ != at.phase_idx) {
+      batcher_ = std::make_unique<text::TokenBatcher>(corpus_, split_.train, phase.sequence_length,
+                                                      config_.seed + at.phase_idx);
+      batcher_phase_ = at.phase_idx;
+    }
+    const int64_t micro_tokens =
+        config_.micro_batch_tokens > 0 ? config_.micro_batch_tokens : phase.batch_tokens;
+    const int64_t rows = micro_tokens / phase.sequence_length;
+    rows_.resize(phase.batch_tokens / micro_tokens);
+    int64_t first = at.step * (phase.batch_tokens / phase.sequence_length);
+    for (text::TokenBatch& batch : rows_) {
+      batcher_->fill(first, rows, batch);
+      first += rows;
+    }
+  }
+
+  BalanceStats mean_balance(int64_t num_tokens) const {
+    const spec::ModelConfig& c = step_.model().config;
+    // A top-K model has one group; it is measured as if spread over K devices, like its MoGE twin.
+    const int64_t devices = c.num_expert_groups > 1 ? c.num_expert_groups : c.num_experts_per_tok;
+    BalanceStats mean;
+    if (!c.is_moe() || c.num_experts % devices != 0) return mean;
+    const auto L = static_cast<double>(c.num_hidden_layers);
+    for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+      const BalanceStats s = balance_stats(step_.expert_counts(l), devices, num_tokens);
+      mean.imbalance_score += s.imbalance_score / L;
+      mean.min_share += s.min_share / L;
+      mean.max_share += s.max_share / L;
+    }
+    return mean;
+  }
+
+  void log(const PhaseStep& at, double lr, const StepResult& r, double tokens_per_second) {
+    const Phase& phase = config_.phases[at.phase_idx];
+    const BalanceStats b = mean_balance(phase.batch_tokens);
+    csv_->row(state_.step, {static_cast<double>(at.phase_idx), lr, r.loss, r.balance, r.z_loss, r.grad_norm,
+                            r.updated ? 1.0 : 0.0, b.imbalance_score, b.min_share, b.max_share});
+    const auto f = [](double v) { return static_cast<float>(v); };
+    events_->write(state_.step, {{"train/loss", f(r.loss)},
+                                 {"train/lr", f(lr)},
+                                 {"train/grad_norm", f(r.grad_norm)},
+                                 {"router/balance_loss", f(r.balance)},
+                                 {"router/z_loss", f(r.z_loss)},
+                                 {"router/imbalance_score", f(b.imbalance_score)},
+                                 {"router/expert_min", f(b.min_share)},
+                                 {"router/expert_max", f(b.max_share)},
+                                 {"speed/tokens_per_second", f(tokens_per_second)}});
+    const int64_t all = total_steps(config_.phases);
+    const double rate = static_cast<double>(trained_tokens_) / train_seconds_;
+    std::string mfu;
+    if (options_.peak_flops > 0) {
+      const double flops =
+          spec::flops_per_token(step_.model().config, phase.sequence_length, spec::Phase::kTraining);
+      mfu = str("  MFU ", rounded(100 * flops * rate / options_.peak_flops, 1), "%");
+    }
+    const double left =
+        train_seconds_ / static_cast<double>(++steps_here_) * static_cast<double>(all - state_.step - 1);
+    progress_.show(str("step ", state_.step + 1, "/", all, "  loss ", rounded(r.loss, 3), "  ",
+                       static_cast<int64_t>(rate), " tokens/s", mfu, "  IS ", rounded(b.imbalance_score, 3),
+                       "  experts ", rounded(b.min_share, 2), "-", rounded(b.max_share, 2), "x  ETA ",
+                       duration(left)));
+  }
+
+  static std::string rounded(double value, int digits) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%.*f", digits, value);
+    return text;
+  }
+
+  /// Bits per byte of held-out text.
+  double evaluate() {
+    const Phase& phase =
+        config_.phases[phase_of(config_.phases, std::max<int64_t>(0, state_.step - 1)).phase_idx];
+    const int64_t batch = std::max<int64_t>(1, max_micro_batch(config_) / phase.sequence_length);
+    const auto documents = static_cast<int64_t>(split_.held_out.size());
+    text::EvalBatches batches(
+        corpus_, split_.held_out,
+        {.seq_len = phase.sequence_length,
+         .batch_size = batch,
+         .max_tokens_per_document = std::max<int64_t>(2, config_.eval_tokens / documents)});
+    double nats = 0;
+    for (text::TokenBatch rows; batches.next(rows);)
+      for (const float loss : step_.evaluate(as_micro_batch(rows))) nats += loss;
+    const double bits = nats / std::numbers::ln2 / batches.num_text_bytes();
+    progress_.end();
+    log_info("step ", state_.step, ": held-out ", rounded(bits, 4), " bits per byte (",
+             rounded(nats / static_cast<double>(batches.num_targets()), 4), " nats per token)");
+    eval_csv_->row(state_.step, {bits, nats / static_cast<double>(batches.num_targets())});
+    events_->write(state_.step, {{"eval/bits_per_byte", static_cast<float>(bits)}});
+    return bits;
+  }
+
+  void checkpoint() {
+    save_checkpoint(step_, checkpoint_path(config_.output, state_.step), state_, config_.tokenizer);
+    remove_old_checkpoints(config_.output, config_.keep_checkpoints);
+  }
+
+  const TrainConfig& config_;
+  const PretrainOptions options_;
+  Workspace scratch_;
+  std::unique_ptr<text::Tokenizer> tokenizer_;
+  TrainStep step_;
+  text::Corpus corpus_;
+  text::CorpusSplit split_;
+  TrainerState state_;
+  std::unique_ptr<CsvLog> csv_;
+  std::unique_ptr<CsvLog> eval_csv_;
+  std::unique_ptr<EventFile> events_;
+  std::unique_ptr<text::TokenBatcher> batcher_;
+  size_t batcher_phase_ = 0;
+  std::vector<text::TokenBatch> rows_;
+  ProgressLine progress_;
+  double train_seconds_ = 0;
+  int64_t trained_tokens_ = 0;
+  int64_t steps_here_ = 0;
+};
+
+}  // namespace
+
+PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,
+                        const std::atomic<bool>& stop) {
+  std::error_code error;
+  fs::create_directories(config.output, error);
+  check<FileError>(!error, config.output.string(), ": cannot create: ", error.message());
+  return Pretraining(config, ctx, options).run(stop);
+}
+
+}  // namespace moge::train

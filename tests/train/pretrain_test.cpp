@@ -1,0 +1,157 @@
+// Whole runs on a small corpus: learning, resuming to the same bits, micro-batching, refusing what does not
+// fit.
+#include "train/pretrain.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "core/files.h"
+#include "text/bpe_trainer.h"
+#include "train/checkpoint.h"
+
+namespace moge::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class PretrainTest : public testing::Test {
+ protected:
+  PretrainTest() {
+    fs::create_directories(dir_);
+    pool_ = std::make_unique<ThreadPool>(2);
+    ctx_.pool = pool_.get();
+    write_text();
+    write_model();
+  }
+  ~PretrainTest() override { fs::remove_all(dir_); }
+
+  static fs::path make_dir() {
+    std::string name = (fs::temp_directory_path() / "moge-pretrain-XXXXXX").string();
+    return mkdtemp(name.data());
+  }
+  void write_text() const;
+  void write_model() const;
+  TrainConfig config(const std::string& output, const std::string& extra = "") const;
+  PretrainResult run(const TrainConfig& c, int64_t max_steps = 0) {
+    const std::atomic<bool> stop = false;
+    return pretrain(c, ctx_, {.max_steps = max_steps}, stop);
+  }
+
+  const fs::path dir_ = make_dir();
+  std::unique_ptr<ThreadPool> pool_;
+  ExecContext ctx_;
+};
+
+void PretrainTest::write_text() const {
+  Rng rng(7);
+  const std::vector<std::string> words = {"the", "cat", "dog",   "saw",   "ran",
+                                          "to",  "a",   "house", "green", "old"};
+  fs::create_directories(dir_ / "text");
+  for (int d = 0; d < 12; ++d) {
+    std::ofstream out(dir_ / "text" / str("doc", d, ".txt"));
+    for (int w = 0; w < 200; ++w)
+      out << words[rng.next_below(static_cast<uint32_t>(words.size()))] << (w % 9 == 8 ? ".\n" : " ");
+  }
+}
+
+void PretrainTest::write_model() const {
+  std::ofstream(dir_ / "config.json")
+      << R"({"model_type": "PanguProMoE", "architectures": ["PanguProMoEForCausalLM"],
+    "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
+    "num_experts": 6, "num_experts_per_tok": 2, "num_expert_groups": 2, "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16, "router_aux_loss_coef": 0.01, "torch_dtype": "float32"})";
+  std::ifstream in(dir_ / "text" / "doc0.txt");
+  text::train_byte_level_bpe([&](std::string& line) { return static_cast<bool>(std::getline(in, line)); },
+                             {.vocab_size = 300, .special_tokens = {"<eos>"}, .eos_token = "<eos>"},
+                             dir_ / "tokenizer");
+}
+
+TrainConfig PretrainTest::config(const std::string& output, const std::string& extra) const {
+  const fs::path file = dir_ / (output + ".toml");
+  std::ofstream(file)
+      << "seed = 3\noutput = '" << (dir_ / output).string() << "'\n"
+      << "[model]\nconfig = '" << dir_.string() << "'\ndtype = 'bf16'\n"
+      << "[data]\npaths = ['" << (dir_ / "text").string() << "']\ntokenizer = '"
+      << (dir_ / "tokenizer").string() << "'\nholdout_modulus = 6\n"
+      << "[loss]\nbalance_coef = 0.01\nz_coef = 0.001\n"
+      << "[eval]\ntokens = 512\n"
+      << "[[phase]]\nname = 'general'\nsteps = 12\nlr = 0.02\nfinal_lr = 0.01\nwarmup_steps = 3\n"
+      << "batch_tokens = 128\nsequence_length = 32\n"
+      << "[[phase]]\nname = 'annealing'\nsteps = 8\nlr = 0.01\nschedule = 'wsd'\n"
+      << "batch_tokens = 256\nsequence_length = 64\n"
+      << extra;
+  return load_train_config(file);
+}
+
+std::string refusal(const auto& fn) {
+  try {
+    fn();
+  } catch (const FileError& e) {
+    return e.what();
+  }
+  return "(accepted)";
+}
+
+TEST_F(PretrainTest, LearnsAndLeavesALoadableModel) {
+  const PretrainResult r = run(config("a"));
+  EXPECT_TRUE(r.finished);
+  EXPECT_EQ(r.steps, 20);
+  // Ten equally likely words: log2(10) bits of information in about 5 bytes with their space, against 8 bits
+  // a byte untrained (320 tokens). 20 steps get at least half of the way.
+  EXPECT_LT(r.held_out_bits_per_byte, 2.0);
+  ThreadPool pool(1);
+  Workspace workspace;
+  ExecContext ctx{.pool = &pool, .workspace = &workspace};
+  const model::Model m = model::load_model(ctx, dir_ / "a" / "model", DType::kBF16);
+  EXPECT_EQ(m.config.num_expert_groups, 2);
+  EXPECT_TRUE(fs::exists(dir_ / "a" / "model" / "tokenizer.json"));
+}
+
+TEST_F(PretrainTest, ResumesToTheSameBits) {
+  const PretrainResult whole = run(config("a"));
+  // Across the phases' border and in the middle of one, with another number of threads.
+  const TrainConfig b = config("b");
+  EXPECT_FALSE(run(b, 5).finished);
+  pool_ = std::make_unique<ThreadPool>(3);
+  ctx_.pool = pool_.get();
+  EXPECT_EQ(run(b, 14).steps, 14);
+  const PretrainResult parts = run(b);
+  EXPECT_EQ(parts.state_hash, whole.state_hash);
+  EXPECT_EQ(parts.held_out_bits_per_byte, whole.held_out_bits_per_byte);
+  EXPECT_EQ(read_text_file(dir_ / "b" / "train.csv"), read_text_file(dir_ / "a" / "train.csv"));
+}
+
+TEST_F(PretrainTest, MicroBatchesChangeNothingButRounding) {
+  const PretrainResult whole = run(config("a"));
+  TrainConfig c = config("b");
+  c.micro_batch_tokens = 64;
+  EXPECT_NEAR(run(c).held_out_bits_per_byte, whole.held_out_bits_per_byte,
+              0.02 * whole.held_out_bits_per_byte);
+}
+
+TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
+  run(config("a"), 2);
+  EXPECT_NE(refusal([&] { run(config("a", "[optimizer]\nbeta2 = 0.9\n")); }).find("another configuration"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] { config("c", "[optimizr]\nbeta2 = 0.9\n"); }).find("did you mean 'optimizer'"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              config("c", "[[phase]]\nsteps = 5\nbatch_tokens = 100\nsequence_length = 64\n");
+            }).find("multiple of sequence_length"),
+            std::string::npos);
+  // A flipped byte in the newest checkpoint's weights.
+  const fs::path weights = latest_checkpoint(dir_ / "a").value() / "model.safetensors";
+  std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const auto byte = static_cast<char>(file.get());
+  file.seekp(-1, std::ios::end);
+  file.put(static_cast<char>(byte ^ 1));
+  file.close();
+  EXPECT_NE(refusal([&] { run(config("a")); }).find("checksum"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace moge::train
