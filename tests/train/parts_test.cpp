@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "core/error.h"
 #include "core/files.h"
 #include "train/balance_stats.h"
 #include "train/csv_log.h"

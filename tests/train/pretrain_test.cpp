@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "core/files.h"
+#include "core/rng.h"
 #include "text/bpe_trainer.h"
 #include "train/checkpoint.h"
 
