@@ -15,10 +15,11 @@ if(MOGE_SANITIZE)
 endif()
 
 # moge_room(NAME DEPS room... LIBS external...): the static library moge_NAME from every .cpp of
-# src/NAME, linked to exactly the rooms that it may include (docs/design.md has the table).
+# src/NAME but main.cpp, linked to exactly the rooms that it may include (docs/design.md has the table).
 function(moge_room name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
   list(TRANSFORM ARG_DEPS PREPEND moge_)
   if(NOT sources)
     add_library(moge_${name} INTERFACE)

@@ -1,0 +1,50 @@
+// The program. The only place where errors become exit codes.
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <new>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "core/log.h"
+
+namespace {
+
+using namespace moge;
+
+void run(std::span<const std::string> words) {
+  check<UsageError>(!words.empty(), "expected a command; moge --help lists them");
+  if (words[0] == "--help" || words[0] == "-h") {
+    std::cout << cli::program_help();
+  } else if (words[0] == "--version") {
+    std::cout << "moge " MOGE_VERSION "\n";
+  } else {
+    const cli::FoundCommand found = cli::find_command(words);
+    found.command.main(words.subspan(found.name_words));
+  }
+  std::cout.flush();
+  check(std::cout.good(), "standard output: cannot write");
+}
+
+int failed(const char* what, ExitCode code) {
+  log_error(what);
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    run(words);
+    return static_cast<int>(ExitCode::kOk);
+  } catch (const Error& error) {
+    return failed(error.what(), error.exit_code);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return failed(error.what(), ExitCode::kBadFile);
+  } catch (const std::bad_alloc&) {
+    return failed("out of memory", ExitCode::kOutOfMemory);
+  } catch (const std::exception& error) {
+    return failed(error.what(), ExitCode::kEngine);
+  }
+}
