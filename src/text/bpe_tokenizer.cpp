@@ -8,40 +8,6 @@
 
 namespace moge::text {
 
-/// What one call of encode() needs, kept for the next one: buffers and the cache of pieces.
-struct BpeTokenizer::Scratch {
-  RegexScratch regex;
-  BpeScratch bpe;
-  Pieces pieces;
-};
-
-/// Takes a Scratch from the idle ones, or makes one, and puts it back.
-class BpeTokenizer::ScratchLease {
- public:
-  explicit ScratchLease(const BpeTokenizer& owner) : owner_(owner) {
-    const std::lock_guard lock(owner_.mutex_);
-    if (owner_.idle_scratch_.empty()) return;
-    scratch_ = std::move(owner_.idle_scratch_.back());
-    owner_.idle_scratch_.pop_back();
-  }
-  ~ScratchLease() {
-    if (scratch_ == nullptr) return;
-    const std::lock_guard lock(owner_.mutex_);
-    owner_.idle_scratch_.push_back(std::move(scratch_));
-  }
-  ScratchLease(const ScratchLease&) = delete;
-  ScratchLease& operator=(const ScratchLease&) = delete;
-
-  Scratch& operator*() {
-    if (scratch_ == nullptr) scratch_ = std::make_unique<Scratch>();
-    return *scratch_;
-  }
-
- private:
-  const BpeTokenizer& owner_;
-  std::unique_ptr<Scratch> scratch_;
-};
-
 BpeTokenizer::BpeTokenizer(TokenizerJson file, const TokenizerConfig& config, const std::string& where)
     : normalizer_(std::move(file.normalizer)),
       pre_tokenizer_(std::move(file.pre_tokenizer)),
@@ -63,8 +29,6 @@ BpeTokenizer::BpeTokenizer(TokenizerJson file, const TokenizerConfig& config, co
       check<FileError>(id < vocab_size(), where, ": post_processor: id ", id,
                        " is outside the vocabulary of ", vocab_size());
 }
-
-BpeTokenizer::~BpeTokenizer() = default;
 
 void BpeTokenizer::add_vocabulary(const TokenizerJson& file, const TokenizerConfig& config,
                                   const std::string& where) {
@@ -107,14 +71,14 @@ void BpeTokenizer::add_vocabulary(const TokenizerJson& file, const TokenizerConf
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<int32_t> ids;
   if (options.add_special_tokens) ids = prefix_;
-  ScratchLease lease(*this);
+  ScratchPool<Scratch>::Lease scratch(scratch_);
   std::vector<Segment> segments;
   raw_added_tokens_.split(text, options.parse_special, segments);
   for (const Segment& segment : segments) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else {
-      encode_fragment(segment.text, segment.text.data() == text.data(), options, *lease, ids);
+      encode_fragment(segment.text, segment.text.data() == text.data(), options, *scratch, ids);
     }
   }
   if (options.add_special_tokens) ids.insert(ids.end(), suffix_.begin(), suffix_.end());

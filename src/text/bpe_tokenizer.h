@@ -2,10 +2,10 @@
 // post_processor, decoder, each as Hugging Face's `tokenizers` does it.
 #pragma once
 #include <memory>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
+#include "text/scratch_pool.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_json.h"
@@ -20,7 +20,6 @@ class BpeTokenizer : public Tokenizer {
  public:
   /// FileError, beginning with `where`, if the file's parts contradict each other or the config.
   BpeTokenizer(TokenizerJson file, const TokenizerConfig& config, const std::string& where);
-  ~BpeTokenizer() override;
 
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const override;
   int32_t vocab_size() const override { return detokenizer_.size(); }
@@ -29,8 +28,12 @@ class BpeTokenizer : public Tokenizer {
   const Detokenizer& detokenizer() const override { return detokenizer_; }
 
  private:
-  struct Scratch;
-  class ScratchLease;
+  /// What one call of encode() needs, kept for the next one: buffers and the cache of pieces.
+  struct Scratch {
+    RegexScratch regex;
+    BpeScratch bpe;
+    Pieces pieces;
+  };
 
   void encode_fragment(std::string_view text, bool at_text_start, const EncodeOptions& options,
                        Scratch& scratch, std::vector<int32_t>& ids) const;
@@ -49,8 +52,7 @@ class BpeTokenizer : public Tokenizer {
   std::unordered_map<std::string, int32_t> added_ids_;
   Detokenizer detokenizer_;
 
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Scratch>> idle_scratch_;  // one for every encode that ever ran at once
+  mutable ScratchPool<Scratch> scratch_;
 };
 
 /// Reads tokenizer.json and the JSON files beside it.

@@ -16,9 +16,6 @@ constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // ▁, what Sentence
 // A ModelProto's normalizer_spec { add_dummy_prefix: false }. Protobuf merges a repeated message field by
 // field, so appending this to a model changes just the one flag.
 constexpr std::string_view kNoDummyPrefix{"\x1a\x02\x18\x00", 4};
-// The library is quadratic in nothing but slow on long lines (its symbols leave the cache): cut where it's
-// exact.
-constexpr size_t kChunkBytes = 256;
 
 /// A user-defined piece that works as a marker ("[unused9]"), not as a way to write white space or one
 /// character.
@@ -196,18 +193,44 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text,
 
 void SentencePieceTokenizer::encode_fragment(std::string_view text, bool dummy_prefix, bool parse_special,
                                              std::vector<int32_t>& ids) const {
-  std::vector<int> chunk_ids;
+  if (cuts_at_spaces_) {
+    encode_words(text, dummy_prefix, parse_special, ids);
+    return;
+  }
+  std::vector<int> library_ids;
+  const auto status = processor(dummy_prefix, parse_special).Encode(text, &library_ids);
+  check(status.ok(), where_, ": encoding failed: ", status.message());
+  ids.insert(ids.end(), library_ids.begin(), library_ids.end());
+}
+
+// Words repeat and the library is slow (its symbols leave the cache on long texts), so each word, with the
+// spaces before it, goes to the library only when it is not remembered.
+void SentencePieceTokenizer::encode_words(std::string_view text, bool dummy_prefix, bool parse_special,
+                                          std::vector<int32_t>& ids) const {
+  const sentencepiece::SentencePieceProcessor& library = processor(false, parse_special);
+  ScratchPool<PieceCache>::Lease cache(word_caches_[parse_special ? 1 : 0]);
+  std::vector<int> library_ids;
+  std::string first_word;
   while (!text.empty()) {
-    size_t end = text.size();
-    if (cuts_at_spaces_ && text.size() > kChunkBytes) {
-      end = kChunkBytes;
-      while (end < text.size() && !(text[end] == ' ' && text[end - 1] != ' ')) ++end;
-    }
-    const auto status = processor(dummy_prefix, parse_special).Encode(text.substr(0, end), &chunk_ids);
-    check(status.ok(), where_, ": encoding failed: ", status.message());
-    ids.insert(ids.end(), chunk_ids.begin(), chunk_ids.end());
+    size_t end = 1;
+    while (end < text.size() && !(text[end] == ' ' && text[end - 1] != ' ')) ++end;
+    std::string_view word = text.substr(0, end);
     text.remove_prefix(end);
-    dummy_prefix = false;
+    if (dummy_prefix) {  // which is just one more space
+      first_word = str(' ', word);
+      word = first_word;
+      dummy_prefix = false;
+    }
+    const bool cacheable = PieceCache::can_hold(word);
+    const std::span<const int32_t> known = cacheable ? (*cache).find(word) : std::span<const int32_t>();
+    if (!known.empty()) {
+      ids.insert(ids.end(), known.begin(), known.end());
+      continue;
+    }
+    const auto status = library.Encode(word, &library_ids);
+    check(status.ok(), where_, ": encoding failed: ", status.message());
+    ids.insert(ids.end(), library_ids.begin(), library_ids.end());
+    if (cacheable) (*cache).insert(word, library_ids);
   }
 }
 

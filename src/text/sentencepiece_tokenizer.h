@@ -8,6 +8,8 @@
 #include <unordered_map>
 
 #include "text/added_tokens.h"
+#include "text/piece_cache.h"
+#include "text/scratch_pool.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_config.h"
@@ -45,6 +47,8 @@ class SentencePieceTokenizer : public Tokenizer {
                                                                         bool parse_special) const;
   void encode_fragment(std::string_view text, bool dummy_prefix, bool parse_special,
                        std::vector<int32_t>& ids) const;
+  void encode_words(std::string_view text, bool dummy_prefix, bool parse_special,
+                    std::vector<int32_t>& ids) const;
   void add_vocabulary(const TokenizerConfig& config);
 
   std::string serialized_;
@@ -59,6 +63,7 @@ class SentencePieceTokenizer : public Tokenizer {
   bool prefix_every_fragment_ = false;  // tokenizer_config.json's legacy
   bool cuts_at_spaces_ = false;         // no piece crosses from a word into the next space
   mutable std::array<Processor, 4> processors_;
+  mutable std::array<ScratchPool<PieceCache>, 2> word_caches_;  // by parse_special
 };
 
 /// Reads tokenizer.model and the JSON files beside it.
