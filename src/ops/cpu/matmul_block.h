@@ -14,17 +14,11 @@ inline constexpr int64_t kBlockRows = 96;
 /// tile's rows of A (6 KB) in L1.
 inline constexpr int64_t kBlockSteps = 256;
 
-/// Packed (or fp32) left-hand rows: word s of row i is at base + row(i) * row_stride + s * step_stride.
+/// Packed left-hand rows: word s of row i is at base + i * row_stride + s * step_stride.
 struct LeftRows {
-  const uint32_t* row(int64_t i) const { return base + (ids ? ids[i] : i) * row_stride; }
-  LeftRows from(int64_t i) const {
-    return ids ? LeftRows{base, row_stride, step_stride, ids + i}
-               : LeftRows{base + i * row_stride, row_stride, step_stride, nullptr};
-  }
   const uint32_t* base;
   int64_t row_stride;
   int64_t step_stride;
-  const int32_t* ids;  ///< gather; null: rows in order
 };
 
 struct BlockOutput {

@@ -1,6 +1,8 @@
-// matmul_tn: the weight gradient c += a^T @ b, per group. The inner dimension is the rows, so it is cut into
-// batches that fit in L3: both operands of a batch are packed, then multiplied into c, which carries each
-// element's sum from batch to batch. Where a batch is cut changes no bit: a sum goes on where it stopped.
+// matmul_tn: the weight gradient c += a^T @ b, per group. The inner dimension is the rows. Each task owns a
+// tile of c and walks the group's rows in chunks: it packs its columns of a and of b into a buffer that stays
+// in L2 and multiplies them into c, which carries the sums from chunk to chunk. So nothing waits for
+// anything, and a sum's order depends on nothing but its rows. A column is packed once for each tile across
+// it, a few percent of the multiplication as long as tiles are large.
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/matmul_block.h"
@@ -11,178 +13,152 @@ namespace moge::ops::cpu {
 
 namespace {
 
-constexpr int64_t kBatchBytes = int64_t{4} << 20;
-/// Rows of c whose words of `a` lie together, [N / 48][steps][48]: three cache lines a step serve eight
-/// tiles.
+/// Columns of `a` whose words lie together, [N / 48][steps][48]: three cache lines a step serve eight tiles
+/// of six.
 constexpr int64_t kStrip = 48;
-/// Rows of one group in a batch. Cut at even distances from the group's begin, so that bf16 pairs stay whole.
-struct Segment {
-  int64_t group;
-  int64_t begin;
-  int64_t rows;
-  int64_t step;  ///< where its packed words start, counted over the batch
+/// Largest tile of c; with chunks of kBlockSteps its operands take 384 + 256 KB of L2.
+constexpr int64_t kMaxTileN = 8 * kStrip;
+constexpr int64_t kMaxTileK = 4 * vec::kPanelCols;
+constexpr int64_t kMinTileN = 2 * kStrip;
+constexpr int64_t kMinTileK = 2 * vec::kPanelCols;
+constexpr int64_t kThreadWords = kBlockSteps * (kMaxTileN + kMaxTileK);
+
+constexpr int64_t div_up(int64_t n, int64_t by) {
+  return (n + by - 1) / by;
+}
+
+/// How one group's c is cut.
+struct Tiling {
+  int64_t first_task;  ///< of all groups' tasks
+  int64_t tile_n, tile_k;
+  int64_t count_n, count_k;
+  int64_t count() const { return count_n * count_k; }
 };
 
-struct Plan {
-  explicit Plan(const MatmulTN& t)
-      : per_word(t.compute == DType::kBF16 ? 2 : 1), N(t.c.dim(-2)), K(t.c.dim(-1)) {
-    const int64_t R = t.a_row_ids ? t.a_row_ids.dim(0) : t.a.dim(0);
-    const int64_t G = t.offsets ? t.offsets.dim(0) - 1 : 1;
-    const int64_t a_step_bytes = align_up(N, vec::kPanelUnit) * 4;
-    const int64_t b_step_bytes = align_up(K, vec::kPanelUnit) * 4;
-    batch_rows =
-        std::min(std::max<int64_t>(kBatchBytes / (a_step_bytes + b_step_bytes) / 64 * 64, 256) * per_word,
-                 align_up(R, 2));
-    max_segments = std::min(G, batch_rows);
-    max_steps = batch_rows / per_word + max_segments;
-    a_bytes = max_steps * a_step_bytes;
-    b_bytes = max_steps * b_step_bytes;
-    segments_bytes = align_up(max_segments * static_cast<int64_t>(sizeof(Segment)));
-  }
-  int64_t bytes() const { return a_bytes + b_bytes + segments_bytes; }
+int64_t num_groups(const MatmulTN& t) {
+  return t.offsets ? t.offsets.dim(0) - 1 : 1;
+}
+int64_t tilings_bytes(const MatmulTN& t) {
+  return align_up(num_groups(t) * static_cast<int64_t>(sizeof(Tiling)));
+}
+int64_t num_rows(const MatmulTN& t) {
+  return t.a_row_ids ? t.a_row_ids.dim(0) : t.a.dim(0);
+}
 
-  int64_t per_word;
-  int64_t N, K;
-  int64_t batch_rows, max_segments, max_steps;
-  int64_t a_bytes, b_bytes, segments_bytes;
-};
-
-/// Walks the groups' rows in order, a batch at a time.
-class Batches {
- public:
-  Batches(const Groups& groups, const Plan& plan) : groups_(groups), plan_(plan), row_(groups.begin(0)) {}
-  /// The next batch's segments; 0 at the end.
-  int64_t next(Segment* segments) {
-    int64_t count = 0, rows = 0, step = 0;
-    while (group_ < groups_.count() && rows < plan_.batch_rows && count < plan_.max_segments) {
-      const int64_t left = groups_.end(group_) - row_;
-      const int64_t room = (plan_.batch_rows - rows) & ~int64_t{1};
-      const int64_t take = std::min(left, room);
-      if (left > 0 && take == 0) break;
-      if (take > 0) {
-        segments[count++] = {group_, row_, take, step};
-        rows += take;
-        step += (take + plan_.per_word - 1) / plan_.per_word;
-        row_ += take;
-      }
-      if (take == left && ++group_ < groups_.count()) row_ = groups_.begin(group_);
-    }
-    return count;
-  }
-
- private:
-  const Groups& groups_;
-  const Plan& plan_;
-  int64_t group_ = 0;
-  int64_t row_;
-};
-
-/// One product's packing and multiplying of batches.
 class OuterProduct {
  public:
-  OuterProduct(ExecContext& ctx, const MatmulTN& t, const vec::MatmulIsa& isa, const Plan& plan,
-               std::span<std::byte> ws)
+  OuterProduct(ExecContext& ctx, const MatmulTN& t, const vec::MatmulIsa& isa, std::span<std::byte> ws)
       : pool_(*ctx.pool),
         t_(t),
         kernels_(t.compute == DType::kBF16 ? isa.bf16 : isa.f32),
-        plan_(plan),
+        per_word_(kernels_.elements_per_word),
+        N_(t.c.dim(-2)),
+        K_(t.c.dim(-1)),
+        groups_("matmul_tn", t.offsets, num_rows(t)),
         a_rows_(t.a, t.a_row_ids),
         b_rows_(t.b, t.b_row_ids),
-        a_(reinterpret_cast<uint32_t*>(ws.data())),
-        b_(reinterpret_cast<uint32_t*>(ws.data() + plan.a_bytes)),
-        segments_(reinterpret_cast<Segment*>(ws.data() + plan.a_bytes + plan.b_bytes)) {}
+        tilings_(reinterpret_cast<Tiling*>(ws.data())),
+        buffers_(reinterpret_cast<uint32_t*>(ws.data() + tilings_bytes(t))) {}
 
-  void run(const Groups& groups) {
-    Batches batches(groups, plan_);
-    while (const int64_t count = batches.next(segments_)) {
-      pack(count);
-      multiply(count);
+  void run() {
+    if (N_ == 0 || K_ == 0) return;
+    int64_t tasks = 0;
+    for (int64_t g = 0; g < groups_.count(); ++g) {
+      tilings_[g] = cut(groups_.end(g) - groups_.begin(g));
+      tilings_[g].first_task = tasks;
+      tasks += tilings_[g].count();
     }
+    pool_.run(tasks, [&](int64_t task, int thread) {
+      int64_t g = groups_.count() - 1;
+      while (tilings_[g].first_task > task) --g;
+      multiply(g, task - tilings_[g].first_task, thread);
+    });
   }
 
  private:
-  Panels panels(const Segment& s) const { return {s.rows, plan_.K, plan_.per_word}; }
+  /// Tiles as large as L2 allows, but no task longer than half a thread's share of the whole.
+  Tiling cut(int64_t rows) const {
+    if (rows == 0) return {};
+    const int64_t all_rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
+    const int64_t most = std::max<int64_t>(1, all_rows * N_ * K_ / rows / (2 * pool_.num_threads()));
+    Tiling t{0, kMaxTileN, kMaxTileK, 0, 0};
+    while (t.tile_n * t.tile_k > most && (t.tile_n > kMinTileN || t.tile_k > kMinTileK)) {
+      if (t.tile_n > kMinTileN && 2 * t.tile_n > t.tile_k)
+        t.tile_n -= vec::kPanelUnit;
+      else
+        t.tile_k -= vec::kPanelCols;
+    }
+    t.count_n = div_up(N_, t.tile_n);
+    t.count_k = div_up(K_, t.tile_k);
+    // The last tile not smaller than the others.
+    t.tile_n = align_up(div_up(N_, t.count_n), vec::kPanelUnit);
+    t.tile_k = align_up(div_up(K_, t.count_k), vec::kPanelUnit);
+    return t;
+  }
 
-  void pack(int64_t count) {
-    int64_t parts = 0;
-    for (int64_t i = 0; i < count; ++i) parts += parts_of(segments_[i]);
-    pool_.run(2 * parts, [&](int64_t task, int) {
-      int64_t part = task / 2;
-      const Segment* s = segments_;
-      for (; part >= parts_of(*s); ++s) part -= parts_of(*s);
-      const int64_t begin = part * kPackSteps;
-      const int64_t end = std::min(begin + kPackSteps, panels(*s).steps);
-      for (int64_t step = begin; step < end; ++step) {
-        prefetch_step(task % 2 == 0 ? a_rows_ : b_rows_, *s, step + kPrefetchSteps,
-                      task % 2 == 0 ? plan_.N : plan_.K);
-        const auto [row0, row1] = rows_of(task % 2 == 0 ? a_rows_ : b_rows_, *s, step);
-        kernels_.pack_step_f32(task % 2 == 0 ? a_strips(*s) : b_strips(*s), step, row0, row1);
+  void multiply(int64_t g, int64_t tile, int thread) const {
+    const Tiling& tiling = tilings_[g];
+    const int64_t n = tile % tiling.count_n * tiling.tile_n;
+    const int64_t k = tile / tiling.count_n * tiling.tile_k;
+    const int64_t cols_n = std::min(tiling.tile_n, N_ - n);
+    const int64_t cols_k = std::min(tiling.tile_k, K_ - k);
+    if (cols_n <= 0 || cols_k <= 0) return;
+    uint32_t* a = buffers_ + thread * kThreadWords;
+    uint32_t* b = a + kBlockSteps * kMaxTileN;
+    float* c = t_.c.ptr<float>() + (t_.offsets ? g * t_.c.stride(0) : 0) + n * t_.c.stride(-2) + k;
+    const int64_t end = groups_.end(g);
+    for (int64_t r = groups_.begin(g); r < end; r += kBlockSteps * per_word_) {
+      const int64_t rows = std::min(kBlockSteps * per_word_, end - r);
+      const Panels panels(rows, cols_k, per_word_);
+      pack(a_rows_, r, rows, n, {a, panels.steps, cols_n, kStrip});
+      pack(b_rows_, r, rows, k, panels.strips(b));
+      for (int64_t strip = 0; strip < cols_n; strip += kStrip) {
+        const int64_t width = std::min(kStrip, cols_n - strip);
+        const LeftRows left{a + strip * panels.steps, 1, align_up(width, vec::kPanelUnit)};
+        for (int64_t panel = 0; panel < panels.count(); ++panel)
+          multiply_block(kernels_, left, width, b, panels, panel,
+                         {.c = c + strip * t_.c.stride(-2) + panel * vec::kPanelCols,
+                          .c_stride = t_.c.stride(-2),
+                          .bias = nullptr,
+                          .add = nullptr,
+                          .add_stride = 0,
+                          .accumulate = true},
+                         nullptr);
       }
-    });
-  }
-  int64_t parts_of(const Segment& s) const { return (panels(s).steps + kPackSteps - 1) / kPackSteps; }
-
-  vec::Strips a_strips(const Segment& s) const {
-    return {a_ + s.step * align_up(plan_.N, vec::kPanelUnit), panels(s).steps, plan_.N, kStrip};
-  }
-  vec::Strips b_strips(const Segment& s) const {
-    return panels(s).strips(b_ + s.step * align_up(plan_.K, vec::kPanelUnit));
-  }
-  /// The rows that make up a step; the second is null in f32 and past an odd end.
-  std::pair<const float*, const float*> rows_of(const GatheredRows<float>& rows, const Segment& s,
-                                                int64_t step) const {
-    const int64_t r = step * plan_.per_word;
-    return {rows[s.begin + r], plan_.per_word == 2 && r + 1 < s.rows ? rows[s.begin + r + 1] : nullptr};
+    }
   }
 
-  void prefetch_step(const GatheredRows<float>& rows, const Segment& s, int64_t step, int64_t n) const {
-    if (step * plan_.per_word >= s.rows) return;
-    const auto [row0, row1] = rows_of(rows, s, step);
-    prefetch_row(row0, n);
-    if (row1) prefetch_row(row1, n);
-  }
-
-  void multiply(int64_t count) {
-    const int64_t strips = (plan_.N + kStrip - 1) / kStrip;
-    const Panels whole(plan_.batch_rows / std::max<int64_t>(count, 1), plan_.K, plan_.per_word);
-    const int64_t run_panels = panels_per_task(whole, strips * count, kStrip, pool_.num_threads());
-    const int64_t runs = (whole.count() + run_panels - 1) / run_panels;
-    pool_.run(count * runs * strips, [&](int64_t task, int) {
-      const Segment& s = segments_[task / (runs * strips)];
-      const int64_t n = task % strips * kStrip;
-      const int64_t width = std::min(kStrip, plan_.N - n);
-      const Panels p = panels(s);
-      const LeftRows a{a_strips(s).data + n * p.steps, 1, align_up(width, vec::kPanelUnit), nullptr};
-      const int64_t first = task / strips % runs * run_panels;
-      for (int64_t panel = first; panel < std::min(first + run_panels, p.count()); ++panel) {
-        float* c = t_.c.ptr<float>() + (t_.offsets ? s.group * t_.c.stride(0) : 0) + n * t_.c.stride(-2) +
-                   panel * vec::kPanelCols;
-        multiply_block(kernels_, a, width, b_strips(s).data, p, panel,
-                       {c, t_.c.stride(-2), nullptr, nullptr, 0, true}, nullptr);
-      }
-    });
+  /// Columns col.. of rows first .. first+rows-1.
+  void pack(const GatheredRows<float>& source, int64_t first, int64_t rows, int64_t col,
+            const vec::Strips& to) const {
+    const int64_t ahead = kPrefetchSteps * per_word_;
+    for (int64_t step = 0; step < to.steps; ++step) {
+      const int64_t r = step * per_word_;
+      for (int64_t i = r + ahead; i < std::min(r + ahead + per_word_, rows); ++i)
+        prefetch_row(source[first + i] + col, to.cols);
+      const bool pair = per_word_ == 2 && r + 1 < rows;
+      kernels_.pack_step_f32(to, step, source[first + r] + col, pair ? source[first + r + 1] + col : nullptr);
+    }
   }
 
   ThreadPool& pool_;
   const MatmulTN& t_;
   const vec::MatmulKernels& kernels_;
-  const Plan& plan_;
-  GatheredRows<float> a_rows_, b_rows_;
-  uint32_t* a_;
-  uint32_t* b_;
-  Segment* segments_;
+  const int64_t per_word_;
+  const int64_t N_, K_;
+  const Groups groups_;
+  const GatheredRows<float> a_rows_, b_rows_;
+  Tiling* tilings_;
+  uint32_t* buffers_;
 };
 
 template <const vec::MatmulIsa& isa>
 void run_outer(ExecContext& ctx, const MatmulTN& t, std::span<std::byte> ws) {
-  const Plan plan(t);
-  const Groups groups("matmul_tn", t.offsets, t.a_row_ids ? t.a_row_ids.dim(0) : t.a.dim(0));
-  if (groups.count() == 0 || plan.N == 0 || plan.K == 0) return;
-  OuterProduct(ctx, t, isa, plan, ws).run(groups);
+  OuterProduct(ctx, t, isa, ws).run();
 }
 
-int64_t workspace(const ExecContext&, const MatmulTN& t) {
-  return Plan(t).bytes();
+int64_t workspace(const ExecContext& ctx, const MatmulTN& t) {
+  return tilings_bytes(t) + ctx.pool->num_threads() * kThreadWords * 4;
 }
 
 Refusal supports_avx512(const MatmulTN& t) {

@@ -64,7 +64,7 @@ struct Plan {
     max_blocks = R / kBlockRows + std::min(p.num_groups(), R);
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     b_bytes = p.w.layout == Layout::kPanels ? 0 : align_up(p.num_groups() * panels.words() * 4);
-    a_bytes = p.bf16() ? packed_rows * a_stride * 4 : 0;
+    a_bytes = packed_rows * a_stride * 4;
     blocks_bytes = align_up(max_blocks * static_cast<int64_t>(sizeof(RowBlock)));
     partial_bytes = num_threads * kBlockRows * vec::kPanelCols * 4;
   }
@@ -115,14 +115,14 @@ class Multiplication {
     else
       pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
     const int64_t rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
-    if (p_.bf16() && plan_.shared_rows)
+    if (plan_.shared_rows)
       parallel_for(pool_, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(p_.inner, 1)),
                    [&](int64_t begin, int64_t end) {
                      pack_rows(groups_.begin(0) + begin, end - begin, a_ + begin * plan_.a_stride);
                    });
     // Few rows: neighbouring tasks share a panel, which comes from memory. Many: they share a block's rows.
     const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
-                                               plan_.shared_rows || !p_.bf16() ? 1 : kMinPanelsPerPacking);
+                                               plan_.shared_rows ? 1 : kMinPanelsPerPacking);
     const int64_t runs = (panels.count() + run_panels - 1) / run_panels;
     pool_.run(runs * num_blocks, [&](int64_t task, int thread) {
       const int64_t block = plan_.shared_rows ? task % num_blocks : task / runs;
@@ -140,14 +140,10 @@ class Multiplication {
   }
 
   LeftRows left_rows(const RowBlock& block, int thread) const {
-    if (!p_.bf16())
-      return LeftRows{reinterpret_cast<const uint32_t*>(rows_.base), rows_.stride, 1, rows_.ids}.from(
-          block.begin);
-    if (plan_.shared_rows)
-      return {a_ + (block.begin - groups_.begin(0)) * plan_.a_stride, plan_.a_stride, 1, nullptr};
+    if (plan_.shared_rows) return {a_ + (block.begin - groups_.begin(0)) * plan_.a_stride, plan_.a_stride, 1};
     uint32_t* packed = a_ + thread * kBlockRows * plan_.a_stride;
     pack_rows(block.begin, block.rows, packed);
-    return {packed, plan_.a_stride, 1, nullptr};
+    return {packed, plan_.a_stride, 1};
   }
 
   void multiply(const RowBlock& block, int64_t panel_begin, int64_t panel_end, int thread) const {

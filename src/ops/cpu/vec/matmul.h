@@ -36,6 +36,8 @@ struct MatmulTile {
   const float* bias;  // null: none
   const float* add;   // null: none
   int64_t add_stride;
+  const char* prefetch;  // fetched into L2, prefetch_step bytes further each step
+  int64_t prefetch_step;
 };
 
 struct MatmulKernels {

@@ -93,6 +93,7 @@ void tile_cols(const MatmulTile& t, int64_t col) {
   for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
   const uint32_t* b = t.b + col;
   int64_t offset = 0;
+  const char* prefetch = t.prefetch;
   for (int64_t s = 0; s < t.steps; ++s) {
     typename Dot::Word bv[Vectors];
 #pragma GCC unroll 4
@@ -101,6 +102,9 @@ void tile_cols(const MatmulTile& t, int64_t col) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v)
         __builtin_prefetch(reinterpret_cast<const char*>(b + v * kLanes) + kPrefetchBytes, 0, 3);
+    } else {
+      __builtin_prefetch(prefetch, 0, 2);
+      prefetch += t.prefetch_step;
     }
 #pragma GCC unroll 6
     for (int i = 0; i < Rows; ++i) {
