@@ -2,23 +2,31 @@
 
     demo_page.py DEMO_DIR
 
-Every number is read from what the runs wrote: DEMO_DIR/{moge,topk}/metrics.csv and seconds.txt.
+Every number is read from what the runs wrote: DEMO_DIR/{moge,topk}/{train,eval,speed}.csv and seconds.txt.
 """
 
 import csv
 import pathlib
+import statistics
 import sys
 
 WIDTH, HEIGHT = 72, 14
 
 
-def read_metrics(path):
-    """The columns of a metrics.csv as lists of floats; an empty cell becomes None."""
+def read_csv(path):
+    """The columns as lists of floats."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         sys.exit(f"{path}: no rows")
-    return {key: [float(row[key]) if row[key] else None for row in rows] for key in rows[0]}
+    return {key: [float(row[key]) for row in rows] for key in rows[0]}
+
+
+def read_run(directory):
+    """All of a run's columns; those of eval.csv under eval_NAME."""
+    run = read_csv(directory / "train.csv")
+    run |= {f"eval_{key}": values for key, values in read_csv(directory / "eval.csv").items()}
+    return run | {"tokens_per_second": read_csv(directory / "speed.csv")["tokens_per_second"]}
 
 
 def mean(values):
@@ -48,29 +56,25 @@ def plot(curves):
     print(f"{'0':>8}{'step ' + str(int(last)):>{WIDTH}}")
 
 
-def last(values):
-    return next(value for value in reversed(values) if value is not None)
-
-
 def main():
     demo = pathlib.Path(sys.argv[1])
-    runs = [("o", "MoGE", read_metrics(demo / "moge/metrics.csv")), ("x", "top-K", read_metrics(demo / "topk/metrics.csv"))]
+    runs = [("o", "MoGE", read_run(demo / "moge")), ("x", "top-K", read_run(demo / "topk"))]
 
     print("Training loss, nats per token: o MoGE, x top-K, @ both")
     plot([(mark, run["step"], run["loss"]) for mark, _, run in runs])
 
     rows = [
         ("tokens seen", lambda run: f"{sum(run['tokens']):,.0f}"),
-        ("tokens per second (mean)", lambda run: f"{mean(run['tokens_per_s']):,.0f}"),
-        ("held-out text, bits per byte", lambda run: f"{last(run['eval_bits_per_byte']):.3f}"),
+        ("tokens per second (median)", lambda run: f"{statistics.median(run['tokens_per_second']):,.0f}"),
+        ("held-out text, bits per byte", lambda run: f"{run['eval_bits_per_byte'][-1]:.3f}"),
         ("imbalance score over 4 devices (mean)", lambda run: f"{mean(run['imbalance_score']):.3f}"),
-        ("largest share of an expert (last step)", lambda run: f"{100 * last(run['expert_max_share']):.1f} %"),
-        ("smallest share of an expert (last step)", lambda run: f"{100 * last(run['expert_min_share']):.1f} %"),
+        ("most used expert (mean of layers, last step)", lambda run: f"{run['expert_max_share'][-1]:.2f}x"),
+        ("least used expert (mean of layers, last step)", lambda run: f"{run['expert_min_share'][-1]:.2f}x"),
     ]
-    print(f"\n{'':42}{''.join(f'{name:>12}' for _, name, _ in runs)}")
+    print(f"\n{'':46}{''.join(f'{name:>12}' for _, name, _ in runs)}")
     for label, value in rows:
-        print(f"{label:42}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
-    print("(an even share is 1/16 = 6.3 %; the imbalance score is eq. 3 of arXiv 2505.21411)")
+        print(f"{label:46}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
+    print("(an expert's even share is 1.00x; the imbalance score is eq. 3 of arXiv 2505.21411)")
 
     print()
     total = 0

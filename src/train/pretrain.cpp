@@ -26,9 +26,11 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-const std::vector<std::string> kTrainColumns = {"step",    "phase",      "lr",        "loss",
-                                                "balance", "z_loss",     "grad_norm", "updated",
-                                                "is",      "expert_min", "expert_max"};
+const std::vector<std::string> kTrainColumns = {
+    "step",    "phase",           "tokens",           "lr",
+    "loss",    "balance",         "z_loss",           "grad_norm",
+    "updated", "imbalance_score", "expert_min_share", "expert_max_share"};
+const std::vector<std::string> kSpeedColumns = {"step", "tokens_per_second"};
 const std::vector<std::string> kEvalColumns = {"step", "bits_per_byte", "loss"};
 
 model::Model initial_model(const TrainConfig& config, ExecContext& ctx, Workspace& scratch) {
@@ -63,6 +65,7 @@ class Pretraining {
     state_.data_hash = str(text::corpus_hash(read_text_file(corpus_.dir() / "corpus.json")));
     resume();
     csv_ = std::make_unique<CsvLog>(config.output / "train.csv", kTrainColumns, state_.step);
+    speed_csv_ = std::make_unique<CsvLog>(config.output / "speed.csv", kSpeedColumns, state_.step);
     eval_csv_ = std::make_unique<CsvLog>(config.output / "eval.csv", kEvalColumns, state_.step);
     events_ = std::make_unique<EventFile>(config.output);
     print_plan();
@@ -172,9 +175,11 @@ class Pretraining {
   void log(const PhaseStep& at, double lr, const StepResult& r, double tokens_per_second) {
     const Phase& phase = config_.phases[at.phase_idx];
     const BalanceStats b = mean_balance(phase.batch_tokens);
-    csv_->row(state_.step, {static_cast<double>(at.phase_idx), lr, r.loss, r.balance, r.z_loss, r.grad_norm,
-                            r.updated ? 1.0 : 0.0, b.imbalance_score, b.min_share, b.max_share});
+    csv_->row(state_.step, {static_cast<double>(at.phase_idx), static_cast<double>(phase.batch_tokens), lr,
+                            r.loss, r.balance, r.z_loss, r.grad_norm, r.updated ? 1.0 : 0.0,
+                            b.imbalance_score, b.min_share, b.max_share});
     const auto f = [](double v) { return static_cast<float>(v); };
+    speed_csv_->row(state_.step, {tokens_per_second});
     events_->write(state_.step, {{"train/loss", f(r.loss)},
                                  {"train/lr", f(lr)},
                                  {"train/grad_norm", f(r.grad_norm)},
@@ -243,6 +248,7 @@ class Pretraining {
   text::CorpusSplit split_;
   TrainerState state_;
   std::unique_ptr<CsvLog> csv_;
+  std::unique_ptr<CsvLog> speed_csv_;
   std::unique_ptr<CsvLog> eval_csv_;
   std::unique_ptr<EventFile> events_;
   std::unique_ptr<text::TokenBatcher> batcher_;
