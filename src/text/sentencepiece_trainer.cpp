@@ -39,7 +39,9 @@ class Sentences : public sentencepiece::SentenceIterator {
       }
     }
     sentence_ = rest_.substr(0, end);
-    rest_.remove_prefix(end);
+    // The space of the cut goes: the library puts one before every sentence.
+    const bool at_space = end < rest_.size() && rest_[end] == ' ';
+    rest_.remove_prefix(end + (at_space ? 1 : 0));
   }
 
  private:
