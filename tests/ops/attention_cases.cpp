@@ -88,6 +88,44 @@ AttentionBwd make_bwd(Inputs& in, const Dims& d) {
   return b;
 }
 
+/// The sums behind dq, dk, dv with every term's size instead of its value: ds = p (dp - delta) cancels, so
+/// its error is relative to |dout| |v| + |delta|.
+std::vector<double> magnitude(const AttentionBwd& a, Tensor AttentionBwd::*which) {
+  const int64_t H = a.q.dim(1), KV = a.k.dim(1), Dh = a.q.dim(2), G = H / KV;
+  const auto q = to_doubles(a.q), k = to_doubles(a.k), v = to_doubles(a.v), dout = to_doubles(a.dout);
+  const auto out = to_doubles(a.out), lse = to_doubles(a.lse);
+  const auto dot = [Dh](const double* x, const double* y) { return std::inner_product(x, x + Dh, y, 0.0); };
+  const auto norm = [&](const double* x) { return std::sqrt(dot(x, x)); };
+  std::vector<double> sum((a.*which).numel());
+  const auto cu = elements<int32_t>(a.cu_seqlens);
+  for (size_t b = 0; b + 1 < cu.size(); ++b) {
+    for (int64_t h = 0; h < H; ++h) {
+      for (int64_t t = cu[b]; t < cu[b + 1]; ++t) {
+        const int64_t row = (t * H + h) * Dh;
+        const double delta = std::abs(dot(&dout[row], &out[row])), dout_norm = norm(&dout[row]);
+        for (int64_t j = cu[b]; j <= t; ++j) {
+          const int64_t key = (j * KV + h / G) * Dh;
+          const double p = std::exp(a.scale * dot(&q[row], &k[key]) - lse[t * H + h]);
+          const double ds = a.scale * p * (dout_norm * norm(&v[key]) + delta);
+          for (int64_t i = 0; i < Dh; ++i) {
+            if (which == &AttentionBwd::dq) sum[row + i] += ds * std::abs(k[key + i]);
+            if (which == &AttentionBwd::dk) sum[key + i] += ds * std::abs(q[row + i]);
+            if (which == &AttentionBwd::dv) sum[key + i] += p * std::abs(dout[row + i]);
+          }
+        }
+      }
+    }
+  }
+  return sum;
+}
+
+Output<AttentionBwd> output(const char* name, Tensor AttentionBwd::*tensor, const Dims& d) {
+  return {.name = name,
+          .tensor = tensor,
+          .roundings = 4 * std::sqrt(static_cast<double>(d.Dh)) + 16,
+          .magnitude = [tensor](const AttentionBwd& a) { return magnitude(a, tensor); }};
+}
+
 const Cases cases([] {
   std::vector<Dims> all{
       {{1}, 1, 1, 64},
@@ -113,13 +151,13 @@ const Cases cases([] {
                                                                {"lse", &AttentionFwd::lse, d.roundings()}},
                                                    .perf = d.perf,
                                                    .flops = 4.0 * d.pairs() * static_cast<double>(d.Dh)});
-    add<AttentionBwd>(ops::attention_bwd_table(), {.params = d.params(),
-                                                   .make = [=](Inputs& in) { return make_bwd(in, d); },
-                                                   .outputs = {{"dq", &AttentionBwd::dq, d.roundings()},
-                                                               {"dk", &AttentionBwd::dk, d.roundings()},
-                                                               {"dv", &AttentionBwd::dv, d.roundings()}},
-                                                   .perf = d.perf,
-                                                   .flops = 10.0 * d.pairs() * static_cast<double>(d.Dh)});
+    add<AttentionBwd>(ops::attention_bwd_table(),
+                      {.params = d.params(),
+                       .make = [=](Inputs& in) { return make_bwd(in, d); },
+                       .outputs = {output("dq", &AttentionBwd::dq, d), output("dk", &AttentionBwd::dk, d),
+                                   output("dv", &AttentionBwd::dv, d)},
+                       .perf = d.perf,
+                       .flops = 10.0 * d.pairs() * static_cast<double>(d.Dh)});
   }
   for (const Dims& d : {Dims{{5, 1, 18}, 4, 2, 8, true}, Dims{{140}, 2, 1, 16}}) {
     add_grad<AttentionFwd, AttentionBwd>(
