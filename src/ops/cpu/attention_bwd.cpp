@@ -19,17 +19,17 @@ constexpr int64_t kQueryBlock = 128;
 /// One thread's buffers.
 struct Buffers {
   Buffers(int64_t Dh, Scratch& scratch) {
-    const int64_t Dp = align_up(Dh, vec::kRowPad);
+    const int64_t ld = vec::row_stride(Dh);
     k_t = scratch.take<float>(kKeyBlock * Dh);
     v_t = scratch.take<float>(kKeyBlock * Dh);
-    k = scratch.take<float>(kKeyBlock * Dp);
-    dk = scratch.take<float>(kKeyBlock * Dp);
-    dv = scratch.take<float>(kKeyBlock * Dp);
-    q = scratch.take<float>(kQueryBlock * Dp);
-    dq = scratch.take<float>(kQueryBlock * Dp);
-    dout = scratch.take<float>(kQueryBlock * Dp);
-    s = scratch.take<float>(kQueryBlock * kKeyBlock);
-    ds = scratch.take<float>(kQueryBlock * kKeyBlock);
+    k = scratch.take<float>(kKeyBlock * ld);
+    dk = scratch.take<float>(kKeyBlock * ld);
+    dv = scratch.take<float>(kKeyBlock * ld);
+    q = scratch.take<float>(kQueryBlock * ld);
+    dq = scratch.take<float>(kQueryBlock * ld);
+    dout = scratch.take<float>(kQueryBlock * ld);
+    s = scratch.take<float>(kQueryBlock * vec::kScoreStride);
+    ds = scratch.take<float>(kQueryBlock * vec::kScoreStride);
     lse = scratch.take<float>(kQueryBlock);
     delta = scratch.take<float>(kQueryBlock);
     visible = scratch.take<int32_t>(kQueryBlock);
@@ -63,7 +63,7 @@ class KvHeadTask {
         H_(a.q.dim(1)),
         G_(H_ / a.k.dim(1)),
         Dh_(a.q.dim(2)),
-        Dp_(align_up(Dh_, vec::kRowPad)),
+        ld_(vec::row_stride(Dh_)),
         b_(Dh_, scratch) {}
 
   /// All gradients of sequence [first, first + n) that belong to this KV head.
@@ -73,9 +73,9 @@ class KvHeadTask {
       const RowPointers k(k_, first + key, keys, kv_head), v(v_, first + key, keys, kv_head);
       kernels.f32.keys(b_.k_t, k.rows, keys, Dh_);
       kernels.f32.keys(b_.v_t, v.rows, keys, Dh_);
-      kernels.f32.rows(b_.k, k.rows, keys, Dh_, Dp_);
-      std::fill_n(b_.dk, keys * Dp_, 0.0F);
-      std::fill_n(b_.dv, keys * Dp_, 0.0F);
+      kernels.f32.rows(b_.k, k.rows, keys, Dh_);
+      std::fill_n(b_.dk, keys * ld_, 0.0F);
+      std::fill_n(b_.dv, keys * ld_, 0.0F);
       for (int64_t h = kv_head * G_; h < (kv_head + 1) * G_; ++h)
         for (int64_t query = key / kQueryBlock * kQueryBlock; query < n; query += kQueryBlock)
           query_block(first, query, std::min(kQueryBlock, n - query), h, key, keys);
@@ -87,13 +87,13 @@ class KvHeadTask {
  private:
   void query_block(int64_t first, int64_t query, int64_t rows, int64_t h, int64_t key, int64_t keys) {
     const RowPointers q(q_, first + query, rows, h), dout(dout_, first + query, rows, h);
-    kernels.f32.rows(b_.q, q.rows, rows, Dh_, Dp_);
-    kernels.f32.rows(b_.dout, dout.rows, rows, Dh_, Dp_);
+    kernels.f32.rows(b_.q, q.rows, rows, Dh_);
+    kernels.f32.rows(b_.dout, dout.rows, rows, Dh_);
     if (key == 0) {
-      std::fill_n(b_.dq, rows * Dp_, 0.0F);
+      std::fill_n(b_.dq, rows * ld_, 0.0F);
     } else {
       const RowPointers dq(dq_, first + query, rows, h);
-      kernels.f32.rows(b_.dq, dq.rows, rows, Dh_, Dp_);
+      kernels.f32.rows(b_.dq, dq.rows, rows, Dh_);
     }
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = first + query + r;
@@ -105,7 +105,6 @@ class KvHeadTask {
     block.rows = rows;
     block.keys = keys;
     block.Dh = Dh_;
-    block.Dp = Dp_;
     block.scale = a_.scale;
     block.visible = b_.visible;
     block.q = b_.q;
@@ -125,13 +124,13 @@ class KvHeadTask {
   }
 
   void store(const Heads& to, const float* rows, int64_t first, int64_t n, int64_t head) const {
-    for (int64_t i = 0; i < n; ++i) std::copy_n(rows + i * Dp_, Dh_, to.at(first + i, head));
+    for (int64_t i = 0; i < n; ++i) std::copy_n(rows + i * ld_, Dh_, to.at(first + i, head));
   }
 
   Heads dq_, dk_, dv_, dout_, q_, k_, v_;
   const AttentionBwd& a_;
   const float* delta_;  // [T, H]
-  int64_t H_, G_, Dh_, Dp_;
+  int64_t H_, G_, Dh_, ld_;
   Buffers b_;
 };
 

@@ -60,8 +60,4 @@ std::vector<Impl<AttentionFwd>> attention_fwd_impls() {
       attention_fwd_ref};
 }
 
-std::vector<Impl<PagedAttention>> paged_attention_impls() {
-  return {paged_attention_ref};
-}
-
 }  // namespace moge::ops::cpu

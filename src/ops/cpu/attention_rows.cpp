@@ -22,17 +22,17 @@ QueryBlock QueryBlocks::operator[](int64_t i) const {
 }
 
 RowAttention::RowAttention(const vec::AttentionKernels& kernels, int64_t G, int64_t Dh, Scratch& scratch)
-    : kernels_(kernels), G_(G), Dh_(Dh), Dp_(align_up(Dh, vec::kRowPad)) {
+    : kernels_(kernels), G_(G), Dh_(Dh), ld_(vec::row_stride(Dh)) {
   const int64_t max_rows = QueryBlocks::tokens(G) * G;
-  q_ = scratch.take<float>(max_rows * Dp_);
+  q_ = scratch.take<float>(max_rows * ld_);
   k_t_ = scratch.take<float>(kKeyBlock * Dh);
-  v_ = scratch.take<float>(kKeyBlock * Dp_);
-  s_ = scratch.take<float>(max_rows * kKeyBlock);
+  v_ = scratch.take<float>(kKeyBlock * ld_);
+  s_ = scratch.take<float>(max_rows * vec::kScoreStride);
   visible_ = scratch.take<int32_t>(max_rows);
   for (vec::AttentionState* state : {&state_, &partial_}) {
     state->m = scratch.take<float>(max_rows);
     state->l = scratch.take<float>(max_rows);
-    state->o = scratch.take<float>(max_rows * Dp_);
+    state->o = scratch.take<float>(max_rows * ld_);
   }
 }
 
@@ -41,25 +41,24 @@ void RowAttention::start(const Heads& q, const QueryBlock& block, int64_t kv_hea
   kv_head_ = kv_head;
   for (int64_t r = 0; r < rows(); ++r) {
     const void* row = q.at(block.begin + r / G_, kv_head * G_ + r % G_);
-    kernels_.f32.rows(q_ + r * Dp_, &row, 1, Dh_, Dp_);
+    kernels_.f32.rows(q_ + r * ld_, &row, 1, Dh_);
   }
   std::fill_n(state_.m, rows(), -INFINITY);
   std::fill_n(state_.l, rows(), 0.0F);
-  std::fill_n(state_.o, rows() * Dp_, 0.0F);
+  std::fill_n(state_.o, rows() * ld_, 0.0F);
 }
 
 void RowAttention::attend(const vec::PackKernels& pack, const void* const* k_rows, const void* const* v_rows,
                           int64_t begin, int64_t keys, int64_t first_visible, float scale,
                           const vec::AttentionState& into) {
   pack.keys(k_t_, k_rows, keys, Dh_);
-  pack.rows(v_, v_rows, keys, Dh_, Dp_);
+  pack.rows(v_, v_rows, keys, Dh_);
   for (int64_t r = 0; r < rows(); ++r)
     visible_[r] = static_cast<int32_t>(std::clamp<int64_t>(first_visible + r / G_ - begin, 0, keys));
   vec::AttentionFwdBlock block;
   block.rows = rows();
   block.keys = keys;
   block.Dh = Dh_;
-  block.Dp = Dp_;
   block.scale = scale;
   block.visible = visible_;
   block.q = q_;
@@ -71,7 +70,7 @@ void RowAttention::attend(const vec::PackKernels& pack, const void* const* k_row
 }
 
 void RowAttention::merge(const vec::AttentionState& block) {
-  kernels_.merge(rows(), Dp_, state_, block);
+  kernels_.merge(rows(), Dh_, state_, block);
 }
 
 void RowAttention::finish(const Heads& out, const Tensor& lse) const {
@@ -79,7 +78,7 @@ void RowAttention::finish(const Heads& out, const Tensor& lse) const {
     const int64_t t = block_.begin + r / G_, h = kv_head_ * G_ + r % G_;
     float* to = out.at(t, h);
     const float inverse = 1 / state_.l[r];
-    for (int64_t i = 0; i < Dh_; ++i) to[i] = state_.o[r * Dp_ + i] * inverse;
+    for (int64_t i = 0; i < Dh_; ++i) to[i] = state_.o[r * ld_ + i] * inverse;
     if (lse) lse.ptr<float>()[t * lse.stride(0) + h] = state_.m[r] + std::log(state_.l[r]);
   }
 }

@@ -43,12 +43,12 @@ class RowAttention {
   void finish(const Heads& out, const Tensor& lse) const;
 
   int64_t rows() const { return block_.count * G_; }
-  int64_t Dp() const { return Dp_; }
+  int64_t ld() const { return ld_; }
   const vec::AttentionState& partial() const { return partial_; }  ///< a place for attend()
 
  private:
   const vec::AttentionKernels& kernels_;
-  int64_t G_, Dh_, Dp_;
+  int64_t G_, Dh_, ld_;
   float *q_, *k_t_, *v_, *s_;
   int32_t* visible_;
   vec::AttentionState state_, partial_;

@@ -17,11 +17,12 @@ int64_t first_seeing(const AttentionBlock& b, int64_t key) {
   return r;
 }
 
-/// to[rows, kKeyBlock] = left[rows, Dp] . right[Dh, keys], where visible, from row `first`.
+/// to[rows, kKeyBlock] = left[rows, Dh] . right[Dh, keys], where visible, from row `first`.
 void scores(float* to, const float* left, const float* right, const AttentionBlock& b, int64_t first) {
   const int32_t* visible = b.visible + first;
-  matmul(b.rows - first, b.visible[b.rows - 1], to + first * kKeyBlock, kKeyBlock,
-         {left + first * b.Dp, b.Dp, 1}, {right, kPanel, b.Dh * kPanel}, false, [&](int64_t, int64_t end) {
+  const int64_t ld = row_stride(b.Dh);
+  matmul(b.rows - first, b.visible[b.rows - 1], to + first * kScoreStride, kScoreStride,
+         {left + first * ld, ld, 1}, {right, kPanel, b.Dh * kPanel}, false, [&](int64_t, int64_t end) {
            return Bounds{0, b.Dh, visible[end - 1]};
          });
 }
@@ -46,27 +47,28 @@ void softmax_row(float* s, int64_t n, int64_t width, float scale, float* m, floa
 }
 
 void fwd(const AttentionFwdBlock& b) {
-  const int64_t first = first_seeing(b, 0);
+  const int64_t first = first_seeing(b, 0), Dp = padded(b.Dh), ld = row_stride(b.Dh);
   for (int64_t r = 0; r < first; ++r) b.out.m[r] = -kInfinity;
   if (first == b.rows) return;
   scores(b.s, b.q, b.k_t, b, first);
   const int64_t width = b.visible[b.rows - 1];
   for (int64_t r = first; r < b.rows; ++r)
-    softmax_row(b.s + r * kKeyBlock, b.visible[r], width, b.scale, b.out.m + r, b.out.l + r);
-  matmul(b.rows - first, b.Dp, b.out.o + first * b.Dp, b.Dp, {b.s + first * kKeyBlock, kKeyBlock, 1},
-         {b.v, b.Dp, kPanel}, false, [&](int64_t, int64_t end) {
-           return Bounds{0, b.visible[first + end - 1], b.Dp};
+    softmax_row(b.s + r * kScoreStride, b.visible[r], width, b.scale, b.out.m + r, b.out.l + r);
+  matmul(b.rows - first, Dp, b.out.o + first * ld, ld, {b.s + first * kScoreStride, kScoreStride, 1},
+         {b.v, ld, kPanel}, false, [&](int64_t, int64_t end) {
+           return Bounds{0, b.visible[first + end - 1], Dp};
          });
 }
 
-void merge(int64_t rows, int64_t Dp, const AttentionState& state, const AttentionState& block) {
+void merge(int64_t rows, int64_t Dh, const AttentionState& state, const AttentionState& block) {
+  const int64_t Dp = padded(Dh), ld = row_stride(Dh);
   for (int64_t r = 0; r < rows; ++r) {
     if (block.m[r] == -kInfinity) continue;
     const F32 old_m = splat(state.m[r]), block_m = splat(block.m[r]), m = max(old_m, block_m);
     const F32 keep = exp(old_m - m), gain = exp(block_m - m);
-    float* o = state.o + r * Dp;
+    float* o = state.o + r * ld;
     for (int64_t d = 0; d < Dp; d += kLanes)
-      store(o + d, fma(load(o + d), keep, load(block.o + r * Dp + d) * gain));
+      store(o + d, fma(load(o + d), keep, load(block.o + r * ld + d) * gain));
     state.l[r] = max_of(fma(splat(state.l[r]), keep, splat(block.l[r]) * gain));  // all lanes are equal
     state.m[r] = max_of(m);
   }
@@ -89,29 +91,31 @@ void gradient_row(float* s, float* ds, int64_t n, int64_t width, float scale, fl
 }
 
 void bwd(const AttentionBwdBlock& b) {
-  const int64_t first = first_seeing(b, 0);
+  const int64_t first = first_seeing(b, 0), Dp = padded(b.Dh), ld = row_stride(b.Dh);
   if (first == b.rows) return;
   scores(b.s, b.q, b.k_t, b, first);
   scores(b.ds, b.dout, b.v_t, b, first);
   const int64_t width = b.visible[b.rows - 1];
   for (int64_t r = first; r < b.rows; ++r)
-    gradient_row(b.s + r * kKeyBlock, b.ds + r * kKeyBlock, b.visible[r], width, b.scale, b.lse[r],
+    gradient_row(b.s + r * kScoreStride, b.ds + r * kScoreStride, b.visible[r], width, b.scale, b.lse[r],
                  b.delta[r]);
-  matmul(b.rows - first, b.Dp, b.dq + first * b.Dp, b.Dp, {b.ds + first * kKeyBlock, kKeyBlock, 1},
-         {b.k, b.Dp, kPanel}, true, [&](int64_t, int64_t end) {
-           return Bounds{0, b.visible[first + end - 1], b.Dp};
+  matmul(b.rows - first, Dp, b.dq + first * ld, ld, {b.ds + first * kScoreStride, kScoreStride, 1},
+         {b.k, ld, kPanel}, true, [&](int64_t, int64_t end) {
+           return Bounds{0, b.visible[first + end - 1], Dp};
          });
-  const auto rows_seeing = [&](int64_t key, int64_t) { return Bounds{first_seeing(b, key), b.rows, b.Dp}; };
-  matmul(width, b.Dp, b.dv, b.Dp, {b.s, 1, kKeyBlock}, {b.dout, b.Dp, kPanel}, true, rows_seeing);
-  matmul(width, b.Dp, b.dk, b.Dp, {b.ds, 1, kKeyBlock}, {b.q, b.Dp, kPanel}, true, rows_seeing);
+  const auto rows_seeing = [&](int64_t key, int64_t) { return Bounds{first_seeing(b, key), b.rows, Dp}; };
+  matmul(width, Dp, b.dv, ld, {b.s, 1, kScoreStride}, {b.dout, ld, kPanel}, true, rows_seeing);
+  matmul(width, Dp, b.dk, ld, {b.ds, 1, kScoreStride}, {b.q, ld, kPanel}, true, rows_seeing);
+}
+
+template <class T>
+void pack(float* to, const void* const* rows, int64_t n, int64_t D) {
+  pack_rows<T>(to, row_stride(D), rows, n, D, padded(D));
 }
 
 }  // namespace
 
-extern const AttentionKernels attention{{pack_transposed<float>, pack_rows<float>},
-                                        {pack_transposed<uint16_t>, pack_rows<uint16_t>},
-                                        fwd,
-                                        merge,
-                                        bwd};
+extern const AttentionKernels attention{
+    {pack_transposed<float>, pack<float>}, {pack_transposed<uint16_t>, pack<uint16_t>}, fwd, merge, bwd};
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

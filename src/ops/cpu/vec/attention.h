@@ -8,50 +8,58 @@ namespace moge::ops::cpu::vec {
 
 inline constexpr int64_t kKeyBlock = 128;  ///< blocks begin at multiples of this position in a sequence
 
-/// Rows are padded to Dp = Dh rounded up to a multiple of kRowPad floats.
-inline constexpr int64_t kRowPad = 16;
+/// Rows of Dh values are padded with zeros to whole vectors of either instruction set and lie an odd number
+/// of cache lines apart: at powers of two they would crowd into a few sets of the cache.
+inline constexpr int64_t kLine = 16;  ///< floats
+constexpr int64_t padded(int64_t n) {
+  return (n + kLine - 1) / kLine * kLine;
+}
+constexpr int64_t row_stride(int64_t n) {
+  return (padded(n) / kLine | 1) * kLine;
+}
+inline constexpr int64_t kScoreStride = row_stride(kKeyBlock);
 
 /// What a block of query rows sees of a block of keys. visible[r], not falling with r, counts row r's keys.
 struct AttentionBlock {
-  int64_t rows, keys, Dh, Dp;
+  int64_t rows, keys, Dh;
   float scale;
   const int32_t* visible;  // [rows] in 0..keys
-  const float* q;          // [rows, Dp]
+  const float* q;          // [rows, Dh]
   const float* k_t;        // pack_keys: [Dh, keys]
-  float* s;                // [rows, kKeyBlock]: scratch
+  float* s;                // [rows, kKeyBlock] by kScoreStride: scratch
 };
 /// Softmax state of rows: m = largest score, l = sum of exp(score - m), o = sum of exp(score - m) * value.
 struct AttentionState {
   float* m;  // [rows]; -inf: nothing seen yet
   float* l;  // [rows]
-  float* o;  // [rows, Dp]
+  float* o;  // [rows, Dh]
 };
 struct AttentionFwdBlock : AttentionBlock {
-  const float* v;      // [keys, Dp]
+  const float* v;      // [keys, Dh]
   AttentionState out;  // (=), except the rows that see nothing: those only get m = -inf
 };
 struct AttentionBwdBlock : AttentionBlock {
-  const float* k;      // [keys, Dp]
+  const float* k;      // [keys, Dh]
   const float* v_t;    // pack_keys: [Dh, keys]
-  const float* dout;   // [rows, Dp]
+  const float* dout;   // [rows, Dh]
   const float* lse;    // [rows]
   const float* delta;  // [rows]: dout . out
-  float* ds;           // [rows, kKeyBlock]: scratch
-  float* dq;           // [rows, Dp] (+=)
-  float* dk;           // [keys, Dp] (+=)
-  float* dv;           // [keys, Dp] (+=)
+  float* ds;           // [rows, kKeyBlock] by kScoreStride: scratch
+  float* dq;           // [rows, Dh] (+=)
+  float* dk;           // [keys, Dh] (+=)
+  float* dv;           // [keys, Dh] (+=)
 };
 
 /// Gathers n rows of D values: as the transposed operand of scores, or side by side.
 struct PackKernels {
   void (*keys)(float* k_t, const void* const* rows, int64_t n, int64_t D);
-  void (*rows)(float* to, const void* const* rows, int64_t n, int64_t D, int64_t Dp);
+  void (*rows)(float* to, const void* const* rows, int64_t n, int64_t D);
 };
 struct AttentionKernels {
   PackKernels f32, bf16;
   void (*fwd)(const AttentionFwdBlock& block);
   /// Adds a block's state to what precedes it.
-  void (*merge)(int64_t rows, int64_t Dp, const AttentionState& state, const AttentionState& block);
+  void (*merge)(int64_t rows, int64_t Dh, const AttentionState& state, const AttentionState& block);
   void (*bwd)(const AttentionBwdBlock& block);
 };
 namespace avx2 {

@@ -210,14 +210,14 @@ void pack_transposed(float* panels, const void* const* rows, int64_t n, int64_t 
   }
 }
 
-/// n rows of D values, side by side, padded with zeros to Dp.
+/// n rows of D values, `stride` floats apart, padded with zeros to Dp.
 template <class T>
-void pack_rows(float* to, const void* const* rows, int64_t n, int64_t D, int64_t Dp) {
+void pack_rows(float* to, int64_t stride, const void* const* rows, int64_t n, int64_t D, int64_t Dp) {
   for (int64_t r = 0; r < n; ++r) {
     for (int64_t d = 0; d < Dp; d += kLanes) {
       const int64_t left = D - d;
       const int64_t width = left < 0 ? 0 : left < kLanes ? left : kLanes;
-      store(to + r * Dp + d, load_row(static_cast<const T*>(rows[r]) + d, width));
+      store(to + r * stride + d, load_row(static_cast<const T*>(rows[r]) + d, width));
     }
   }
 }
