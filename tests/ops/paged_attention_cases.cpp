@@ -1,0 +1,177 @@
+#include <algorithm>
+#include <numeric>
+
+#include "ops/attention.h"
+#include "ops/harness.h"
+
+namespace moge::test {
+namespace {
+
+using ops::KvWrite;
+using ops::PagedAttention;
+
+/// A sequence's cached tokens and how many of them, the last ones, ask.
+struct Sequence {
+  int32_t kv_len, n;
+};
+
+struct Dims {
+  std::vector<Sequence> seqs;
+  int64_t H, KV, Dh, PS;
+  DType dtype;
+  bool perf = false;
+  std::string params() const {
+    std::string s = "kv:n=";
+    for (size_t i = 0; i < seqs.size() && i < 3; ++i) s += str(i ? "," : "", seqs[i].kv_len, ":", seqs[i].n);
+    if (seqs.size() > 3) s += str(",..(", seqs.size(), ")");
+    return s + str(" H=", H, " KV=", KV, " Dh=", Dh, " PS=", PS, " ", name_of(dtype));
+  }
+  int64_t longest() const {
+    int64_t n = 0;
+    for (const Sequence& s : seqs) n = std::max<int64_t>(n, s.kv_len);
+    return n;
+  }
+  double roundings() const {
+    return 4 * std::sqrt(static_cast<double>(Dh)) + 4 * std::sqrt(static_cast<double>(longest())) + 16;
+  }
+  double pairs() const {
+    double sum = 0;
+    for (const Sequence& s : seqs) sum += double{static_cast<double>(s.n)} * (s.kv_len - (s.n - 1) / 2.0);
+    return sum * static_cast<double>(H);
+  }
+  double cache_bytes() const {
+    double sum = 0;
+    for (const Sequence& s : seqs) sum += s.kv_len;
+    return sum * 2 * static_cast<double>(KV * Dh * size_of(dtype));
+  }
+};
+
+/// Every sequence has its own pages, in random order.
+PagedAttention make(Inputs& in, const Dims& d) {
+  std::vector<int32_t> cu{0}, lens;
+  int64_t pages = 0;
+  const int64_t MP = (d.longest() + d.PS - 1) / d.PS + 1;
+  for (const Sequence& s : d.seqs) {
+    cu.push_back(cu.back() + s.n);
+    lens.push_back(s.kv_len);
+    pages += (s.kv_len + d.PS - 1) / d.PS;
+  }
+  std::vector<int32_t> order(pages);
+  std::iota(order.begin(), order.end(), 0);
+  Rng rng = in.rng();
+  for (int64_t i = pages - 1; i > 0; --i)
+    std::swap(order[i], order[rng.next_below(static_cast<uint32_t>(i + 1))]);
+  const auto B = static_cast<int64_t>(d.seqs.size());
+  const Tensor table = in.zeros({B, MP}, DType::kI32);
+  int64_t next = 0;
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t i = 0; i < MP; ++i)
+      table.ptr<int32_t>()[b * MP + i] = i * d.PS < lens[b] ? order[next++] : -1;
+  const Tensor qkv = in.normal({cu.back(), d.H + 2, d.Dh});  // rows strided as in a fused projection
+  return {.out = in.output({cu.back(), d.H, d.Dh}),
+          .q = qkv.slice(1, 1, d.H + 1),
+          .k_pages = in.normal({pages, d.KV, d.PS, d.Dh}, 1, d.dtype),
+          .v_pages = in.normal({pages, d.KV, d.PS, d.Dh}, 1, d.dtype),
+          .block_table = table,
+          .cu_q = in.values(cu),
+          .kv_lens = in.values(lens),
+          .scale = 1 / std::sqrt(static_cast<float>(d.Dh))};
+}
+
+/// Rows [begin, end) of sequence b, as a call of their own.
+PagedAttention part(Inputs& in, const PagedAttention& a, int64_t b, int64_t begin, int64_t end) {
+  const int32_t* cu = a.cu_q.ptr<int32_t>();
+  const int64_t n = cu[b + 1] - cu[b];
+  PagedAttention p = a;
+  p.q = a.q.slice(0, cu[b] + begin, cu[b] + end);
+  p.out = in.output({end - begin, a.q.dim(1), a.q.dim(2)});
+  p.block_table = a.block_table.slice(0, b, b + 1);
+  p.cu_q = in.values(std::vector<int32_t>{0, static_cast<int32_t>(end - begin)});
+  p.kv_lens = in.values(std::vector<int32_t>{static_cast<int32_t>(a.kv_lens.ptr<int32_t>()[b] - n + end)});
+  return p;
+}
+
+/// The batch in one call against each sequence alone, cut into chunks of these sizes, in turn.
+std::string same_in_chunks(const std::string& name, const Dims& d, const std::vector<int64_t>& chunks) {
+  const OpTable<PagedAttention>& table = ops::paged_attention_table();
+  const Impl<PagedAttention>& impl = find_impl(table, name);
+  Inputs in(kSeed);
+  Bench bench(2);
+  const PagedAttention whole = make(in, d);
+  bench.run(table, impl, whole);
+  size_t turn = 0;
+  for (size_t b = 0; b < d.seqs.size(); ++b) {
+    const int64_t row = whole.cu_q.ptr<int32_t>()[b];
+    for (int64_t begin = 0; begin < d.seqs[b].n;) {
+      const int64_t end = std::min<int64_t>(d.seqs[b].n, begin + chunks[turn++ % chunks.size()]);
+      const PagedAttention p = part(in, whole, static_cast<int64_t>(b), begin, end);
+      bench.run(table, impl, p);
+      const std::string why = same_bits("out", whole.out.slice(0, row + begin, row + end), p.out);
+      if (!why.empty()) return str("sequence ", b, " rows ", begin, "..", end, ": ", why);
+      begin = end;
+    }
+  }
+  return "";
+}
+
+const Cases cases([] {
+  const DType f32 = DType::kF32, bf16 = DType::kBF16;
+  for (const Dims& d : {Dims{{{1, 1}}, 1, 1, 64, 16, f32},
+                        {{{15, 1}, {16, 1}, {17, 1}}, 4, 4, 8, 1, f32},
+                        {{{63, 63}, {64, 1}, {65, 30}, {511, 2}}, 4, 1, 80, 16, bf16},
+                        {{{511, 511}}, 4, 2, 16, 64, f32},
+                        {{{129, 1}, {128, 128}, {0, 0}, {200, 7}}, 8, 1, 128, 64, bf16},
+                        {{{300, 150}}, 3, 3, 33, 16, bf16},
+                        {{{20'000, 1}}, 4, 1, 64, 16, bf16}}) {
+    add<PagedAttention>(ops::paged_attention_table(),
+                        {.params = d.params(),
+                         .make = [=](Inputs& in) { return make(in, d); },
+                         .outputs = {{"out", &PagedAttention::out, d.roundings()}}});
+  }
+  for (const Dims& d : {Dims{{{4096, 1}}, 40, 8, 128, 16, bf16},
+                        {std::vector<Sequence>(8, {4096, 1}), 40, 8, 128, 16, bf16},
+                        {std::vector<Sequence>(8, {4096, 1}), 40, 8, 128, 16, f32},
+                        {{{20'000, 1}}, 32, 4, 128, 16, bf16},
+                        {std::vector<Sequence>(8, {1024, 1}), 4, 2, 64, 16, bf16},
+                        {{{4096, 512}}, 16, 4, 128, 16, bf16},
+                        {{{2048, 2048}}, 4, 2, 64, 16, f32}}) {
+    add<PagedAttention>(ops::paged_attention_table(), {.params = d.params(),
+                                                       .make = [=](Inputs& in) { return make(in, d); },
+                                                       .outputs = {},
+                                                       .perf = true,
+                                                       .flops = 4.0 * d.pairs() * static_cast<double>(d.Dh),
+                                                       .bytes = d.cache_bytes()});
+  }
+  // A row's bits do not depend on the batch or on the chunks (decode is a chunk of one).
+  for (const Dims& d :
+       {Dims{{{300, 300}, {70, 40}, {129, 1}}, 8, 2, 64, 16, bf16},
+        {{{5, 5}, {1, 1}, {400, 3}, {17, 1}, {64, 1}, {700, 1}, {2, 2}, {129, 129}}, 4, 1, 24, 1, f32},
+        {std::vector<Sequence>(8, {260, 1}), 16, 8, 128, 64, bf16}}) {
+    AnyCase any = erase(ops::paged_attention_table(), d.params() + " chunks");
+    any.test = [=](const std::string& impl) { return same_in_chunks(impl, d, {1, 64, 5, 129, 16}); };
+    any.refusal = [=](const std::string& impl) {
+      Inputs in(kSeed);
+      return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));
+    };
+    all_cases().push_back(std::move(any));
+  }
+  for (const DType dtype : {f32, bf16}) {
+    add<KvWrite>(ops::kv_write_table(),
+                 {.params = str("T=37 ", name_of(dtype)),
+                  .make =
+                      [=](Inputs& in) {
+                        std::vector<int32_t> slots;
+                        for (int32_t t = 0; t < 37; ++t) slots.push_back(t * 7 % 48);
+                        const Tensor qkv = in.normal({37, 8, 20});
+                        return KvWrite{.k_pages = in.zeros({3, 2, 16, 20}, dtype),
+                                       .v_pages = in.zeros({3, 2, 16, 20}, dtype),
+                                       .k = qkv.slice(1, 4, 6),
+                                       .v = qkv.slice(1, 6, 8),
+                                       .slots = in.values(slots)};
+                      },
+                  .outputs = {{"k_pages", &KvWrite::k_pages}, {"v_pages", &KvWrite::v_pages}}});
+  }
+});
+
+}  // namespace
+}  // namespace moge::test
