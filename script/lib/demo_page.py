@@ -63,18 +63,23 @@ def main():
     print("Training loss, nats per token: o MoGE, x top-K, @ both")
     plot([(mark, run["step"], run["loss"]) for mark, _, run in runs])
 
+    # The routers are compared over the same steps: the second half of the shorter run.
+    end = min(len(run["step"]) for _, _, run in runs)
+    window = slice(end // 2, end)
     rows = [
+        ("steps", lambda run: f"{len(run['step'])}"),
         ("tokens seen", lambda run: f"{sum(run['tokens']):,.0f}"),
         ("tokens per second (median)", lambda run: f"{statistics.median(run['tokens_per_second']):,.0f}"),
-        ("held-out text, bits per byte", lambda run: f"{run['eval_bits_per_byte'][-1]:.3f}"),
-        ("imbalance score over 4 devices (mean)", lambda run: f"{mean(run['imbalance_score']):.3f}"),
-        ("most used expert (mean of layers, last step)", lambda run: f"{run['expert_max_share'][-1]:.2f}x"),
-        ("least used expert (mean of layers, last step)", lambda run: f"{run['expert_min_share'][-1]:.2f}x"),
+        ("held-out chapters, bits per byte", lambda run: f"{run['eval_bits_per_byte'][-1]:.3f}"),
+        ("imbalance score over 4 devices", lambda run: f"{mean(run['imbalance_score'][window]):.3f}"),
+        ("most used expert, x the mean", lambda run: f"{mean(run['expert_max_share'][window]):.2f}"),
+        ("least used expert, x the mean", lambda run: f"{mean(run['expert_min_share'][window]):.2f}"),
     ]
-    print(f"\n{'':46}{''.join(f'{name:>12}' for _, name, _ in runs)}")
+    print(f"\n{'':36}{''.join(f'{name:>12}' for _, name, _ in runs)}")
     for label, value in rows:
-        print(f"{label:46}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
-    print("(an expert's even share is 1.00x; the imbalance score is eq. 3 of arXiv 2505.21411)")
+        print(f"{label:36}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
+    print(f"The last three are means over the layers and steps {window.start} to {window.stop} of both. The imbalance score is")
+    print("eq. 3 of arXiv 2505.21411: (rows of the busiest device - rows of the idlest) / tokens.")
 
     print()
     total = 0

@@ -21,10 +21,10 @@ struct PretrainResult {
   bool finished = false;         ///< false: stopped early; run again to go on
 };
 
-/// Trains or resumes. Writes to config.output: train.csv, eval.csv, speed.csv, TensorBoard events, step-NNNNNNNN
-/// checkpoints, and model/ (the final weights) at the end. `stop` ends the run after the current step, with a
-/// checkpoint. Killing the process at any moment loses nothing but the steps since the last checkpoint; the
-/// resumed run computes the same bits.
+/// Trains or resumes. Writes to config.output: train.csv, eval.csv, speed.csv, TensorBoard events,
+/// step-NNNNNNNN checkpoints, and model/ (the final weights) at the end. `stop` ends the run after the
+/// current step, with a checkpoint. Killing the process at any moment loses nothing but the steps since the
+/// last checkpoint; the resumed run computes the same bits.
 PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,
                         const std::atomic<bool>& stop);
 
