@@ -9,6 +9,7 @@
 #include "ops/embedding.h"
 #include "ops/group_router.h"
 #include "ops/harness.h"
+#include "ops/matmul.h"
 #include "ops/permute.h"
 #include "ops/rope.h"
 
@@ -78,6 +79,21 @@ TEST(IndexErrors, SegmentsRiseWithinTheRows) {
                        .segment_tokens = in.values(std::vector<int32_t>{2, 2}),
                        .segments = in.values(segments)},
                       "segments[");
+  }
+}
+
+TEST(Embedding, ReadsPackedWeights) {
+  Bench bench(2);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Inputs in(kSeed);
+    const Tensor weight = in.normal({80, 6}, 1, dtype);  // a panel of 64 rows and one of 16
+    const Tensor ids = in.ints({100}, 0, 80);
+    const Tensor strided = in.output({100, 6});
+    const Tensor packed = in.output({100, 6});
+    ops::embedding_fwd(bench.ctx, {.y = strided, .weight = weight, .ids = ids});
+    const Tensor panels = ops::pack_weight(bench.ctx, weight);
+    ops::embedding_fwd(bench.ctx, {.y = packed, .weight = panels, .ids = ids});
+    EXPECT_EQ(same_bits("y", packed, strided), "") << name_of(dtype);
   }
 }
 

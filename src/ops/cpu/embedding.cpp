@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ops/cpu/isa.h"
+#include "ops/cpu/matmul_panels.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vec/embedding.h"
 
@@ -39,7 +40,9 @@ void fwd(ExecContext& ctx, const EmbeddingFwd& a, std::span<std::byte>) {
       for (int64_t t = begin; t < end; ++t) write_row(y[t], *ids[t]);
     });
   };
-  if (a.weight.dtype == DType::kBF16)
+  if (a.weight.layout == Layout::kPanels)
+    each_token([&](float* out, int32_t id) { unpack_row(out, a.weight, id); });
+  else if (a.weight.dtype == DType::kBF16)
     each_token(
         [&, w = Rows<BF16>(a.weight)](float* out, int32_t id) { kernels.widen(out, &w[id]->bits, D); });
   else
@@ -61,17 +64,10 @@ void bwd(ExecContext& ctx, const EmbeddingBwd& a, std::span<std::byte>) {
   });
 }
 
-Refusal refuse_packed(const EmbeddingFwd& a) {
-  return a.weight.layout == Layout::kStrided ? "" : "packed weight";
-}
-
 }  // namespace
 
 std::vector<Impl<EmbeddingFwd>> embedding_fwd_impls() {
-  auto impls = isa_impls<EmbeddingFwd>(fwd<vec::avx512::embedding>, fwd<vec::avx2::embedding>, fwd<kRef>);
-  for (auto& impl : impls)
-    if (impl.supports == supports_all<EmbeddingFwd>) impl.supports = refuse_packed;
-  return impls;
+  return isa_impls<EmbeddingFwd>(fwd<vec::avx512::embedding>, fwd<vec::avx2::embedding>, fwd<kRef>);
 }
 
 std::vector<Impl<EmbeddingBwd>> embedding_bwd_impls() {

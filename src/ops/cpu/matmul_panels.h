@@ -3,10 +3,12 @@
 // forward; multiplying by it (many rows) reads one panel from cache again and again.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "core/buffer.h"
 #include "core/dtype.h"
+#include "core/tensor.h"
 #include "core/thread_pool.h"
 #include "ops/cpu/vec/matmul.h"
 
@@ -44,6 +46,22 @@ inline int64_t packed_index(int64_t n, int64_t k, int64_t N, int64_t K, DType dt
   const int64_t panel = n / vec::kPanelCols;
   const int64_t word = panels.offset_of(panel) + k / per_word * panels.width_of(panel) + n % vec::kPanelCols;
   return word * per_word + k % per_word;
+}
+
+/// y[K] = row n of a weight [N, K] packed in place, widened to fp32.
+inline void unpack_row(float* y, const Tensor& w, int64_t n) {
+  const bool bf16 = w.dtype == DType::kBF16;
+  const Panels panels(w.dim(1), w.dim(0), bf16 ? 2 : 1);
+  const int64_t panel = n / vec::kPanelCols;
+  const auto* word = static_cast<const uint32_t*>(w.data) + panels.offset_of(panel) + n % vec::kPanelCols;
+  for (int64_t s = 0; s < panels.steps; ++s, word += panels.width_of(panel)) {
+    if (bf16) {
+      y[2 * s] = std::bit_cast<float>(*word << 16);
+      y[2 * s + 1] = std::bit_cast<float>(*word & 0xffff0000U);
+    } else {
+      y[s] = std::bit_cast<float>(*word);
+    }
+  }
 }
 
 }  // namespace moge::ops::cpu
