@@ -5,15 +5,31 @@
 namespace moge::ops::cpu::vec::MOGE_ISA {
 namespace {
 
+/// y[kVectors * kLanes]; the slots' rows are scattered, so each is read some lines at a time.
+template <int64_t kVectors>
+inline void fwd_columns(float* y, const float* add, const float* rows, int64_t row_stride,
+                        const int32_t* slots, const float* weights, int64_t S) {
+  F32 sums[kVectors];
+  for (int64_t j = 0; j < kVectors; ++j) sums[j] = add ? load(add + j * kLanes) : splat(0);
+  for (int64_t s = 0; s < S; ++s) {
+    const float* row = rows + slots[s] * row_stride;
+    const F32 w = splat(weights ? weights[s] : 1.0F);  // times 1 is exact
+    for (int64_t j = 0; j < kVectors; ++j) sums[j] = fma(w, load(row + j * kLanes), sums[j]);
+  }
+  for (int64_t j = 0; j < kVectors; ++j) store(y + j * kLanes, sums[j]);
+}
+
 void fwd_row(float* y, const float* add, const float* rows, int64_t row_stride, const int32_t* slots,
              const float* weights, int64_t S, int64_t D) {
-  for_lanes(D, [&](int64_t i, int64_t n) {
-    F32 sum = add ? load_n(add + i, n) : splat(0);
-    for (int64_t s = 0; s < S; ++s) {
-      const F32 row = load_n(rows + slots[s] * row_stride + i, n);
-      sum = weights ? fma(splat(weights[s]), row, sum) : sum + row;
-    }
-    store_n(y + i, sum, n);
+  constexpr int64_t kVectors = 8;
+  int64_t i = 0;
+  for (; i + kVectors * kLanes <= D; i += kVectors * kLanes)
+    fwd_columns<kVectors>(y + i, add ? add + i : nullptr, rows + i, row_stride, slots, weights, S);
+  for_lanes(D - i, [&](int64_t j, int64_t n) {
+    F32 sum = add ? load_n(add + i + j, n) : splat(0);
+    for (int64_t s = 0; s < S; ++s)
+      sum = fma(splat(weights ? weights[s] : 1.0F), load_n(rows + slots[s] * row_stride + i + j, n), sum);
+    store_n(y + i + j, sum, n);
   });
 }
 

@@ -54,9 +54,9 @@ inline void select_group(const Scratch& s, const float* logits, int32_t* ids, in
 }
 
 void fwd_lanes(const RouterTokens& a, const Scratch& s, int64_t begin, int64_t tokens) {
-  for (int64_t lane = 0; lane < kLanes; ++lane) {
-    // Idle lanes repeat the last token.
-    const float* logits = a.logits + (begin + (lane < tokens ? lane : tokens - 1)) * a.logits_stride;
+  // Idle lanes compute with whatever the scratch holds; nobody reads their results.
+  for (int64_t lane = 0; lane < tokens; ++lane) {
+    const float* logits = a.logits + (begin + lane) * a.logits_stride;
     for (int64_t e = 0; e < a.E; ++e) s.probs[e * kLanes + lane] = logits[e];
   }
   const int64_t picks = a.K / a.G;
