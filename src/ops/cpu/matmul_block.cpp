@@ -13,6 +13,8 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   float* sums = out.accumulate ? out.c : partial;
   const int64_t sums_stride = out.accumulate ? out.c_stride : vec::kPanelCols;
   const int64_t tiles = (rows + vec::kTileRows - 1) / vec::kTileRows;
+  // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
+  const int64_t low = rows / tiles, higher = rows % tiles;
   const int64_t block_steps = tiles == 1 ? panels.steps : kBlockSteps;
   // At least once: with an empty inner dimension c is still bias + add.
   for (int64_t step = 0; step == 0 || step < panels.steps; step += block_steps) {
@@ -24,10 +26,8 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     t.prefetch = reinterpret_cast<const char*>(t.b) + block_bytes;
     t.prefetch_step = std::min(t.b_width * 4 / tiles, kAlignment);
     t.bias = last ? out.bias : nullptr;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
-      const int64_t row = rows * tile / tiles;
-      const int height = static_cast<int>(rows * (tile + 1) / tiles - row);
+    for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
+      const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
       for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + step * a.step_stride;
       t.init = step > 0 || out.accumulate ? sums + row * sums_stride : nullptr;
       t.init_stride = sums_stride;
@@ -36,6 +36,7 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
       t.add = last && out.add ? out.add + row * out.add_stride : nullptr;
       kernels.tile(height, t);
       t.prefetch += t.steps * t.prefetch_step;
+      row += height;
     }
     if (last) break;
   }

@@ -16,12 +16,14 @@ namespace {
 /// Columns of `a` whose words lie together, [N / 48][steps][48]: three cache lines a step serve eight tiles
 /// of six.
 constexpr int64_t kStrip = 48;
-/// Largest tile of c; with chunks of kBlockSteps its operands take 384 + 256 KB of L2.
+/// Steps packed at a time.
+constexpr int64_t kChunkSteps = 256;
+/// Largest tile of c; with chunks of kChunkSteps its operands take 384 + 256 KB of L2.
 constexpr int64_t kMaxTileN = 8 * kStrip;
 constexpr int64_t kMaxTileK = 4 * vec::kPanelCols;
 constexpr int64_t kMinTileN = 2 * kStrip;
 constexpr int64_t kMinTileK = 2 * vec::kPanelCols;
-constexpr int64_t kThreadWords = kBlockSteps * (kMaxTileN + kMaxTileK);
+constexpr int64_t kThreadWords = kChunkSteps * (kMaxTileN + kMaxTileK);
 
 constexpr int64_t div_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
@@ -104,11 +106,11 @@ class OuterProduct {
     const int64_t cols_k = std::min(tiling.tile_k, K_ - k);
     if (cols_n <= 0 || cols_k <= 0) return;
     uint32_t* a = buffers_ + thread * kThreadWords;
-    uint32_t* b = a + kBlockSteps * kMaxTileN;
+    uint32_t* b = a + kChunkSteps * kMaxTileN;
     float* c = t_.c.ptr<float>() + (t_.offsets ? g * t_.c.stride(0) : 0) + n * t_.c.stride(-2) + k;
     const int64_t end = groups_.end(g);
-    for (int64_t r = groups_.begin(g); r < end; r += kBlockSteps * per_word_) {
-      const int64_t rows = std::min(kBlockSteps * per_word_, end - r);
+    for (int64_t r = groups_.begin(g); r < end; r += kChunkSteps * per_word_) {
+      const int64_t rows = std::min(kChunkSteps * per_word_, end - r);
       const Panels panels(rows, cols_k, per_word_);
       pack(a_rows_, r, rows, n, {a, panels.steps, cols_n, kStrip});
       pack(b_rows_, r, rows, k, panels.strips(b));

@@ -1,0 +1,41 @@
+// Measured ceilings of this machine: what "percent of the roof" is a percentage of. Never nominal figures,
+// because clocks, virtual machines and neighbours decide. Each ceiling is the best of repeated runs in about
+// 0.1 s:
+//   compute  fused multiply-adds (f32) or pair dots (bf16) on registers only, for each instruction set
+//   DRAM     buffers of eight times the L3 each, every thread on its own part: read (a sum), copy and triad
+//            (a + 3 b); bytes are those the loop names (4, 8 and 12 an element), not the lines that caches
+//            fetch before they are written
+//   L3       read of half the L3, shared out among the threads, so that L2 holds little of it
+#pragma once
+#include <vector>
+
+#include "core/exec_context.h"
+
+namespace moge::ops {
+
+struct ComputeCeiling {
+  const char* isa;  ///< "avx512", "avx2"
+  int num_threads;
+  double f32_flops;   ///< per second
+  double bf16_flops;  ///< per second; 0: no such instruction
+};
+
+struct MemoryCeiling {
+  int num_threads;
+  double dram_read_bytes;  ///< per second, as all below
+  double dram_copy_bytes;
+  double dram_triad_bytes;
+  double l3_read_bytes;
+};
+
+/// Fastest instruction set first; one thread, then all threads of the pool if there are more.
+struct MachineCeilings {
+  std::vector<ComputeCeiling> compute;
+  std::vector<MemoryCeiling> memory;
+};
+
+/// Takes some seconds and, for its buffers, 24 times the L3's bytes. Throws OutOfMemoryError; on a CPU
+/// without AVX2 both lists are empty.
+MachineCeilings measure_machine(ExecContext& ctx);
+
+}  // namespace moge::ops
