@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 
 #include "core/log.h"
@@ -27,7 +28,7 @@ void ProgressLine::end() {
 }
 
 std::string duration(double seconds) {
-  const auto s = static_cast<int64_t>(seconds + 0.5);
+  const int64_t s = std::llround(seconds);
   const auto two = [](int64_t v) { return str(v < 10 ? "0" : "", v); };
   if (s >= 3600) return str(s / 3600, "h", two(s / 60 % 60), "m");
   return s >= 60 ? str(s / 60, "m", two(s % 60), "s") : str(s, "s");
