@@ -26,9 +26,8 @@ def main() -> int:
     args = parser.parse_args()
 
     dump = load_file(args.logits)
-    tokens, positions, cu_seqlens = (
-        (t[0] if dump["tokens"].dim() == 2 else t).long() for t in (dump["tokens"], dump["positions"], dump["cu_seqlens"])
-    )
+    inputs = [dump[name].long() for name in ("tokens", "positions", "cu_seqlens")]
+    tokens, positions, cu_seqlens = (t[0] for t in inputs) if inputs[0].dim() == 2 else inputs
     model = moge_torch.load(args.checkpoint)
     with torch.no_grad():
         want, _ = model(tokens, positions, cu_seqlens)
