@@ -38,6 +38,8 @@ Command make_command(const CommandInfo& info, void (*run)(const Options&)) {
 }
 
 /// The commands, one function for each file of this folder.
+Command train_command();
+Command run_command();
 Command inspect_command();
 std::vector<Command> tokenizer_commands();
 

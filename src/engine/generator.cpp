@@ -1,0 +1,117 @@
+#include "engine/generator.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "spec/cost.h"
+
+namespace moge::engine {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double per_second(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
+}  // namespace
+
+const char* name_of(Finish finish) {
+  switch (finish) {
+    case Finish::kStopId:
+      return "end of text";
+    case Finish::kStopped:
+      return "stop string";
+    case Finish::kMaxTokens:
+      return "max tokens";
+    case Finish::kContextFull:
+      return "context full";
+    case Finish::kInterrupted:
+      return "interrupted";
+  }
+  return "?";
+}
+
+double Generation::prefill_tokens_per_second() const {
+  return per_second(prompt_tokens - cached_tokens, prefill_seconds);
+}
+
+double Generation::decode_tokens_per_second() const {
+  return per_second(decode_steps, decode_seconds);
+}
+
+double Generation::decode_bytes_per_second() const {
+  return per_second(decode_bytes, decode_seconds);
+}
+
+Generator::Generator(ExecContext ctx, model::Model model, const SessionConfig& config)
+    : session_(ctx, std::move(model), config), sampler_(ctx, session_.config().vocab_size) {}
+
+bool Generator::prefill(std::span<const int32_t> prompt, Generation& result,
+                        const std::atomic<bool>& interrupt) {
+  const int64_t context = session_.limits().context;
+  check<RequestError>(!prompt.empty(), "the prompt has no tokens");
+  check<RequestError>(static_cast<int64_t>(prompt.size()) <= context, "the prompt has ", prompt.size(),
+                      " tokens; the context holds ", context);
+  const auto start = Clock::now();
+  const std::vector<int32_t>& past = session_.tokens();
+  const auto shared = std::ranges::mismatch(prompt, past).in1 - prompt.begin();
+  // The last token is always computed: its logits are not kept.
+  result.cached_tokens = std::min<int64_t>(shared, std::ssize(prompt) - 1);
+  result.prompt_tokens = std::ssize(prompt);
+  session_.truncate(result.cached_tokens);
+  std::span<const int32_t> rest = prompt.subspan(static_cast<size_t>(result.cached_tokens));
+  while (!rest.empty() && !interrupt) {
+    const auto n = std::min(rest.size(), static_cast<size_t>(session_.limits().max_batch_tokens));
+    session_.append(rest.first(n));
+    rest = rest.subspan(n);
+  }
+  result.prefill_seconds = seconds_since(start);
+  return rest.empty();
+}
+
+Generation Generator::generate(std::span<const int32_t> prompt, const GenerationParams& params,
+                               const std::function<bool(int32_t)>& on_token,
+                               const std::atomic<bool>& interrupt) {
+  check<RequestError>(params.max_tokens >= 1, "max_tokens: expected at least 1, got ", params.max_tokens);
+  Generation result;
+  if (!prefill(prompt, result, interrupt)) {
+    result.finish = Finish::kInterrupted;
+    return result;
+  }
+  sampler_.start(params.sampling, prompt);
+  const auto start = Clock::now();
+  while (true) {
+    const int32_t token = sampler_.sample(session_.logits());
+    result.tokens.push_back(token);
+    const bool go_on = on_token(token);
+    const std::optional<Finish> finish = finish_after(result, params, go_on, interrupt);
+    if (finish) {
+      result.finish = *finish;
+      result.decode_seconds = seconds_since(start);
+      return result;
+    }
+    session_.append({&token, 1});
+    ++result.decode_steps;
+    result.decode_bytes += spec::decode_read_bytes(session_.config(), std::ssize(session_.tokens()),
+                                                   session_.weight_dtype(), session_.limits().kv_dtype);
+  }
+}
+
+std::optional<Finish> Generator::finish_after(const Generation& result, const GenerationParams& params,
+                                              bool go_on, const std::atomic<bool>& interrupt) const {
+  if (std::ranges::count(params.stop_ids, result.tokens.back()) > 0) return Finish::kStopId;
+  if (!go_on) return Finish::kStopped;
+  if (std::ssize(result.tokens) >= params.max_tokens) return Finish::kMaxTokens;
+  if (std::ssize(session_.tokens()) >= session_.limits().context) return Finish::kContextFull;
+  if (interrupt) return Finish::kInterrupted;
+  return std::nullopt;
+}
+
+}  // namespace moge::engine

@@ -1,0 +1,145 @@
+#include "engine/session.h"
+
+#include <numeric>
+
+#include "core/error.h"
+
+namespace moge::engine {
+
+namespace {
+
+/// Cache positions in a page. A page is one run of memory for each head, so a long page is a long stream.
+constexpr int64_t kPageSize = 64;
+
+Arena planned_arena(const auto& allocate, const char* purpose) {
+  Arena plan;
+  allocate(plan);
+  return {plan.used_bytes(), purpose};
+}
+
+void check_limits(const SessionConfig& limits, const spec::ModelConfig& config) {
+  check<UsageError>(limits.context >= 1 && limits.context <= config.max_position_embeddings, "context of ",
+                    limits.context, " tokens: expected 1 to the model's max_position_embeddings, ",
+                    config.max_position_embeddings);
+  check<UsageError>(limits.max_batch_tokens >= 1, "expected at least one token in a forward pass");
+  check<UsageError>(limits.kv_dtype == DType::kBF16 || limits.kv_dtype == DType::kF32, "keys and values in ",
+                    name_of(limits.kv_dtype), ": expected bf16 or f32");
+}
+
+}  // namespace
+
+Session::Session(ExecContext ctx, model::Model model, const SessionConfig& config)
+    : ctx_(ctx), limits_(config), model_(std::move(model)) {
+  check_limits(limits_, model_.config);
+  limits_.max_batch_tokens = std::min(limits_.max_batch_tokens, limits_.context);
+  model::pack_for_inference(ctx_, model_);
+  cache_memory_ = planned_arena([&](Arena& a) { allocate_cache(a); }, "KV cache");
+  cache_ = allocate_cache(cache_memory_);
+  buffer_memory_ = planned_arena([&](Arena& a) { allocate_buffers(a); }, "activations");
+  buf_ = allocate_buffers(buffer_memory_);
+  one_token_ = activations(1);
+  // One sequence owns all pages, in order.
+  const std::span<int32_t> pages = elements<int32_t>(buf_.block_table);
+  std::iota(pages.begin(), pages.end(), 0);
+  plan_workspace();
+  plan_ = {.weights = model_.memory.used_bytes(),
+           .kv_cache = cache_memory_.used_bytes(),
+           .activations = buffer_memory_.used_bytes(),
+           .workspace = workspace_.planned_bytes()};
+}
+
+int64_t Session::num_pages() const {
+  return (limits_.context + kPageSize - 1) / kPageSize;
+}
+
+model::KvCache Session::allocate_cache(Arena& arena) const {
+  const spec::ModelConfig& c = model_.config;
+  model::KvCache cache;
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    for (std::vector<Tensor>* pages : {&cache.k_pages, &cache.v_pages})
+      pages->push_back(
+          arena.alloc(limits_.kv_dtype, {num_pages(), c.num_key_value_heads, kPageSize, c.head_dim}));
+  }
+  return cache;
+}
+
+Session::Buffers Session::allocate_buffers(Arena& arena) const {
+  const int64_t T = limits_.max_batch_tokens;
+  const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
+  return {.acts = model::allocate_activations(arena, model_.config, T, model::Keep::kOneLayer),
+          .tokens = i32({T}),
+          .positions = i32({T}),
+          .slots = i32({T}),
+          .cu_seqlens = i32({2}),
+          .kv_lens = i32({1}),
+          .block_table = i32({1, num_pages()}),
+          .logits = arena.alloc(DType::kF32, {1, model_.config.vocab_size})};
+}
+
+model::Activations Session::activations(int64_t num_tokens) const {
+  return model::first_tokens(buf_.acts, model_.config, num_tokens);
+}
+
+model::Batch Session::batch(int64_t num_tokens) const {
+  return {.tokens = buf_.tokens.slice(0, 0, num_tokens),
+          .positions = buf_.positions.slice(0, 0, num_tokens),
+          .cu_seqlens = buf_.cu_seqlens,
+          .block_table = buf_.block_table,
+          .kv_lens = buf_.kv_lens,
+          .slots = buf_.slots.slice(0, 0, num_tokens)};
+}
+
+void Session::plan_workspace() {
+  ExecContext planning = ctx_;
+  Workspace counter;
+  planning.workspace = &counter;
+  planning.planning = true;
+  // An op may need most for some length in between (few rows take other paths than many), so every one is
+  // asked.
+  for (int64_t T = 1; T <= limits_.max_batch_tokens; ++T)
+    model::transformer_fwd(planning, model_.config, model_.weights, batch(T), &cache_, activations(T));
+  model::head_fwd(planning, model_.weights, one_token_.final, buf_.logits);
+  workspace_ = Workspace(counter.planned_bytes());
+  workspace_.plan(counter.planned_bytes());
+  ctx_.workspace = &workspace_;
+}
+
+void Session::truncate(int64_t num_tokens) {
+  dcheck(num_tokens >= 0 && num_tokens <= static_cast<int64_t>(tokens_.size()), "cannot keep ", num_tokens,
+         " of ", tokens_.size(), " tokens");
+  tokens_.resize(static_cast<size_t>(num_tokens));
+}
+
+void Session::append(std::span<const int32_t> tokens) {
+  const auto T = static_cast<int64_t>(tokens.size());
+  const auto past = static_cast<int64_t>(tokens_.size());
+  dcheck(T >= 1 && T <= limits_.max_batch_tokens, "a pass of ", T, " tokens: expected 1 to ",
+         limits_.max_batch_tokens);
+  check<RequestError>(past + T <= limits_.context, "the context is full: it holds ", limits_.context,
+                      " tokens, and ", past, " + ", T, " are needed");
+  const model::Batch b = batch(T);
+  for (int64_t t = 0; t < T; ++t) {
+    check<RequestError>(tokens[t] >= 0 && tokens[t] < model_.config.vocab_size, "token ", tokens[t],
+                        ": the model knows 0 to ", model_.config.vocab_size - 1);
+    b.tokens.ptr<int32_t>()[t] = tokens[t];
+    b.positions.ptr<int32_t>()[t] = static_cast<int32_t>(past + t);
+    // Page i of the sequence is page i of the cache, so a position is its own slot.
+    b.slots.ptr<int32_t>()[t] = static_cast<int32_t>(past + t);
+  }
+  buf_.cu_seqlens.ptr<int32_t>()[1] = static_cast<int32_t>(T);
+  *buf_.kv_lens.ptr<int32_t>() = static_cast<int32_t>(past + T);
+  if (T == 1)
+    model::transformer_fwd(ctx_, model_.config, model_.weights, b, &cache_, one_token_);
+  else
+    model::transformer_fwd(ctx_, model_.config, model_.weights, b, &cache_, activations(T));
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  last_row_ = T - 1;
+}
+
+Tensor Session::logits() {
+  dcheck(!tokens_.empty(), "no token was appended");
+  model::head_fwd(ctx_, model_.weights, buf_.acts.final.slice(0, last_row_, last_row_ + 1), buf_.logits);
+  return buf_.logits[0];
+}
+
+}  // namespace moge::engine

@@ -1,0 +1,76 @@
+// One sequence and everything it needs in memory: packed weights, pages for its keys and values, activations
+// for a piece of its prompt, workspace. All of it is planned before the first token and never grows.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "model/loader.h"
+#include "model/transformer.h"
+
+namespace moge::engine {
+
+struct SessionConfig {
+  int64_t context = 4096;          ///< tokens of the longest sequence, at most max_position_embeddings
+  DType kv_dtype = DType::kBF16;   ///< of cached keys and values, bf16 or f32
+  int64_t max_batch_tokens = 256;  ///< tokens of one forward pass: how finely a prompt is cut
+};
+
+class Session {
+ public:
+  /// Takes the model over and packs it (model::pack_for_inference). `ctx` needs a pool. Throws UsageError for
+  /// sizes that the model does not have, OutOfMemoryError.
+  Session(ExecContext ctx, model::Model model, const SessionConfig& config);
+
+  const spec::ModelConfig& config() const { return model_.config; }
+  const SessionConfig& limits() const { return limits_; }
+  DType weight_dtype() const { return model_.weights.embed_tokens.dtype; }
+  ExecContext& context() { return ctx_; }
+
+  /// The sequence: tokens whose keys and values are cached.
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  /// Forgets all but the first `num_tokens`.
+  void truncate(int64_t num_tokens);
+  /// Appends 1 to max_batch_tokens tokens: one forward pass. However a sequence is cut into passes, its
+  /// hidden states are the same bits. RequestError when the context is full or a token is unknown.
+  void append(std::span<const int32_t> tokens);
+  /// [V] f32: of what follows the last appended token. Computed by the call, valid until the next.
+  Tensor logits();
+
+  /// Bytes by purpose.
+  struct MemoryPlan {
+    int64_t weights, kv_cache, activations, workspace;
+    int64_t total() const { return weights + kv_cache + activations + workspace; }
+  };
+  const MemoryPlan& memory_plan() const { return plan_; }
+
+ private:
+  struct Buffers {
+    model::Activations acts;
+    Tensor tokens, positions, slots;  // [max_batch_tokens] i32
+    Tensor cu_seqlens;                // [2] i32
+    Tensor kv_lens;                   // [1] i32
+    Tensor block_table;               // [1, P] i32
+    Tensor logits;                    // [1, V]
+  };
+  Buffers allocate_buffers(Arena& arena) const;
+  model::KvCache allocate_cache(Arena& arena) const;
+  int64_t num_pages() const;
+  model::Activations activations(int64_t num_tokens) const;
+  model::Batch batch(int64_t num_tokens) const;
+  void plan_workspace();
+
+  ExecContext ctx_;
+  SessionConfig limits_;
+  model::Model model_;
+  Arena cache_memory_;
+  model::KvCache cache_;
+  Arena buffer_memory_;
+  Buffers buf_;
+  model::Activations one_token_;  // views for decoding, made once
+  Workspace workspace_;
+  MemoryPlan plan_{};
+  std::vector<int32_t> tokens_;
+  int64_t last_row_ = 0;  // of the last pass
+};
+
+}  // namespace moge::engine

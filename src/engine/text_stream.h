@@ -1,0 +1,30 @@
+// The text of a generation as it grows: whole characters, and nothing of a stop string.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace moge::engine {
+
+class TextStream {
+ public:
+  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings);
+
+  /// The text that this token makes certain; what may be the beginning of a stop string is held back.
+  std::string push(int32_t token);
+  /// What was held back when the tokens ended; nothing after a stop string.
+  std::string finish();
+  /// A stop string came. The text ends before it.
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::string release(bool at_end);
+
+  text::StreamDecoder decoder_;
+  std::vector<std::string> stop_strings_;
+  std::string held_;
+  bool stopped_ = false;
+};
+
+}  // namespace moge::engine
