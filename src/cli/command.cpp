@@ -36,6 +36,7 @@ std::string command_help(const CommandInfo& info, const std::vector<Option>& opt
 std::vector<Command> all_commands() {
   std::vector<Command> all{train_command(), run_command(), inspect_command()};
   for (const Command& c : tokenizer_commands()) all.push_back(c);
+  for (const Command& c : bench_commands()) all.push_back(c);
   return all;
 }
 

@@ -42,6 +42,7 @@ Command train_command();
 Command run_command();
 Command inspect_command();
 std::vector<Command> tokenizer_commands();
+std::vector<Command> bench_commands();
 
 /// All of them, in the order of the help.
 std::vector<Command> all_commands();

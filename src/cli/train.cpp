@@ -1,10 +1,12 @@
 // moge train: the pre-training loop of train/pretrain.h on one TOML file.
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "core/log.h"
+#include "ops/machine.h"
 #include "train/pretrain.h"
 
 namespace moge::cli {
@@ -42,13 +44,23 @@ struct TrainOptions {
   }
 };
 
+/// FLOP/s of all threads in the matmuls' arithmetic, the roof of MFU; 0 if this CPU has no fast path.
+double peak_flops(ExecContext ctx, DType dtype) {
+  double peak = 0;
+  for (const ops::ComputeCeiling& c : ops::measure_compute(ctx))
+    peak = std::max({peak, c.f32_flops, dtype == DType::kBF16 ? c.bf16_flops : 0.0});
+  return peak;
+}
+
 void train(const TrainOptions& o) {
   train::TrainConfig config = train::load_train_config(o.config);
   if (o.output) config.output = *o.output;
   ThreadPool pool(static_cast<int>(o.threads));
   const Interrupt interrupt;
   const train::PretrainResult r = train::pretrain(
-      config, {.pool = &pool}, {.fresh = o.fresh, .max_steps = o.steps}, interrupt.requested());
+      config, {.pool = &pool},
+      {.fresh = o.fresh, .max_steps = o.steps, .peak_flops = peak_flops({.pool = &pool}, config.dtype)},
+      interrupt.requested());
   log_info(r.finished ? "finished: " : "stopped (the same command goes on): ", r.steps, " steps, held-out ",
            r.held_out_bits_per_byte, " bits per byte, ", r.tokens_per_second, " tokens/s");
   if (!o.json) return;

@@ -38,7 +38,7 @@ double best_seconds(ThreadPool& pool, int num_threads, const Work& work) {
   return best;
 }
 
-ComputeCeiling measure_compute(ThreadPool& pool, int num_threads, const char* isa,
+ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* isa,
                                const cpu::vec::MachineKernels& kernels, bool bf16) {
   constexpr int64_t kRounds = 500'000;  // about 1 ms
   const auto rate = [&](float (*kernel)(int64_t), double flops) {
@@ -80,24 +80,33 @@ MemoryCeiling measure_memory(ThreadPool& pool, int num_threads, const cpu::vec::
           .l3_read_bytes = rate(l3_bytes() / 8, 4, read)};  // half the L3 in floats
 }
 
+/// One, and all if there are more.
+std::vector<int> thread_counts(const ThreadPool& pool) {
+  std::vector<int> counts{1};
+  if (pool.num_threads() > 1) counts.push_back(pool.num_threads());
+  return counts;
+}
+
 }  // namespace
 
+std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
+  std::vector<ComputeCeiling> ceilings;
+  const auto add = [&](const char* isa, const cpu::vec::MachineKernels& kernels, bool bf16) {
+    for (const int n : thread_counts(*ctx.pool))
+      ceilings.push_back(compute_ceiling(*ctx.pool, n, isa, kernels, bf16));
+  };
+  if (cpu_info().avx512) add("avx512", cpu::vec::avx512::machine, cpu_info().avx512_bf16);
+  if (cpu_info().avx2) add("avx2", cpu::vec::avx2::machine, false);
+  return ceilings;
+}
+
 MachineCeilings measure_machine(ExecContext& ctx) {
-  MachineCeilings m;
+  MachineCeilings m{.compute = measure_compute(ctx), .memory = {}};
   if (!cpu_info().avx2) return m;
-  ThreadPool& pool = *ctx.pool;
-  std::vector<int> thread_counts{1};
-  if (pool.num_threads() > 1) thread_counts.push_back(pool.num_threads());
   const Buffers buffers(align_up(8 * l3_bytes(), kBlock * 4));
-  for (const int n : thread_counts) {
-    if (cpu_info().avx512)
-      m.compute.push_back(
-          measure_compute(pool, n, "avx512", cpu::vec::avx512::machine, cpu_info().avx512_bf16));
-    m.memory.push_back(measure_memory(
-        pool, n, cpu_info().avx512 ? cpu::vec::avx512::machine : cpu::vec::avx2::machine, buffers));
-  }
-  for (const int n : thread_counts)
-    m.compute.push_back(measure_compute(pool, n, "avx2", cpu::vec::avx2::machine, false));
+  const auto& kernels = cpu_info().avx512 ? cpu::vec::avx512::machine : cpu::vec::avx2::machine;
+  for (const int n : thread_counts(*ctx.pool))
+    m.memory.push_back(measure_memory(*ctx.pool, n, kernels, buffers));
   return m;
 }
 

@@ -38,4 +38,7 @@ struct MachineCeilings {
 /// without AVX2 both lists are empty.
 MachineCeilings measure_machine(ExecContext& ctx);
 
+/// The compute ceilings alone: less than a second, no buffers.
+std::vector<ComputeCeiling> measure_compute(ExecContext& ctx);
+
 }  // namespace moge::ops

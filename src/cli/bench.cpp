@@ -1,0 +1,151 @@
+// moge bench machine | decode: what this machine can do at best, and how near to it decoding comes.
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/command.h"
+#include "cli/served_model.h"
+#include "ops/machine.h"
+#include "spec/cost.h"
+
+namespace moge::cli {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+struct BenchMachineOptions {
+  int64_t threads = 0;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return {{.name = "threads",
+             .target = &threads,
+             .value = "N",
+             .help = "0: all CPUs that the process may use",
+             .min = 0,
+             .max = 4096},
+            {.name = "json", .target = &json, .help = "Print one JSON object"}};
+  }
+};
+
+ordered_json to_json(const ops::MachineCeilings& m) {
+  ordered_json out = {{"compute", ordered_json::array()}, {"memory", ordered_json::array()}};
+  for (const ops::ComputeCeiling& c : m.compute)
+    out["compute"].push_back({{"isa", c.isa},
+                              {"num_threads", c.num_threads},
+                              {"f32_flops", c.f32_flops},
+                              {"bf16_flops", c.bf16_flops}});
+  for (const ops::MemoryCeiling& c : m.memory)
+    out["memory"].push_back({{"num_threads", c.num_threads},
+                             {"dram_read_bytes", c.dram_read_bytes},
+                             {"dram_copy_bytes", c.dram_copy_bytes},
+                             {"dram_triad_bytes", c.dram_triad_bytes},
+                             {"l3_read_bytes", c.l3_read_bytes}});
+  return out;
+}
+
+void bench_machine(const BenchMachineOptions& o) {
+  ThreadPool pool(static_cast<int>(o.threads));
+  ExecContext ctx{.pool = &pool};
+  const ops::MachineCeilings m = ops::measure_machine(ctx);
+  if (o.json) {
+    std::cout << to_json(m).dump(2) << '\n';
+    return;
+  }
+  std::cout << std::fixed << std::setprecision(1) << "GFLOP/s   threads      f32     bf16\n";
+  for (const ops::ComputeCeiling& c : m.compute)
+    std::cout << std::left << std::setw(10) << c.isa << std::right << std::setw(7) << c.num_threads
+              << std::setw(9) << c.f32_flops * 1e-9 << std::setw(9) << c.bf16_flops * 1e-9 << '\n';
+  std::cout << "GB/s      threads     read     copy    triad  L3 read\n";
+  for (const ops::MemoryCeiling& c : m.memory)
+    std::cout << "memory    " << std::setw(7) << c.num_threads << std::setw(9) << c.dram_read_bytes * 1e-9
+              << std::setw(9) << c.dram_copy_bytes * 1e-9 << std::setw(9) << c.dram_triad_bytes * 1e-9
+              << std::setw(9) << c.l3_read_bytes * 1e-9 << '\n';
+}
+
+struct BenchDecodeOptions {
+  ModelOptions model;
+  int64_t prompt_tokens = 16;
+  int64_t max_tokens = 64;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return joined(
+        model.options(),
+        {{.name = "prompt-tokens", .target = &prompt_tokens, .value = "N", .help = "Random ids", .min = 1},
+         {.name = "max-tokens",
+          .letter = 'n',
+          .target = &max_tokens,
+          .value = "N",
+          .help = "To decode",
+          .min = 2},
+         {.name = "json", .target = &json, .help = "Print one JSON object"}});
+  }
+};
+
+/// Bytes per second of all threads together.
+double read_bandwidth(ExecContext& ctx) {
+  double best = 0;
+  for (const ops::MemoryCeiling& c : ops::measure_machine(ctx).memory)
+    best = std::max(best, c.dram_read_bytes);
+  return best;
+}
+
+void bench_decode(const BenchDecodeOptions& o) {
+  ServedModel model(o.model);
+  const std::atomic<bool> never{false};
+  const auto generate = [&](int64_t max_tokens) {
+    const std::vector<int32_t> prompt =
+        model.random_ids(o.prompt_tokens, static_cast<uint64_t>(o.model.seed));
+    return model.generator().generate(
+        prompt, {.sampling = {.temperature = 0}, .max_tokens = max_tokens}, [](int32_t) { return true; },
+        never);
+  };
+  generate(2);  // touches every page
+  model.generator().session().truncate(0);
+  const engine::Generation g = generate(o.max_tokens);
+  ExecContext& ctx = model.generator().session().context();
+  const double roof = read_bandwidth(ctx);
+  const double percent = roof > 0 ? 100 * g.decode_bytes_per_second() / roof : 0;
+  if (o.json) {
+    const ordered_json out = {{"model", o.model.model},
+                              {"num_threads", ctx.pool->num_threads()},
+                              {"dtype", name_of(o.model.dtype)},
+                              {"kv_dtype", name_of(o.model.kv_dtype)},
+                              {"prompt_tokens", g.prompt_tokens},
+                              {"prefill_tokens_per_second", g.prefill_tokens_per_second()},
+                              {"decode_steps", g.decode_steps},
+                              {"decode_tokens_per_second", g.decode_tokens_per_second()},
+                              {"decode_bytes_per_second", g.decode_bytes_per_second()},
+                              {"read_bandwidth", roof},
+                              {"percent_of_read_bandwidth", percent}};
+    std::cout << out.dump(2) << '\n';
+    return;
+  }
+  std::cout << std::fixed << std::setprecision(1) << "prefill  " << g.prefill_tokens_per_second()
+            << " tokens/s (" << g.prompt_tokens << " tokens)\ndecode   " << g.decode_tokens_per_second()
+            << " tokens/s (" << g.decode_steps << " steps)\nreads    " << g.decode_bytes_per_second() * 1e-9
+            << " GB/s, " << percent << "% of the " << roof * 1e-9 << " GB/s that this machine can read\n";
+}
+
+}  // namespace
+
+std::vector<Command> bench_commands() {
+  return {
+      make_command<BenchMachineOptions>(
+          {"bench machine", "measures this machine's ceilings",
+           "Arithmetic on registers, and reading, copying and combining more than the caches hold; the\n"
+           "best of repeated runs (src/ops/machine.h). Percentages of other benchmarks are of these.\n\n"
+           "  moge bench machine\n"},
+          bench_machine),
+      make_command<BenchDecodeOptions>(
+          {"bench decode", "tokens per second of one sequence, and percent of the memory's roof",
+           "Decoding reads every active weight and the cached keys and values once a token; what it reads\n"
+           "a second is compared with what this machine can read.\n\n"
+           "  moge bench decode dense-500m --random-weights\n"},
+          bench_decode)};
+}
+
+}  // namespace moge::cli
