@@ -22,35 +22,40 @@ inline I32 order_key(F32 x) {
 struct Scratch {
   Scratch(void* memory, const RouterTokens& a)
       : probs(static_cast<float*>(memory)),
-        ids(reinterpret_cast<int32_t*>(probs + a.E * kLanes)),
-        keys(ids + a.K * kLanes) {}
-  float* probs;   // [E][kLanes]: first the logits
-  int32_t* ids;   // [K][kLanes]
-  int32_t* keys;  // [K / G][kLanes], falling
+        ids(reinterpret_cast<I32*>(probs + a.E * kLanes)),
+        keys(ids + a.K) {}
+  float* probs;  // [E][kLanes]: first the logits
+  I32* ids;      // [K]
+  I32* keys;     // [K / G], falling
 };
-inline I32& at(int32_t* table, int64_t i) {
-  return *reinterpret_cast<I32*>(table + i * kLanes);
-}
 
-/// Inserts each expert of the group into the sorted list of its best. A later expert passes an earlier one
-/// only when greater: ties go to the lowest index.
-inline void select_group(const Scratch& s, const float* logits, int32_t* ids, int64_t first, int64_t experts,
-                         int64_t picks) {
-  for (int64_t j = 0; j < picks; ++j) at(s.keys, j) = I32{} + kEmpty;
+/// The `picks` best of the experts first .. first+experts-1, into ids. Each expert is inserted into a list by
+/// falling key; it passes an earlier one only when greater: ties go to the lowest index.
+inline __attribute__((always_inline)) void select_group(I32* keys, I32* ids, const float* logits,
+                                                        int64_t first, int64_t experts, int64_t picks) {
+  for (int64_t j = 0; j < picks; ++j) keys[j] = ids[j] = I32{} + kEmpty;
   for (int64_t e = first; e < first + experts; ++e) {
     I32 key = order_key(load(logits + e * kLanes));
     I32 id = I32{} + static_cast<int32_t>(e);
     I32 shifting{};
     for (int64_t j = 0; j < picks; ++j) {
-      const I32 old_key = at(s.keys, j);
-      const I32 old_id = at(ids, j);
+      const I32 old_key = keys[j];
+      const I32 old_id = ids[j];
       shifting |= key > old_key;
-      at(s.keys, j) = shifting ? key : old_key;
-      at(ids, j) = shifting ? id : old_id;
+      keys[j] = shifting ? key : old_key;
+      ids[j] = shifting ? id : old_id;
       key = shifting ? old_key : key;
       id = shifting ? old_id : id;
     }
   }
+}
+/// The same with the list in registers.
+template <int64_t kPicks>
+inline void select_group_fixed(I32* ids, const float* logits, int64_t first, int64_t experts) {
+  I32 keys[kPicks];
+  I32 best[kPicks];
+  select_group(keys, best, logits, first, experts, kPicks);
+  for (int64_t j = 0; j < kPicks; ++j) ids[j] = best[j];
 }
 
 void fwd_lanes(const RouterTokens& a, const Scratch& s, int64_t begin, int64_t tokens) {
@@ -60,8 +65,16 @@ void fwd_lanes(const RouterTokens& a, const Scratch& s, int64_t begin, int64_t t
     for (int64_t e = 0; e < a.E; ++e) s.probs[e * kLanes + lane] = logits[e];
   }
   const int64_t picks = a.K / a.G;
-  for (int64_t g = 0; g < a.G; ++g)
-    select_group(s, s.probs, s.ids + g * picks * kLanes, g * (a.E / a.G), a.E / a.G, picks);
+  const int64_t experts = a.E / a.G;
+  for (int64_t g = 0; g < a.G; ++g) {
+    I32* ids = s.ids + g * picks;
+    if (picks == 1)
+      select_group_fixed<1>(ids, s.probs, g * experts, experts);
+    else if (picks == 8 && kLanes == 16)  // AVX2 has too few registers
+      select_group_fixed<8>(ids, s.probs, g * experts, experts);
+    else
+      select_group(s.keys, ids, s.probs, g * experts, experts, picks);
+  }
 
   F32 top = load(s.probs);
   for (int64_t e = 1; e < a.E; ++e) top = max(load(s.probs + e * kLanes), top);
@@ -83,7 +96,7 @@ void fwd_lanes(const RouterTokens& a, const Scratch& s, int64_t begin, int64_t t
     float* weights = a.topk_weights + t * a.weights_stride;
     float kept = 0;
     for (int64_t k = 0; k < a.K; ++k) {
-      ids[k] = s.ids[k * kLanes + lane];
+      ids[k] = s.ids[k][lane];
       weights[k] = probs[ids[k]];
       kept += weights[k];
     }
