@@ -134,7 +134,10 @@ def main() -> None:
     )
     runs = []
     for dtype, mode, experts in combinations:
-        runs.append(measure(config, args, dtype, mode, experts))
+        try:
+            runs.append(measure(config, args, dtype, mode, experts))
+        except RuntimeError as error:  # torch.compile needs a C++ compiler and Python's headers
+            runs.append({"dtype": dtype, "mode": mode, "experts": experts, "tokens_per_s": 0, "error": str(error)[:200]})
         print(runs[-1], file=sys.stderr, flush=True)
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     print(json.dumps({
