@@ -16,14 +16,12 @@ namespace {
 /// Columns of `a` whose words lie together, [N / 48][steps][48]: three cache lines a step serve eight tiles
 /// of six.
 constexpr int64_t kStrip = 48;
-/// Steps packed at a time.
-constexpr int64_t kChunkSteps = 256;
-/// Largest tile of c; with chunks of kChunkSteps its operands take 384 + 256 KB of L2.
+/// Largest tile of c, and the words of packed operands that a task holds: 640 KB of the 1 MB of L2.
 constexpr int64_t kMaxTileN = 8 * kStrip;
 constexpr int64_t kMaxTileK = 4 * vec::kPanelCols;
+constexpr int64_t kThreadWords = 160 * 1024;
 constexpr int64_t kMinTileN = 2 * kStrip;
 constexpr int64_t kMinTileK = 2 * vec::kPanelCols;
-constexpr int64_t kThreadWords = kChunkSteps * (kMaxTileN + kMaxTileK);
 
 constexpr int64_t div_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
@@ -34,6 +32,7 @@ struct Tiling {
   int64_t first_task;  ///< of all groups' tasks
   int64_t tile_n, tile_k;
   int64_t count_n, count_k;
+  int64_t steps;  ///< packed at a time; even rows a chunk, so that bf16 pairs stay whole
   int64_t count() const { return count_n * count_k; }
 };
 
@@ -83,7 +82,7 @@ class OuterProduct {
     if (rows == 0) return {};
     const int64_t all_rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
     const int64_t most = std::max<int64_t>(1, all_rows * N_ * K_ / rows / (2 * pool_.num_threads()));
-    Tiling t{0, kMaxTileN, kMaxTileK, 0, 0};
+    Tiling t{0, kMaxTileN, kMaxTileK, 0, 0, 0};
     while (t.tile_n * t.tile_k > most && (t.tile_n > kMinTileN || t.tile_k > kMinTileK)) {
       if (t.tile_n > kMinTileN && 2 * t.tile_n > t.tile_k)
         t.tile_n -= vec::kPanelUnit;
@@ -95,6 +94,7 @@ class OuterProduct {
     // The last tile not smaller than the others.
     t.tile_n = align_up(div_up(N_, t.count_n), vec::kPanelUnit);
     t.tile_k = align_up(div_up(K_, t.count_k), vec::kPanelUnit);
+    t.steps = std::min(kBlockSteps, kThreadWords / (t.tile_n + t.tile_k)) & ~int64_t{1};
     return t;
   }
 
@@ -106,11 +106,11 @@ class OuterProduct {
     const int64_t cols_k = std::min(tiling.tile_k, K_ - k);
     if (cols_n <= 0 || cols_k <= 0) return;
     uint32_t* a = buffers_ + thread * kThreadWords;
-    uint32_t* b = a + kChunkSteps * kMaxTileN;
+    uint32_t* b = a + tiling.steps * tiling.tile_n;
     float* c = t_.c.ptr<float>() + (t_.offsets ? g * t_.c.stride(0) : 0) + n * t_.c.stride(-2) + k;
     const int64_t end = groups_.end(g);
-    for (int64_t r = groups_.begin(g); r < end; r += kChunkSteps * per_word_) {
-      const int64_t rows = std::min(kChunkSteps * per_word_, end - r);
+    for (int64_t r = groups_.begin(g); r < end; r += tiling.steps * per_word_) {
+      const int64_t rows = std::min(tiling.steps * per_word_, end - r);
       const Panels panels(rows, cols_k, per_word_);
       pack(a_rows_, r, rows, n, {a, panels.steps, cols_n, kStrip});
       pack(b_rows_, r, rows, k, panels.strips(b));
@@ -133,7 +133,7 @@ class OuterProduct {
   /// Columns col.. of rows first .. first+rows-1.
   void pack(const GatheredRows<float>& source, int64_t first, int64_t rows, int64_t col,
             const vec::Strips& to) const {
-    const int64_t ahead = kPrefetchSteps * per_word_;
+    const int64_t ahead = prefetch_rows(to.cols);
     for (int64_t step = 0; step < to.steps; ++step) {
       const int64_t r = step * per_word_;
       for (int64_t i = r + ahead; i < std::min(r + ahead + per_word_, rows); ++i)

@@ -1,5 +1,7 @@
 // Packing of weights into panels, per call or once and for all.
 #pragma once
+#include <algorithm>
+
 #include "core/thread_pool.h"
 #include "ops/cpu/matmul_groups.h"
 #include "ops/cpu/matmul_panels.h"
@@ -9,8 +11,11 @@ namespace moge::ops::cpu {
 /// Steps of rows (one or two rows each) that make a packing task where columns lie along rows.
 inline constexpr int64_t kPackSteps = 16;
 
-/// Rows are fetched this many packing steps ahead: they may be gathered, and the hardware follows no gather.
-inline constexpr int64_t kPrefetchSteps = 4;
+/// How many rows of n elements ahead of packing to fetch: 16 KB, which hides the latency of memory and leaves
+/// L1 room. By software, because rows may be gathered and the hardware follows no gather.
+inline int64_t prefetch_rows(int64_t n) {
+  return std::clamp<int64_t>(4096 / std::max<int64_t>(n, 1), 1, 32);
+}
 inline void prefetch_row(const float* row, int64_t n) {
   for (int64_t i = 0; i < n; i += kAlignment / 4) __builtin_prefetch(row + i);
 }

@@ -17,15 +17,22 @@ double round_to(DType dtype, float x) {
 class Weight {
  public:
   explicit Weight(const Tensor& w)
-      : w_(w), N_(w.dim(-2)), K_(w.dim(-1)), group_stride_(w.shape.ndim() == 3 ? w.stride(0) : 0) {}
+      : w_(w),
+        f32_(w.dtype == DType::kF32 ? w.ptr<float>() : nullptr),
+        bf16_(w.dtype == DType::kBF16 ? w.ptr<BF16>() : nullptr),
+        N_(w.dim(-2)),
+        K_(w.dim(-1)),
+        group_stride_(w.shape.ndim() == 3 ? w.stride(0) : 0) {}
   double at(int64_t g, int64_t n, int64_t k) const {
     const int64_t i = g * group_stride_ + (w_.layout == Layout::kPanels ? packed_index(n, k, N_, K_, w_.dtype)
                                                                         : n * w_.stride(-2) + k);
-    return w_.dtype == DType::kBF16 ? to_f32(w_.ptr<BF16>()[i]) : w_.ptr<float>()[i];
+    return bf16_ ? to_f32(bf16_[i]) : f32_[i];
   }
 
  private:
   const Tensor& w_;
+  const float* f32_;
+  const BF16* bf16_;
   int64_t N_, K_, group_stride_;
 };
 

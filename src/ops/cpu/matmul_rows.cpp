@@ -133,8 +133,9 @@ class Multiplication {
 
  private:
   void pack_rows(int64_t first, int64_t count, uint32_t* to) const {
+    const int64_t ahead = prefetch_rows(p_.inner);
     for (int64_t r = 0; r < count; ++r) {
-      if (r + kPrefetchSteps < count) prefetch_row(rows_[first + r + kPrefetchSteps], p_.inner);
+      if (r + ahead < count) prefetch_row(rows_[first + r + ahead], p_.inner);
       kernels_.pack_row(to + r * plan_.a_stride, rows_[first + r], p_.inner);
     }
   }

@@ -58,7 +58,7 @@ void zero(uint32_t* to, int64_t n) {
 }
 
 void pack_row_f32(uint32_t* to, const float* from, int64_t n) {
-  __builtin_memcpy(to, from, static_cast<uint64_t>(n) * sizeof(float));
+  if (n > 0) __builtin_memcpy(to, from, static_cast<uint64_t>(n) * sizeof(float));
 }
 
 void pack_row_bf16(uint32_t* to, const float* from, int64_t n) {
