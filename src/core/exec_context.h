@@ -12,15 +12,19 @@ namespace moge {
 class Workspace {
  public:
   Workspace() = default;
-  explicit Workspace(int64_t bytes) : buffer_(bytes, "op workspace") {}
+  explicit Workspace(int64_t bytes)
+      : buffer_(bytes, "op workspace"), memory_(buffer_.data(), static_cast<size_t>(bytes)) {}
+  /// Over memory of someone else: an op that calls other ops gives them a part of its own workspace.
+  explicit Workspace(std::span<std::byte> memory) : memory_(memory) {}
   /// 64-byte aligned. Throws OutOfMemoryError when the plan was smaller.
   std::span<std::byte> get(int64_t bytes, const char* op);
   void plan(int64_t bytes) { planned_ = bytes > planned_ ? bytes : planned_; }
   int64_t planned_bytes() const { return planned_; }
-  int64_t bytes() const { return buffer_.bytes(); }
+  int64_t bytes() const { return static_cast<int64_t>(memory_.size()); }
 
  private:
   Buffer buffer_;
+  std::span<std::byte> memory_;
   int64_t planned_ = 0;
 };
 

@@ -88,8 +88,4 @@ void check_targets(const CrossEntropy& a) {
                       "]: expected -1 or a token below V=", V, ", got ", targets[t]);
 }
 
-std::vector<Impl<CrossEntropy>> cross_entropy_impls() {
-  return {cross_entropy_ref};
-}
-
 }  // namespace moge::ops::cpu
