@@ -18,7 +18,7 @@ struct SamplingRequest {
   float temperature;      ///< 0: greedy
   int64_t top_k;          ///< 1..V
   double top_p;           ///< 0..1
-  double min_p;           ///< 0..
+  float min_z;            ///< log(min_p), what (logit - largest) / temperature must reach; -inf: off
   float repetition, presence, frequency;
   double u;  ///< the draw, uniform in [0, 1)
   bool penalised() const;

@@ -20,7 +20,7 @@ SamplingRequest::SamplingRequest(const Sampling& a, int64_t b)
   const int32_t k = a.top_k.ptr<int32_t>()[b];
   top_k = k >= 1 ? std::min<int64_t>(k, V) : V;
   top_p = f(a.top_p) < 1 ? std::max(f(a.top_p), 0.0F) : 1.0F;
-  min_p = f(a.min_p) > 0 ? f(a.min_p) : 0.0F;
+  min_z = f(a.min_p) > 0 ? std::log(f(a.min_p)) : -INFINITY;
   repetition = f(a.repetition_penalty) > 0 ? f(a.repetition_penalty) : 1.0F;
   presence = std::isnan(f(a.presence_penalty)) ? 0.0F : f(a.presence_penalty);
   frequency = std::isnan(f(a.frequency_penalty)) ? 0.0F : f(a.frequency_penalty);
@@ -63,7 +63,7 @@ int64_t pick(const SamplingRequest& r, float* z, double* p, int32_t* order) {
     while (n < kept && (n == 0 || sum < r.top_p * total)) sum += p[order[n++]];
     kept = n;
   }
-  while (kept > 1 && p[order[kept - 1]] < r.min_p) --kept;
+  while (kept > 1 && z[order[kept - 1]] < r.min_z) --kept;
   std::sort(order, order + kept);
   double total = 0, sum = 0;
   for (int64_t i = 0; i < kept; ++i) total += p[order[i]];
@@ -100,9 +100,5 @@ void run(ExecContext& ctx, const Sampling& a, std::span<std::byte> ws) {
 
 constinit const Impl<Sampling> sampling_ref{"cpu.ref", DeviceKind::kCpu, supports_all<Sampling>, run,
                                             workspace};
-
-std::vector<Impl<Sampling>> sampling_impls() {
-  return {sampling_ref};
-}
 
 }  // namespace moge::ops::cpu
