@@ -15,7 +15,7 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   const int64_t tiles = (rows + vec::kTileRows - 1) / vec::kTileRows;
   // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
   const int64_t low = rows / tiles, higher = rows % tiles;
-  const int64_t block_steps = tiles == 1 ? panels.steps : kBlockSteps;
+  const int64_t block_steps = tiles == 1 ? panels.steps : tiles <= 3 ? kFewTilesBlockSteps : kBlockSteps;
   // At least once: with an empty inner dimension c is still bias + add.
   for (int64_t step = 0; step == 0 || step < panels.steps; step += block_steps) {
     const bool last = step + block_steps >= panels.steps;

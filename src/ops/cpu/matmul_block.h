@@ -15,6 +15,9 @@ inline constexpr int64_t kBlockRows = 96;
 /// slower.
 inline constexpr int64_t kBlockSteps = 512;
 
+/// Two or three tiles wait for B, not for arithmetic: a block of B that the first has read stays in L1.
+inline constexpr int64_t kFewTilesBlockSteps = 64;
+
 /// Packed left-hand rows: word s of row i is at base + i * row_stride + s * step_stride.
 struct LeftRows {
   const uint32_t* base;

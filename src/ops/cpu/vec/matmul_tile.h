@@ -98,7 +98,7 @@ void tile_cols(const MatmulTile& t, int64_t col) {
     typename Dot::Word bv[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
-    if constexpr (Rows <= 2) {
+    if constexpr (Rows <= 4) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v)
         __builtin_prefetch(reinterpret_cast<const char*>(b + v * kLanes) + kPrefetchBytes, 0, 3);
