@@ -10,7 +10,9 @@ target_compile_options(moge_flags INTERFACE -Wall -Wextra -Werror -ffp-contract=
 target_link_libraries(moge_flags INTERFACE Threads::Threads)
 if(MOGE_SANITIZE)
   target_compile_options(moge_flags INTERFACE -fsanitize=${MOGE_SANITIZE} -fno-omit-frame-pointer
-                                              -fno-sanitize-recover=all)
+                                              -fno-sanitize-recover=all
+                                              # GCC warns falsely about what the sanitizers insert
+                                              $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(moge_flags INTERFACE -fsanitize=${MOGE_SANITIZE})
 endif()
 

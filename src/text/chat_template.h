@@ -37,7 +37,7 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
   /// RequestError when the messages don't suit the template: raise_exception, undefined members, wrong types;
-  /// also when it runs longer than any real one (20 million steps, 256 MiB of text).
+  /// also when it runs longer than any real one (20 million steps, 128 MiB of text).
   std::string render(const ChatInput& input) const;
 
   const std::string& source() const { return source_; }

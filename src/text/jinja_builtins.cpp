@@ -31,12 +31,17 @@ Value Call::made(std::vector<Value> items) const {
   return Value::list(std::move(items));
 }
 
+void charge_length(const Value& value, Budget& budget) {
+  if (const std::string* text = value.as_string()) budget.step(static_cast<int64_t>(text->size() / 16));
+}
+
 Value call_builtin(const Builtin& builtin, Interpreter& interpreter, Budget& budget, const Value& self,
                    const Arguments& arguments) {
   Call call{interpreter, budget, self, arguments, {}};
   const auto& parameters = builtin.parameters;
   // Long texts make long work, whatever the function.
-  if (const std::string* text = self.as_string()) budget.step(static_cast<int64_t>(text->size() / 64));
+  charge_length(self, budget);
+  for (const Value& argument : arguments.positional) charge_length(argument, budget);
   if (!parameters.empty() && parameters[0] == "*") return builtin.call(call);
   call.bound.assign(parameters.size(), nullptr);
   if (arguments.positional.size() > parameters.size())
@@ -80,9 +85,10 @@ int64_t length(const Value& value) {
 }
 
 bool contains(const Value& container, const Value& item, Budget& budget) {
+  charge_length(container, budget);
+  charge_length(item, budget);
   if (const std::string* text = container.as_string()) {
     if (!item.as_string()) fail("'in <string>' requires string as left operand, not ", item.type_name());
-    budget.step(static_cast<int64_t>(text->size() / 64));
     return find(*text, *item.as_string()) != std::string_view::npos;
   }
   if (const Dict* dict = container.as_dict()) return dict->find(item) != nullptr;

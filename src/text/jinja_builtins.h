@@ -52,6 +52,9 @@ const Builtin* find_global(std::string_view name);
 /// A method of this value, or null.
 const Builtin* find_method(const Value& receiver, std::string_view name);
 
+/// Long texts make long work: a step for every 16 bytes of a string.
+void charge_length(const Value& value, Budget& budget);
+
 /// Matches arguments and calls. RuntimeError for too many, unknown or missing ones.
 Value call_builtin(const Builtin& builtin, Interpreter& interpreter, Budget& budget, const Value& self,
                    const Arguments& arguments);

@@ -29,7 +29,7 @@ template <class... Args>
 }
 
 /// What one rendering may use, so that a hostile template ends: 20 million evaluation steps (seconds) and
-/// 256 MiB of strings and lists built.
+/// 128 MiB of strings and lists built.
 class Budget {
  public:
   void step(int64_t n = 1) {
@@ -43,7 +43,7 @@ class Budget {
 
  private:
   static constexpr int64_t kMaxSteps = 20'000'000;
-  static constexpr int64_t kMaxBytes = int64_t{256} << 20;
+  static constexpr int64_t kMaxBytes = int64_t{128} << 20;
   int64_t steps_ = kMaxSteps;
   int64_t bytes_ = kMaxBytes;
 };

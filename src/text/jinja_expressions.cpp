@@ -87,6 +87,17 @@ Value real_arithmetic(Op op, double a, double b) {
   }
 }
 
+Value repeated(const std::string& text, int64_t times, Budget& budget) {
+  if (text.empty() || times <= 0) return Value::string("");
+  const auto size = static_cast<int64_t>(text.size());
+  times = std::min(times, (int64_t{1} << 40) / size);  // still beyond any budget
+  budget.bytes(size * times);
+  std::string result;
+  result.reserve(static_cast<size_t>(size * times));
+  for (int64_t i = 0; i < times; ++i) result += text;
+  return Value::string(std::move(result));
+}
+
 /// Python's slice.indices: the first index, the step and how many.
 struct Indices {
   int64_t start;
@@ -138,8 +149,11 @@ Value Interpreter::eval_unlocated(const Expr& expr) {
     }
     case Kind::kDict: {
       Dict dict;
-      for (size_t i = 0; i < expr.items.size(); i += 2)
-        dict.set(eval(*expr.items[i]), eval(*expr.items[i + 1]));
+      for (size_t i = 0; i < expr.items.size(); i += 2) {
+        Value key = eval(*expr.items[i]);
+        charge_length(key, budget_);
+        dict.set(std::move(key), eval(*expr.items[i + 1]));
+      }
       budget_.bytes(static_cast<int64_t>(expr.items.size() * sizeof(Value)));
       return Value::dict(std::move(dict));
     }
@@ -211,15 +225,7 @@ Value Interpreter::eval_binary(const Expr& expr) {
     budget_.bytes(static_cast<int64_t>(items.size() * sizeof(Value)));
     return a.as_list()->is_tuple ? Value::tuple(std::move(items)) : Value::list(std::move(items));
   }
-  if (op == Op::kMul && a.as_string() && b.as_integer(j)) {
-    const auto size = static_cast<int64_t>(a.as_string()->size());
-    const int64_t times = size == 0 ? 0 : std::clamp<int64_t>(j, 0, (int64_t{1} << 40) / size);
-    budget_.bytes(size * times);
-    std::string text;
-    text.reserve(static_cast<size_t>(size * times));
-    for (int64_t k = 0; k < times; ++k) text += *a.as_string();
-    return Value::string(std::move(text));
-  }
+  if (op == Op::kMul && a.as_string() && b.as_integer(j)) return repeated(*a.as_string(), j, budget_);
   if (op == Op::kMod && a.as_string()) {
     const List* values = b.as_list();
     return percent_format(*a.as_string(), values && values->is_tuple ? values->items : std::vector<Value>{b},
@@ -362,6 +368,7 @@ Value Interpreter::get_attribute(const Value& object, const std::string& name) {
 
 Value Interpreter::get_item(const Value& object, const Value& key) {
   if (const Undefined* undefined = object.get<Undefined>()) fail_undefined(*undefined);
+  charge_length(key, budget_);
   if (const Dict* dict = object.as_dict()) {
     if (key.is_undefined()) return key;
     if (const Value* value = dict->find(key)) return *value;
@@ -371,7 +378,7 @@ Value Interpreter::get_item(const Value& object, const Value& key) {
     const List* list = object.as_list();
     const std::string* text = object.as_string();
     if (list || text) {
-      if (text) budget_.step(static_cast<int64_t>(text->size() / 64));
+      charge_length(object, budget_);
       const int64_t size = list ? static_cast<int64_t>(list->items.size()) : string_length(*text);
       if (index < 0) index += size;
       if (index < 0 || index >= size) return Value::undefined(str("index ", index, " is out of range"));

@@ -57,6 +57,7 @@ Value indented(Args call) {
   const bool blank_too = call.truth(2, false);
   std::string out;
   if (call.truth(1, false)) out = indent;
+  call.budget.bytes(count(text, "\n") * static_cast<int64_t>(sizeof(std::string_view)));
   bool first = true;
   for (const std::string_view line : split_lines(text)) {
     call.budget.bytes(static_cast<int64_t>(line.size() + indent.size()));

@@ -38,17 +38,28 @@ Value begins_or_ends(Args call, bool (*matches)(std::string_view, std::string_vi
 
 Value parts(Args call, const std::vector<std::string_view>& texts) {
   std::vector<Value> items;
-  call.budget.bytes(static_cast<int64_t>(self_string(call).size() + texts.size() * 64));
   for (const std::string_view text : texts) items.push_back(Value::string(std::string(text)));
   return call.made(std::move(items));
+}
+
+/// Room for `num_parts` of the receiver, as views and as values, before they are made.
+void charge_parts(Args call, int64_t num_parts) {
+  constexpr int64_t kPartBytes = 64;
+  call.budget.bytes(static_cast<int64_t>(self_string(call).size()) + num_parts * kPartBytes);
 }
 
 template <auto splitter>
 Value split_by(Args call) {
   const auto separator = optional_text(call, 0);
   if (separator && separator->empty()) fail("empty separator");
-  call.budget.bytes(static_cast<int64_t>(self_string(call).size()));
+  const auto most_words = static_cast<int64_t>(self_string(call).size() / 2) + 1;
+  charge_parts(call, separator ? count(self_string(call), *separator) + 1 : most_words);
   return parts(call, splitter(self_string(call), separator, call.integer(1, -1)));
+}
+
+Value lines(Args call) {
+  charge_parts(call, static_cast<int64_t>(self_string(call).size()) / 8 + count(self_string(call), "\n") + 1);
+  return parts(call, split_lines(self_string(call)));
 }
 
 Value position(Args call, size_t (*search)(std::string_view, std::string_view)) {
@@ -84,7 +95,7 @@ const std::vector<Builtin>& string_methods() {
       {"rstrip", {"chars"}, 0, [](Args c) { return stripped(c, Side::kRight); }},
       {"split", {"sep", "maxsplit"}, 0, split_by<split>},
       {"rsplit", {"sep", "maxsplit"}, 0, split_by<rsplit>},
-      {"splitlines", {}, 0, [](Args c) { return parts(c, split_lines(self_string(c))); }},
+      {"splitlines", {}, 0, lines},
       {"startswith",
        {"prefix"},
        1,

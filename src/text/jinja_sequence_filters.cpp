@@ -46,12 +46,7 @@ Value last(Args call) {
 }
 
 Value reversed(Args call) {
-  if (const std::string* text = call.self.as_string()) {
-    std::vector<std::string_view> all = characters(*text);
-    std::string out;
-    for (auto at = all.rbegin(); at != all.rend(); ++at) out += *at;
-    return call.made(std::move(out));
-  }
+  if (const std::string* text = call.self.as_string()) return call.made(reverse(*text));
   std::vector<Value> items = iterate(call.self, call.budget)->items;
   std::reverse(items.begin(), items.end());
   return call.made(std::move(items));
@@ -120,7 +115,8 @@ Value extreme(Args call, int sign) {
 Value unique(Args call) {
   std::vector<Value> kept;
   Dict seen;
-  for (const Value& item : iterate(call.self, call.budget)->items) {
+  const auto items = iterate(call.self, call.budget);
+  for (const Value& item : items->items) {
     Value key = sort_key(call, item, 1, 0);
     call.budget.step();
     if (seen.find(key)) continue;
@@ -191,7 +187,8 @@ Value select_filter(Args call, bool keep_if, bool of_attribute) {
   }
   std::vector<Value> kept;
   if (!call.self.truthy()) return Value::list({});
-  for (const Value& item : iterate(call.self, call.budget)->items) {
+  const auto items = iterate(call.self, call.budget);
+  for (const Value& item : items->items) {
     const Value subject = of_attribute ? get_path(call.interpreter, item, given[0]) : item;
     call.budget.step();
     const Value verdict = test ? call_builtin(*test, call.interpreter, call.budget, subject, rest) : subject;

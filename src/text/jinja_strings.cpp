@@ -31,19 +31,26 @@ Character last_of(std::string_view text) {
   return c.bytes.size() == text.size() - begin ? c : Character{0xFFFD, text.substr(text.size() - 1)};
 }
 
+template <class F>
+void for_each_character(std::string_view text, const F& f) {
+  while (!text.empty()) {
+    const Character c = first_of(text);
+    f(c);
+    text.remove_prefix(c.bytes.size());
+  }
+}
+
 template <class Map>
 std::string map_characters(std::string_view text, const Map& map) {
   std::string out;
   out.reserve(text.size());
-  while (!text.empty()) {
-    const Character c = first_of(text);
+  for_each_character(text, [&](const Character& c) {
     const char32_t mapped = map(c.code);
     if (mapped == c.code)
       out += c.bytes;
     else
       append_utf8(mapped, out);
-    text.remove_prefix(c.bytes.size());
-  }
+  });
   return out;
 }
 
@@ -82,15 +89,24 @@ bool is_in(std::string_view set, const Character& c) {
 }  // namespace
 
 int64_t string_length(std::string_view text) {
-  return static_cast<int64_t>(characters(text).size());
+  int64_t length = 0;
+  for_each_character(text, [&](const Character&) { ++length; });
+  return length;
+}
+
+std::string reverse(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    out += last_of(text).bytes;
+    text.remove_suffix(last_of(text).bytes.size());
+  }
+  return out;
 }
 
 std::vector<std::string_view> characters(std::string_view text) {
   std::vector<std::string_view> all;
-  while (!text.empty()) {
-    all.push_back(first_of(text).bytes);
-    text.remove_prefix(all.back().size());
-  }
+  for_each_character(text, [&](const Character& c) { all.push_back(c.bytes); });
   return all;
 }
 
@@ -213,11 +229,11 @@ std::vector<std::string_view> split_lines(std::string_view text) {
 std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t count) {
   std::string out;
   if (from.empty()) {
-    for (const std::string_view c : characters(text)) {
+    for_each_character(text, [&](const Character& c) {
       if (count != 0) out += to;
       if (count > 0) --count;
-      out += c;
-    }
+      out += c.bytes;
+    });
     if (count != 0) out += to;
     return out;
   }
@@ -270,14 +286,14 @@ bool all_space(std::string_view text) {
 }
 
 bool has_case(std::string_view text, bool is_upper) {
-  bool found = false;
-  for (const std::string_view bytes : characters(text)) {
-    const auto k = category(first_of(bytes).code);
-    if (k == (is_upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU) || k == UTF8PROC_CATEGORY_LT)
-      return false;
-    found |= k == (is_upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
-  }
-  return found;
+  bool wanted = false;
+  bool other = false;
+  for_each_character(text, [&](const Character& c) {
+    const auto k = category(c.code);
+    other |= k == (is_upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU) || k == UTF8PROC_CATEGORY_LT;
+    wanted |= k == (is_upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
+  });
+  return wanted && !other;
 }
 
 std::string string_repr(std::string_view text) {
@@ -287,8 +303,8 @@ std::string string_repr(std::string_view text) {
     for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) out += "0123456789abcdef"[(c >> shift) & 15];
   };
   std::string out(1, quote);
-  for (const std::string_view bytes : characters(text)) {
-    const char32_t c = first_of(bytes).code;
+  for_each_character(text, [&](const Character& character) {
+    const char32_t c = character.code;
     const auto k = category(c);
     const bool printable = c == ' ' || !(k == UTF8PROC_CATEGORY_CN || k >= UTF8PROC_CATEGORY_ZS);
     if (c == '\\' || c == static_cast<char32_t>(quote)) {
@@ -297,7 +313,7 @@ std::string string_repr(std::string_view text) {
     } else if (c == '\n' || c == '\r' || c == '\t') {
       out += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
     } else if (printable) {
-      out += bytes;
+      out += character.bytes;
     } else if (c < 0x100) {
       out += "\\x";
       hex(c, 2, out);
@@ -308,7 +324,7 @@ std::string string_repr(std::string_view text) {
       out += "\\U";
       hex(c, 8, out);
     }
-  }
+  });
   return out += quote;
 }
 

@@ -12,6 +12,7 @@ int64_t string_length(std::string_view text);
 /// The byte offset of a code point index in 0..length.
 size_t byte_offset(std::string_view text, int64_t index);
 std::vector<std::string_view> characters(std::string_view text);
+std::string reverse(std::string_view text);
 
 /// str.isspace of one character.
 bool is_space(char32_t c);

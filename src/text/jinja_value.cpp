@@ -47,6 +47,7 @@ std::string key_of(const Value& key) {
   if (key.is_none()) return "0";
   const List* list = key.as_list();
   if (!list || !list->is_tuple) fail("unhashable type: '", key.type_name(), "'");
+  if (list->items.size() > 100) fail("a tuple of more than 100 items cannot be a key");
   std::string all = "t";
   for (const Value& item : list->items) {
     if (item.as_list()) fail("tuples inside tuples cannot be keys");
@@ -230,7 +231,10 @@ int compare(const Value& a, const Value& b, Budget& budget) {
 }
 
 std::shared_ptr<const List> iterate(const Value& value, Budget& budget) {
-  if (const auto* list = value.get<std::shared_ptr<const List>>()) return *list;
+  if (const auto* list = value.get<std::shared_ptr<const List>>()) {
+    budget.step(static_cast<int64_t>((*list)->items.size()));  // it will be walked
+    return *list;
+  }
   auto items = std::make_shared<List>();
   if (const Dict* dict = value.as_dict()) {
     for (const auto& [key, unused] : dict->items) items->items.push_back(key);
@@ -244,6 +248,7 @@ std::shared_ptr<const List> iterate(const Value& value, Budget& budget) {
   } else if (!value.is_undefined()) {
     fail("'", value.type_name(), "' object is not iterable");
   }
+  budget.step(static_cast<int64_t>(items->items.size()));
   budget.bytes(static_cast<int64_t>(items->items.size() * sizeof(Value)));
   return items;
 }
