@@ -30,9 +30,7 @@ void append_string(std::string_view text, bool ensure_ascii, std::string& out) {
         at != std::string_view::npos) {
       out += '\\';
       out += "\"\\bfnrt"[at];
-    } else if (c < 0x20) {
-      append_escaped(c, out);
-    } else if (c < 0x7F || !ensure_ascii) {
+    } else if (c >= 0x20 && (c < 0x7F || !ensure_ascii)) {
       out += bytes;
     } else if (c < 0x10000) {
       append_escaped(c, out);
