@@ -7,9 +7,9 @@
 #include <optional>
 #include <utility>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "io/checksum.h"
 
 namespace moge::io {
 namespace {

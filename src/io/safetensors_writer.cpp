@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/buffer.h"
+#include "core/checksum.h"
 #include "core/error.h"
-#include "io/checksum.h"
 #include "io/copy_convert.h"
 
 namespace moge::io {

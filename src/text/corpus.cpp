@@ -1,12 +1,11 @@
 #include "text/corpus.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/corpus_format.h"
@@ -33,23 +32,18 @@ MappedFile open_checked(const std::filesystem::path& path, const CorpusFileHeade
                    got.version);
   check<FileError>(got == expected, name, ": its header disagrees with corpus.json: expected ",
                    expected.num_items, " items of ", expected.item_bytes, " bytes, vocab_size ",
-                   expected.vocab_size, ", tokenizer ", hash_to_hex(expected.tokenizer_hash), "; got ",
+                   expected.vocab_size, ", tokenizer ", Checksum::hex(expected.tokenizer_hash), "; got ",
                    got.num_items, " of ", got.item_bytes, ", ", got.vocab_size, ", ",
-                   hash_to_hex(got.tokenizer_hash));
+                   Checksum::hex(got.tokenizer_hash));
   check<FileError>(file.size() == kHeaderBytes + payload_bytes, name, ": expected ",
                    kHeaderBytes + payload_bytes, " bytes, got ", file.size(), " (truncated?)");
   return file;
 }
 
-uint64_t payload_hash(const MappedFile& file) {
-  const auto payload = file.bytes().subspan(kHeaderBytes);
-  return XXH64(payload.data(), payload.size(), 0);
-}
-
 void check_hash(const MappedFile& file, uint64_t expected) {
-  const uint64_t got = payload_hash(file);
+  const uint64_t got = Checksum::of(file.bytes().subspan(kHeaderBytes));
   check<FileError>(got == expected, file.path().string(), ": corrupt: expected xxHash64 ",
-                   hash_to_hex(expected), ", got ", hash_to_hex(got));
+                   Checksum::hex(expected), ", got ", Checksum::hex(got));
 }
 
 }  // namespace

@@ -39,9 +39,8 @@ inline std::string shard_name(int64_t shard) {
   return str("tokens-", std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0'), digits, ".bin");
 }
 
-/// JSON numbers lose bits past 2^53, so hashes are 16 hexadecimal digits.
-std::string hash_to_hex(uint64_t hash);
-/// Throws FileError beginning with `where` unless `hex` is what hash_to_hex writes.
+/// The value of 16 hexadecimal digits, as Checksum::hex writes them (JSON numbers would lose bits past 2^53).
+/// Throws FileError beginning with `where` for anything else.
 uint64_t hash_from_hex(const std::string& hex, const std::string& where);
 
 }  // namespace moge::text

@@ -1,37 +1,14 @@
-#include <xxhash.h>
-
-#include <array>
 #include <nlohmann/json.hpp>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "text/corpus.h"
 #include "text/corpus_format.h"
 
 namespace moge::text {
 
-namespace {
-
-struct HashState {
-  HashState() { XXH64_reset(state.get(), 0); }
-  void update(std::span<const std::byte> bytes) { XXH64_update(state.get(), bytes.data(), bytes.size()); }
-  uint64_t digest() const { return XXH64_digest(state.get()); }
-
-  struct Free {
-    void operator()(XXH64_state_t* s) const { XXH64_freeState(s); }
-  };
-  std::unique_ptr<XXH64_state_t, Free> state{XXH64_createState()};
-};
-
-}  // namespace
-
-std::string hash_to_hex(uint64_t hash) {
-  std::string hex(16, '0');
-  for (int i = 15; i >= 0; --i, hash >>= 4) hex[i] = "0123456789abcdef"[hash & 15];
-  return hex;
-}
-
 uint64_t corpus_hash(std::string_view bytes) {
-  return XXH64(bytes.data(), bytes.size(), 0);
+  return Checksum::of(std::as_bytes(std::span(bytes)));
 }
 
 /// The shard being written: its header is written first, empty, and again when the counts are known.
@@ -41,7 +18,7 @@ struct CorpusWriter::Shard {
   }
   CorpusFileHeader header;
   FileWriter out;
-  HashState hash;
+  Checksum hash;
 };
 
 CorpusWriter::CorpusWriter(const std::filesystem::path& dir, const Options& options)
@@ -87,7 +64,7 @@ void CorpusWriter::close_shard() {
   header.tokenizer_hash = options_.tokenizer_hash;
   shard_->out.write_at(0, std::as_bytes(std::span(&header, 1)));
   shard_->out.close();
-  closed_.emplace_back(static_cast<int64_t>(header.num_items), shard_->hash.digest());
+  closed_.emplace_back(static_cast<int64_t>(header.num_items), shard_->hash.value());
   shard_.reset();
 }
 
@@ -96,7 +73,7 @@ void CorpusWriter::finish() {
                    ": expected at least one document with text, got none");
   close_shard();
 
-  HashState hash;
+  Checksum hash;
   const CorpusFileHeader header{.magic = kDocumentsMagic,
                                 .item_bytes = 8,
                                 .num_items = text_bytes_.size(),
@@ -115,14 +92,14 @@ void CorpusWriter::finish() {
       {"version", kCorpusVersion},
       {"vocab_size", options_.vocab_size},
       {"token_bytes", token_bytes_for(options_.vocab_size)},
-      {"tokenizer_hash", hash_to_hex(options_.tokenizer_hash)},
+      {"tokenizer_hash", Checksum::hex(options_.tokenizer_hash)},
       {"num_documents", text_bytes_.size()},
       {"num_tokens", offsets_.back()},
-      {"documents_xxh64", hash_to_hex(hash.digest())},
+      {"documents_xxh64", Checksum::hex(hash.value())},
       {"shards", nlohmann::ordered_json::array()},
   };
   for (const auto& [num_tokens, xxh64] : closed_)
-    manifest["shards"].push_back({{"num_tokens", num_tokens}, {"xxh64", hash_to_hex(xxh64)}});
+    manifest["shards"].push_back({{"num_tokens", num_tokens}, {"xxh64", Checksum::hex(xxh64)}});
   FileWriter manifest_out(dir_.path() / kManifestName);
   manifest_out.write(manifest.dump(2) + "\n");
   manifest_out.close();

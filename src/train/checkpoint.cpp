@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "core/checksum.h"
 #include "core/files.h"
 #include "core/json.h"
-#include "io/checksum.h"
 #include "io/copy_convert.h"
 
 namespace moge::train {
@@ -132,7 +132,7 @@ TrainerState load_checkpoint(TrainStep& step, const fs::path& dir) {
 }
 
 std::string state_hash(TrainStep& step) {
-  io::Checksum checksum;
+  Checksum checksum;
   const auto add = [&](const Tensor& t) {
     checksum.update({static_cast<const std::byte*>(t.data), static_cast<size_t>(t.bytes())});
   };
