@@ -14,7 +14,8 @@ Interrupt::Interrupt() {
   interrupt_requested = false;
   struct sigaction action {};
   action.sa_handler = [](int) { interrupt_requested = true; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  // Restart: a write of text that the signal meets must go on.
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
   sigaction(SIGINT, &action, &old_int_);
   sigaction(SIGTERM, &action, &old_term_);
 }

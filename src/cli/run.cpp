@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "cli/command.h"
+#include "cli/conversation.h"
 #include "cli/generation_config.h"
 #include "cli/interrupt.h"
 #include "cli/served_model.h"
@@ -13,7 +14,6 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "engine/text_stream.h"
-#include "text/tokenizer.h"
 
 namespace moge::cli {
 
@@ -22,6 +22,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   std::optional<std::string> prompt;
+  std::string system;
   bool raw = false;
   bool echo = false;
   bool token_ids = false;
@@ -44,6 +45,7 @@ struct RunOptions {
           .target = &prompt,
           .value = "TEXT",
           .help = "What to answer or continue; without it standard input, or a chat if that is a terminal"},
+         {.name = "system", .target = &system, .value = "TEXT", .help = "The system message of a chat"},
          {.name = "raw", .target = &raw, .help = "Continue the prompt as it is, without the chat template"},
          {.name = "echo", .target = &echo, .help = "Print the prompt before its continuation"},
          {.name = "token-ids",
@@ -120,7 +122,9 @@ class Runner {
     params_ = {.sampling = sampling_params(o, defaults), .max_tokens = o.max_tokens};
     if (!uses_ids_) {
       tokenizer_ = text::load_tokenizer(model_.dir());
+      if (!o.raw) conversation_ = Conversation::open(model_.dir(), *tokenizer_, o.system);
     }
+    check<UsageError>(o.system.empty() || conversation_, "--system: the model has no chat template");
     if (!o.ignore_eos) add_stop_ids(defaults);
   }
 
@@ -167,7 +171,9 @@ class Runner {
 
   /// The next prompt: the conversation with `text` as its last turn, or the text itself.
   std::vector<int32_t> encode(const std::string& text) {
-    return tokenizer_->encode(text, {.parse_special = o_.raw});
+    if (!conversation_) return tokenizer_->encode(text, {.parse_special = o_.raw});
+    conversation_->add("user", text);
+    return conversation_->prompt();
   }
 
   Answer generate(const std::vector<int32_t>& ids) {
@@ -198,7 +204,7 @@ class Runner {
   }
 
   void chat() {
-    std::cerr << "It continues each line"
+    std::cerr << (conversation_ ? "Chat" : "This model has no chat template: it continues each line")
               << ". Ctrl-C stops an answer; /help lists the commands.\n";
     for (std::string line; read_line(line);) {
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
@@ -217,8 +223,10 @@ class Runner {
   }
 
   void command(const std::string& line) {
-    if (line == "/help")
-      std::cerr << "/exit (or Ctrl-D) ends; anything else is said to the model.\n";
+    if (line == "/reset" && conversation_)
+      conversation_->reset();
+    else if (line == "/reset" || line == "/help")
+      std::cerr << "/reset begins anew, /exit (or Ctrl-D) ends; anything else is said to the model.\n";
     else
       std::cerr << "unknown command " << line << "; /help lists them\n";
   }
@@ -229,9 +237,11 @@ class Runner {
       const Answer answer = generate(encode(line));
       std::cout << '\n';
       report(answer.generation);
+      if (conversation_) conversation_->add("assistant", answer.text);
       ++params_.sampling.seed;  // or the same question would get the same draws
     } catch (const RequestError& error) {
-      log_error(error.what(), "");
+      log_error(error.what(), "; /reset begins anew");
+      if (conversation_) conversation_->drop_last();
     }
   }
 
@@ -267,6 +277,7 @@ class Runner {
   const bool uses_ids_;
   ServedModel model_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
+  std::optional<Conversation> conversation_;
   engine::GenerationParams params_;
 };
 

@@ -1,0 +1,164 @@
+"""Every kind of bad input: the right exit code, a message with what, expected, got and where, nothing on stdout."""
+
+import json
+import struct
+import subprocess
+import unittest
+
+from e2e import BAD_FILE, BINARY, USAGE, TestCase, environment, read_safetensors, write_safetensors
+
+
+class Usage(TestCase):
+    def test_unknown_words_name_the_nearest(self):
+        self.assert_fails(USAGE, ["unknown command 'rum'", "did you mean 'run'?"], "rum")
+        self.assert_fails(USAGE, ["unknown flag --max-token", "did you mean '--max-tokens'?"], "run", "m", "--max-token", "3")
+        self.assert_fails(USAGE, ["did you mean 'tokenizer train'?"], "tokenizer", "trian")
+        self.assert_fails(USAGE, ["tokenizer train, tokenizer encode, tokenizer decode"], "tokenizer")
+        self.assert_fails(USAGE, ["moge --help"])
+
+    def test_values(self):
+        self.assert_fails(USAGE, ["--top-p", "from 0 to 1", "'2'"], "run", self.model, "--top-p", "2")
+        self.assert_fails(USAGE, ["--dtype", "bf16 or f32", "'int4'"], "run", self.model, "--dtype", "int4")
+        self.assert_fails(USAGE, ["missing MODEL"], "inspect")
+        self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
+        self.assert_fails(USAGE, ["max_position_embeddings, 256"], "run", self.model, "-p", "a", "--context", "257")
+        self.assert_fails(USAGE, ["no chat template"], "run", self.model, "-p", "a", "--system", "Be kind.")
+        self.assert_fails(USAGE, ["no weights to verify"], "inspect", "dense-500m", "--verify")
+        self.assert_fails(USAGE, ["--random-weights"], "run", "dense-500m", "-p", "a")
+
+    def test_prompts(self):
+        self.assert_fails(USAGE, ["the context holds 4"], "run", self.model, "--context", "4", "-p", "word " * 20)
+        self.assert_fails(USAGE, ["token 448", "0 to 447"], "run", self.model, "--token-ids", "-p", "1 448")
+        self.assert_fails(USAGE, ["expected token ids", "'two'"], "run", self.model, "--token-ids", "-p", "1 two")
+        self.assert_fails(USAGE, ["id 448"], "tokenizer", "decode", self.model, "448")
+
+    def test_help_is_for_standard_output(self):
+        for args in ([], ["run"], ["train"], ["inspect"], ["tokenizer", "train"], ["bench", "decode"]):
+            self.assertIn(b"Exit codes: 0 fine, 2 usage", self.run_ok(*args, "--help"))
+
+
+class Checkpoints(TestCase):
+    """A model that is damaged in one way."""
+
+    def setUp(self):
+        super().setUp()
+        self.bad = self.copy_of_model()
+        self.weights = self.bad / "model.safetensors"
+
+    def refused(self, *messages):
+        for command in (["inspect", self.bad, "--verify"], ["run", self.bad, "-p", "a"]):
+            self.assert_fails(BAD_FILE, messages, *command)
+
+    def change(self, name, change):
+        tensors = read_safetensors(self.weights)
+        tensors[name] = change(*tensors[name])
+        write_safetensors(self.weights, tensors)
+
+    def configure(self, **values):
+        path = self.bad / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**config, **values}), encoding="utf-8")
+
+    def test_no_such_model(self):
+        self.assert_fails(BAD_FILE, ["no/such/dir"], "run", "no/such/dir", "-p", "a")
+        self.assert_fails(BAD_FILE, ["did you mean 'dense-500m'?"], "inspect", "dense-50m")
+        self.assert_fails(BAD_FILE, ["expected a directory"], "inspect", self.weights)
+
+    def test_no_weights(self):
+        self.weights.unlink()
+        self.assert_fails(BAD_FILE, ["neither model.safetensors nor"], "run", self.bad, "-p", "a")
+
+    def test_truncated_file(self):
+        self.weights.write_bytes(self.weights.read_bytes()[:-7])
+        self.refused("model.safetensors")
+
+    def test_header_that_claims_too_much(self):
+        self.weights.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+        self.refused("model.safetensors")
+
+    def test_missing_tensor(self):
+        tensors = read_safetensors(self.weights)
+        del tensors["model.norm.weight"]
+        write_safetensors(self.weights, tensors)
+        self.refused("'model.norm.weight' is missing")
+
+    def test_surplus_tensor(self):
+        tensors = read_safetensors(self.weights)
+        tensors["model.rotary"] = ("F32", [1], b"\0\0\0\0")
+        write_safetensors(self.weights, tensors)
+        self.refused("model.rotary")
+
+    def test_wrong_shape(self):
+        self.change("model.layers.0.mlp.gate.weight", lambda dtype, shape, data: (dtype, shape[::-1], data))
+        self.refused("model.layers.0.mlp.gate.weight", "expected shape [64, 16], got [16, 64]")
+
+    def test_nan(self):
+        self.change("model.norm.weight", lambda dtype, shape, data: (dtype, shape, data[:6] + b"\xc0\x7f" + data[8:]))
+        self.refused("model.norm.weight", "NaN", "[3]")
+
+    def test_unknown_model_type(self):
+        self.configure(model_type="mamba", architectures=["MambaForCausalLM"])
+        self.refused("mamba", "PanguProMoE")
+
+    def test_contradictions(self):
+        self.configure(num_experts=63)
+        self.refused("config.json", "63")
+
+    def test_broken_config(self):
+        (self.bad / "config.json").write_text("{", encoding="utf-8")
+        self.refused("config.json", "line 1")
+
+    def test_broken_tokenizer(self):
+        (self.bad / "tokenizer.model").write_bytes(b"not a model")
+        self.assert_fails(BAD_FILE, ["tokenizer.model"], "run", self.bad, "-p", "a")
+        self.assert_fails(BAD_FILE, ["tokenizer.model"], "tokenizer", "encode", self.bad, "a")
+        (self.bad / "tokenizer.json").write_text('{"model": {"type": "BPE"', encoding="utf-8")
+        self.assert_fails(BAD_FILE, ["tokenizer.json", "line 1"], "tokenizer", "encode", self.bad, "a")
+
+    def test_broken_generation_config(self):
+        (self.bad / "generation_config.json").write_text('{"temperature": "hot"}', encoding="utf-8")
+        self.assert_fails(BAD_FILE, ["generation_config.json", "temperature"], "run", self.bad, "-p", "a")
+
+    def test_broken_chat_template(self):
+        (self.bad / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
+        self.assert_fails(BAD_FILE, ["chat_template.jinja"], "run", self.bad, "-p", "a")
+
+
+class Texts(TestCase):
+    def test_no_text(self):
+        (self.dir / "empty").mkdir()
+        train = ["tokenizer", "train", "--output", self.dir / "out", "--vocab-size", "300", "--input"]
+        self.assert_fails(BAD_FILE, ["nowhere"], *train, self.dir / "nowhere")
+        self.assert_fails(BAD_FILE, ["empty"], *train, self.dir / "empty")
+        (self.dir / "latin1.txt").write_bytes(b"caf\xe9")
+        self.assert_fails(BAD_FILE, ["latin1.txt", "UTF-8", "3"], *train, self.dir / "latin1.txt")
+        self.assertFalse((self.dir / "out").exists())
+
+    def test_output_that_cannot_be_written(self):
+        # Root may write anywhere, so the place is not read-only but a file.
+        (self.dir / "file").write_text("", encoding="utf-8")
+        train = ["tokenizer", "train", "--vocab-size", "448", "--input", self.shared / "text", "--output"]
+        self.assert_fails(BAD_FILE, ["file/out"], *train, self.dir / "file/out")
+        self.assert_fails(BAD_FILE, ["/proc/out"], *train, "/proc/out")
+
+    def test_standard_output_that_is_full(self):
+        with open("/dev/full", "wb") as full:
+            run = subprocess.run([BINARY, "--help"], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn(b"standard output", run.stderr)
+
+
+class TrainingConfigs(TestCase):
+    def refused(self, code, messages, text):
+        (self.dir / "run.toml").write_text(text, encoding="utf-8")
+        self.assert_fails(code, messages, "train", self.dir / "run.toml")
+
+    def test_config_files(self):
+        self.assert_fails(BAD_FILE, ["absent.toml"], "train", self.dir / "absent.toml")
+        self.refused(BAD_FILE, ["run.toml:1:8"], "seed = \n")
+        phase = "[[phase]]\nsteps = 1\nbatch_tokens = 2\nsequence_length = 2\n"
+        self.refused(BAD_FILE, ["run.toml", "'seeds'", "did you mean 'seed'?"], "seeds = 1\n" + phase)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,268 @@
+"""What the commands do when all is well."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+import unittest
+
+from e2e import BINARY, GOLDEN, OK, TEXT, TestCase, environment
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+class Inspect(TestCase):
+    def test_the_released_model(self):
+        r = self.run_json("inspect", "pangu-pro-moe-72b-a16b")
+        self.assertAlmostEqual(r["parameters"] / 1e9, 71.99, delta=0.005)
+        self.assertAlmostEqual(r["active_parameters"] / 1e9, 16.50, delta=0.005)
+        # 48 layers, 8 heads of 128 for keys and as many for values, 2 bytes each.
+        self.assertEqual(r["kv_bytes_per_token"], 2 * 48 * 8 * 128 * 2)
+        # Two FLOPs for each active weight but the embedding's and the biases, and attention over half of 4096.
+        matmul = 2 * (r["active_parameters"] - 153376 * 5120) + 4 * 48 * 40 * 128 * 2048
+        self.assertAlmostEqual(r["flops_per_token"] / matmul, 1, delta=1e-3)
+        self.assertEqual(r["weight_bytes"]["bf16"], 2 * r["parameters"])
+        self.assertEqual((r["num_experts"], r["num_expert_groups"], r["num_experts_per_tok"]), (64, 8, 8))
+        text = self.run_ok("inspect", "pangu-pro-moe-72b-a16b").decode()
+        self.assertIn("71.99 B", text)
+        self.assertIn("16.50 B", text)
+
+    def test_checkpoints(self):
+        for golden in sorted(GOLDEN.iterdir()):
+            r = self.run_json("inspect", golden, "--verify")
+            self.assertTrue(r["checkpoint"]["finite"], golden)
+
+    def test_configs_elsewhere(self):
+        (self.dir / "models/mine").mkdir(parents=True)
+        (self.dir / "models/mine/config.json").write_bytes((GOLDEN / "llama/config.json").read_bytes())
+        r = self.run_json("inspect", "mine", env=environment(MOGE_CONFIGS=str(self.dir)))
+        self.assertEqual(r["model_type"], "llama")
+
+
+class Tokenizer(TestCase):
+    def test_round_trips(self):
+        text = (TEXT + "\t two  spaces \n\n").encode()
+        for kind in ("sentencepiece", "bpe"):
+            out = self.dir / kind
+            self.run_ok(
+                "tokenizer", "train", "--input", self.shared / "text", "--vocab-size", 400, "--type", kind, "--output", out,
+                "--special-token", "<|turn|>",
+            )
+            ids = self.run_ok("tokenizer", "encode", out, stdin=text)
+            self.assertEqual(self.run_ok("tokenizer", "decode", out, stdin=ids), text)
+            r = json.loads(self.run_ok("tokenizer", "encode", out, "--json", "--parse-special", "a<|turn|>"))
+            self.assertEqual(len(r["ids"]), len(r["pieces"]))
+            self.assertIn("<|turn|>", r["pieces"])
+            self.assertNotIn("<|turn|>", json.loads(self.run_ok("tokenizer", "encode", out, "--json", "a<|turn|>"))["pieces"])
+
+    def test_the_same_text_gives_the_same_files(self):
+        for name in ("one", "two"):
+            self.run_ok("tokenizer", "train", "--input", self.shared / "text", "--vocab-size", 400, "--output", self.dir / name)
+        for file in sorted((self.dir / "one").iterdir()):
+            self.assertEqual(file.read_bytes(), (self.dir / "two" / file.name).read_bytes(), file)
+
+
+class Run(TestCase):
+    def test_text_goes_to_standard_output_only(self):
+        args = ["run", self.model, "-n", "12", "--seed", "3"]
+        text = self.run_ok(*args, "-p", "It was")
+        self.assertEqual(self.run_ok(*args, stdin=b"It was\n"), text)
+        self.assertEqual(self.run_ok(*args, "-p", "It was", "--echo"), b"It was" + text)
+        r = self.run_json(*args, "-p", "It was")
+        self.assertEqual(r["text"] + "\n", text.decode())
+        self.assertEqual(len(r["tokens"]), 12)
+        self.assertEqual(r["finish"], "max tokens")
+        self.assertEqual(r["options"]["max-tokens"], 12)
+        for rate in ("prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_second"):
+            self.assertGreater(r[rate], 0)
+
+    def test_greedy_tokens_depend_on_nothing_else(self):
+        args = ["run", self.model, "-n", "20", "--temperature", "0", "--ignore-eos", "-p", TEXT]
+        tokens = self.run_json(*args)["tokens"]
+        self.assertEqual(self.run_json(*args, "--seed", "9", "--threads", "2")["tokens"], tokens)
+        self.assertEqual(self.run_json(*args, "--kv-dtype", "bf16", env=environment(MOGE_TEMPERATURE="5"))["tokens"], tokens)
+        self.assertNotEqual(self.run_json(*args[:5], "5", *args[6:])["tokens"], tokens)
+
+    def test_ends(self):
+        args = ["run", self.model, "--temperature", "0", "--token-ids", "-p", "5 6 7"]
+        tokens = self.run_json(*args, "-n", "8", "--ignore-eos")["tokens"]
+        full = self.run_json(*args, "-n", "50", "--context", "6", "--ignore-eos")
+        self.assertEqual(full["finish"], "context full")
+        self.assertEqual(full["tokens"], tokens[:4])
+        # The model's files name the end of a text.
+        model = self.copy_of_model()
+        (model / "generation_config.json").write_text(
+            json.dumps({"eos_token_id": [tokens[2]], "do_sample": False}), encoding="utf-8"
+        )
+        r = self.run_json("run", model, "--token-ids", "-p", "5 6 7")
+        self.assertEqual(r["finish"], "end of text")
+        self.assertEqual(r["tokens"], tokens[: tokens.index(tokens[2]) + 1])
+
+    def test_stop_strings(self):
+        args = ["run", self.model, "-n", "40", "--temperature", "0", "--ignore-eos", "-p", "She"]
+        text = self.run_json(*args)["text"]
+        stop = text[3:5]
+        r = self.run_json(*args, "--stop", stop)
+        self.assertEqual(r["finish"], "stop string")
+        self.assertEqual(r["text"], text[: text.index(stop)])
+
+    def test_random_weights(self):
+        ids = self.run_ok("run", "demo-topk", "--random-weights", "-n", "5").split()
+        self.assertEqual(len(ids), 5)
+        self.assertTrue(all(0 <= int(i) < 4096 for i in ids))
+        r = self.run_json("bench", "decode", "demo-topk", "--random-weights", "-n", "4")
+        self.assertGreater(r["percent_of_read_bandwidth"], 0)
+
+    def test_chat_template(self):
+        model = self.copy_of_model()
+        (model / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+        args = ["-n", "4", "--temperature", "0"]
+        asked = self.run_json("run", model, "-p", "Hello", *args, "--system", "Be kind.")
+        written = self.run_json(
+            "run", model, "--raw", "-p", "[system] Be kind.\n[user] Hello\n[assistant]", *args
+        )
+        # --raw lets the tokenizer put its bos in front; the template writes none.
+        self.assertEqual(asked["prompt_tokens"], written["prompt_tokens"] - 1)
+
+
+class Terminal:
+    """The program at a terminal of its own."""
+
+    def __init__(self, *args):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(BINARY, [BINARY, *map(str, args)], environment())
+        self.seen = ""
+
+    def wait_for_any(self, seconds=60):
+        """Waits for something new, and keeps it in `seen`."""
+        if not select.select([self.fd], [], [], seconds)[0]:
+            raise AssertionError(f"nothing more came after {self.seen!r}")
+        try:
+            data = os.read(self.fd, 4096)
+        except OSError:  # the program has ended
+            data = b""
+        if not data:
+            raise AssertionError(f"ended after {self.seen!r}")
+        self.seen += data.decode(errors="replace")
+
+    def wait_for(self, text):
+        """Returns what came up to and with `text`."""
+        while text not in self.seen:
+            self.wait_for_any()
+        before, self.seen = self.seen.split(text, 1)
+        return before + text
+
+    def type(self, line):
+        os.write(self.fd, line.encode())
+
+    def exit_code(self):
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+class Chat(TestCase):
+    def test_a_conversation(self):
+        model = self.copy_of_model()
+        (model / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+        terminal = Terminal("run", model, "-n", "8", "--ignore-eos", "--context", "250")
+        terminal.wait_for("> ")
+        terminal.type("/help\n")
+        terminal.wait_for("/reset begins anew")
+        terminal.type("/nonsense\n")
+        terminal.wait_for("unknown command /nonsense")
+        terminal.type("Hello\n")
+        self.assertIn(" 0 of them cached", terminal.wait_for("GB/s; "))
+        # The second turn knows the first.
+        terminal.type("And now?\n")
+        self.assertNotIn(" 0 of them cached", terminal.wait_for("of them cached"))
+        terminal.wait_for("max tokens]")
+        # What does not fit is refused, and the chat goes on.
+        terminal.type("word " * 100 + "\n")
+        terminal.wait_for("the context holds 250")
+        terminal.type("/reset\n")
+        terminal.type("Hello\n")
+        terminal.wait_for("[prompt ")
+        terminal.wait_for("> ")
+        terminal.type("/exit\n")
+        self.assertEqual(terminal.exit_code(), OK)
+
+    def test_ctrl_c_stops_an_answer(self):
+        config = json.loads((self.model / "config.json").read_text(encoding="utf-8"))
+        model = self.copy_of_model()
+        (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100000}), encoding="utf-8")
+        terminal = Terminal("run", model, "-n", "90000", "--ignore-eos", "--context", "100000")
+        terminal.wait_for("continues each line")
+        terminal.wait_for("> ")
+        terminal.type("Hello\n")
+        terminal.wait_for("Hello\r\n")
+        terminal.wait_for_any()  # the answer has begun
+        terminal.type("\x03")
+        terminal.wait_for("interrupted]")
+        terminal.type("/exit\n")
+        self.assertEqual(terminal.exit_code(), OK)
+
+
+class Train(TestCase):
+    def config(self, output):
+        path = self.dir / "run.toml"
+        path.write_text(
+            f"""
+            output = "{output}"
+            [model]
+            config = "{self.model}"
+            [data]
+            paths = ["{self.shared / "text"}"]
+            tokenizer = "{self.model}"
+            holdout_modulus = 2
+            [eval]
+            tokens = 64
+            [[phase]]
+            steps = 6
+            lr = 0.01
+            batch_tokens = 64
+            sequence_length = 32
+            """,
+            encoding="utf-8",
+        )
+        return path
+
+    def test_an_interrupted_run_ends_as_a_whole_one(self):
+        config = self.config(self.dir / "whole")
+        whole = self.run_json("train", config)
+        self.assertTrue(whole["finished"])
+        part = self.run_json("train", config, "--output", self.dir / "parts", "--steps", "2")
+        self.assertEqual((part["steps"], part["finished"]), (2, False))
+        rest = self.run_json("train", config, "--output", self.dir / "parts")
+        self.assertEqual(rest["state_hash"], whole["state_hash"])
+        # What was trained is a model.
+        self.assertTrue(self.run_json("inspect", self.dir / "whole/model", "--verify")["checkpoint"]["finite"])
+        self.run_ok("run", self.dir / "whole/model", "-p", "It was", "-n", "3")
+
+    def test_ctrl_c_leaves_a_checkpoint(self):
+        config = self.config(self.dir / "out")
+        text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 1000000")
+        config.write_text(text, encoding="utf-8")
+        process = subprocess.Popen(
+            [BINARY, "train", config, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        while not (self.dir / "out/train.csv").exists() or len((self.dir / "out/train.csv").read_bytes().splitlines()) < 3:
+            self.assertIsNone(process.poll())
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, OK, errors.decode())
+        result = json.loads(out)
+        self.assertFalse(result["finished"])
+        self.assertTrue(list((self.dir / "out").glob("step-*")))
+
+
+if __name__ == "__main__":
+    unittest.main()
