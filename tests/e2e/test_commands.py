@@ -246,6 +246,32 @@ class Train(TestCase):
         self.assertTrue(self.run_json("inspect", self.dir / "whole/model", "--verify")["checkpoint"]["finite"])
         self.run_ok("run", self.dir / "whole/model", "-p", "It was", "-n", "3")
 
+    def test_kill_9_at_any_moment_loses_nothing(self):
+        config = self.config(self.dir / "whole")
+        text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 40")
+        config.write_text(text + "[checkpoint]\nevery = 3\n", encoding="utf-8")
+        whole = self.run_json("train", config)
+        killed = self.dir / "killed"
+        command = [BINARY, "train", config, "--output", killed, "--json"]
+        pause = 0.05
+        for _ in range(60):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+            try:
+                out, errors = process.communicate(timeout=pause)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                pause *= 1.1  # so that it ends some time, at a moment that differs each time
+        else:
+            self.fail("never finished between kills")
+        self.assertEqual(process.returncode, OK, errors.decode())
+        self.assertEqual(json.loads(out)["state_hash"], whole["state_hash"])
+        self.assertEqual((killed / "train.csv").read_text(), (self.dir / "whole/train.csv").read_text())
+        # Nothing half-written is left beside the checkpoints.
+        names = {path.name for path in killed.iterdir()}
+        self.assertFalse([n for n in names if "partial" in n or "tmp" in n], names)
+
     def test_ctrl_c_leaves_a_checkpoint(self):
         config = self.config(self.dir / "out")
         text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 1000000")
