@@ -1,0 +1,82 @@
+// The fused weights under their Hugging Face names: every element has one name, and saving loads back to the
+// same bits.
+#include "model/weights.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+#include "io/hf_checkpoint.h"
+#include "model/loader.h"
+#include "spec/cost.h"
+
+namespace moge::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kModels = MOGE_SOURCE_DIR "/tests/golden/models";
+
+class WeightsTest : public testing::TestWithParam<std::string> {
+ protected:
+  WeightsTest() {
+    ctx_.pool = &pool_;
+    ctx_.workspace = &workspace_;
+  }
+  spec::ModelConfig config() const { return spec::load_model_config(kModels / GetParam()); }
+  ThreadPool pool_{2};
+  Workspace workspace_;
+  ExecContext ctx_;
+};
+
+TEST_P(WeightsTest, NamesCoverEveryElementOnce) {
+  const Model model = allocate_model(config(), DType::kF32);
+  int64_t named = 0;
+  std::set<std::string> names;
+  for (const HfTensor& t : hf_tensors(model.weights, model.config)) {
+    EXPECT_TRUE(names.insert(t.name).second) << t.name;
+    EXPECT_EQ(t.view.numel(), t.file_shape.numel()) << t.name;
+    named += t.view.numel();
+    // Mark each element through its name; a second mark on the same element would show below.
+    const Tensor& v = t.view;
+    for (int64_t i = 0; i < v.numel(); ++i) {
+      int64_t offset = 0, rest = i;
+      for (int d = v.shape.ndim() - 1; d >= 0; --d) {
+        offset += rest % v.dim(d) * v.stride(d);
+        rest /= v.dim(d);
+      }
+      v.ptr<float>()[offset] += 1;
+    }
+  }
+  EXPECT_EQ(named, spec::parameters(model.config));
+  for (const Parameter& p : parameters(model.weights))
+    for (const float marks : elements<float>(p.tensor)) ASSERT_EQ(marks, 1.0F) << p.name;
+}
+
+TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
+  std::string name = (fs::temp_directory_path() / "moge-weights-XXXXXX").string();
+  const fs::path dir = fs::path(mkdtemp(name.data())) / "model";
+  const Model model = load_model(ctx_, kModels / GetParam(), DType::kF32);
+  init_weights(model.weights, model.config, 5, pool_);
+  io::CheckpointWriter writer(dir, model.config,
+                              checkpoint_tensors(model.weights, model.config, DType::kF32));
+  write_weights(ctx_, writer, model.weights, model.config);
+  writer.finish();
+  const Model back = load_model(ctx_, dir, DType::kF32);
+  const auto want = parameters(model.weights), got = parameters(back.weights);
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    const auto a = elements<float>(want[i].tensor), b = elements<float>(got[i].tensor);
+    EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << want[i].name;
+  }
+  fs::remove_all(dir.parent_path());
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, WeightsTest,
+                         testing::Values("moge_2x8_k2", "router_scale", "llama", "qwen3_moe"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace moge::model
