@@ -193,7 +193,8 @@ class Runner {
         return true;
       });
     } else {
-      engine::TextStream stream(*tokenizer_, o_.stop);
+      const std::span<const int32_t> continued = conversation_ ? std::span<const int32_t>() : ids;
+      engine::TextStream stream(*tokenizer_, o_.stop, continued);
       run([&](int32_t id) {
         if (std::ranges::count(params_.stop_ids, id) == 0) write(stream.push(id));
         return !stream.stopped();

@@ -4,10 +4,12 @@
 
 namespace moge::engine {
 
-TextStream::TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings)
+TextStream::TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings,
+                       std::span<const int32_t> continued)
     : decoder_(tokenizer.detokenizer(), {.skip_special_tokens = true}),
       stop_strings_(std::move(stop_strings)) {
   std::erase(stop_strings_, "");
+  for (const int32_t token : continued) decoder_.push(token);
 }
 
 std::string TextStream::push(int32_t token) {

@@ -1,5 +1,7 @@
 // The text of a generation as it grows: whole characters, and nothing of a stop string.
 #pragma once
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,7 +11,10 @@ namespace moge::engine {
 
 class TextStream {
  public:
-  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings);
+  /// `continued` are the tokens that the text goes on from: its first word then keeps the space that a text
+  /// of its own would begin without.
+  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings,
+             std::span<const int32_t> continued = {});
 
   /// The text that this token makes certain; what may be the beginning of a stop string is held back.
   std::string push(int32_t token);

@@ -8,12 +8,14 @@ namespace {
 /// One token for each byte, and 256, which is special.
 class Bytes : public text::Tokenizer {
  public:
-  Bytes() {
+  using FirstSpace = text::Detokenizer::FirstSpace;
+  explicit Bytes(FirstSpace first_space = FirstSpace::kKeep) {
     std::vector<text::Detokenizer::Token> tokens;
-    for (int byte = 0; byte < 256; ++byte) tokens.push_back({.bytes = {static_cast<char>(byte)}});
+    for (int byte = 0; byte < 256; ++byte)
+      tokens.push_back({.bytes = {static_cast<char>(byte)}, .leading_space = byte == ' '});
     tokens.push_back({.bytes = "<eos>", .special = true});
-    detokenizer_ = text::Detokenizer(std::move(tokens), text::Detokenizer::FirstSpace::kKeep,
-                                     text::Detokenizer::InvalidUtf8::kPerSequence);
+    detokenizer_ =
+        text::Detokenizer(std::move(tokens), first_space, text::Detokenizer::InvalidUtf8::kPerSequence);
   }
   std::vector<int32_t> encode(std::string_view text, const text::EncodeOptions&) const override {
     std::vector<int32_t> ids;
@@ -55,6 +57,13 @@ using Strings = std::vector<std::string>;
 TEST(TextStream, ReleasesWholeCharactersOnly) {
   EXPECT_EQ(stream("aé", {}).pieces, (Strings{"a", "", "é", ""}));
   EXPECT_EQ(stream("a\xC3", {}).pieces, (Strings{"a", "", "\uFFFD"}));
+}
+
+TEST(TextStream, KeepsTheSpaceOfAContinuation) {
+  const Bytes tokenizer(Bytes::FirstSpace::kStripOne);
+  const std::vector<int32_t> prompt = tokenizer.encode(" She had", {});
+  EXPECT_EQ(TextStream(tokenizer, {}).push(' '), "");
+  EXPECT_EQ(TextStream(tokenizer, {}, prompt).push(' '), " ");
 }
 
 TEST(TextStream, EndsBeforeAStopString) {
