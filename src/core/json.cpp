@@ -143,4 +143,10 @@ std::vector<std::string> JsonObject::unread() const {
   return keys;
 }
 
+void JsonObject::refuse_unread() const {
+  const std::vector<std::string> known(read_.begin(), read_.end());
+  for (const std::string& key : unread())
+    throw FileError(str(where_, ": unknown key '", key, "'", did_you_mean(key, known)));
+}
+
 }  // namespace moge

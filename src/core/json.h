@@ -49,6 +49,9 @@ class JsonObject {
 
   /// Keys present, not null, and never asked for, in the object's order.
   std::vector<std::string> unread() const;
+  /// Throws FileError for the first unread key, naming the nearest of those that were asked for: call it when
+  /// all known keys have been.
+  void refuse_unread() const;
 
  private:
   const nlohmann::json& object_;

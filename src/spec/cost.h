@@ -110,7 +110,7 @@ struct TrainingSetup {
 };
 
 /// On one device without recompute. Activations are an estimate: activation_elements_per_token(); the trainer
-/// plans its own exactly and reports both.
+/// prints what it planned exactly (train::TrainStep::MemoryPlan).
 MemoryPlan training_memory(const ModelConfig& config, const TrainingSetup& setup);
 
 /// Elements that the backward pass of one layer needs from its forward, for one token: both residual inputs

@@ -1,16 +1,16 @@
 #include "spec/hardware.h"
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <initializer_list>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/nearest.h"
+#include "core/json.h"
+#include "core/toml.h"
 
 namespace moge::spec {
 namespace {
@@ -24,51 +24,29 @@ std::optional<DType> dtype_named(std::string_view name) {
   return std::nullopt;
 }
 
-/// A table of the file; `where` begins its error messages.
-class Table {
- public:
-  Table(const toml::table& table, std::string where) : table_(table), where_(std::move(where)) {}
+const nlohmann::json& require_table(JsonObject& parent, const std::string& key) {
+  const nlohmann::json* child = parent.find(key);
+  if (!child) parent.throw_missing(key);
+  return *child;
+}
 
-  void allow_only(const std::vector<std::string>& keys) const {
-    for (const auto& [key, value] : table_) {
-      const bool known = std::ranges::find(keys, key.str()) != keys.end();
-      check<FileError>(known, where_, ": unknown key '", key.str(), "'",
-                       known ? "" : did_you_mean(key.str(), keys));
-    }
-  }
-  Table table(const char* key) const {
-    const toml::table* child = table_[key].as_table();
-    check<FileError>(child != nullptr, where_, ": table '", key, "' is missing");
-    return {*child, str(where_, ": ", key)};
-  }
-  std::string text(const char* key) const {
-    const std::optional<std::string> value = table_[key].value<std::string>();
-    check<FileError>(value && !value->empty(), where_, ": expected a string '", key, "'");
-    return *value;
-  }
-  double positive(const char* key) const {
-    const double value = table_[key].value<double>().value_or(0.0);
-    check<FileError>(std::isfinite(value) && value > 0, where_, ": expected a positive number '", key, "'");
-    return value;
-  }
-  std::vector<std::string> keys() const {
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : table_) keys.emplace_back(key.str());
-    return keys;
-  }
-  const std::string& where() const { return where_; }
+std::string require_text(JsonObject& table, const std::string& key) {
+  std::string value = table.require(table.text(key), key);
+  check<FileError>(!value.empty(), table.where(), ": expected a string '", key, "'");
+  return value;
+}
 
- private:
-  const toml::table& table_;
-  std::string where_;
-};
-
-Figure read_figure(const Table& table) {
+Figure read_figure(JsonObject& parent, const std::string& key) {
   constexpr std::array<std::string_view, 4> kStatuses = {"datasheet", "measured", "estimated", "disputed"};
-  table.allow_only({"value", "source", "status"});
-  Figure figure{table.positive("value"), table.text("source"), table.text("status")};
+  JsonObject table(require_table(parent, key), str(parent.where(), ": ", key));
+  const nlohmann::json* value = table.find("value");
+  const double number = value && value->is_number() ? value->get<double>() : 0.0;
+  check<FileError>(std::isfinite(number) && number > 0, table.where(),
+                   ": expected a positive number 'value'");
+  Figure figure{number, require_text(table, "source"), require_text(table, "status")};
   check<FileError>(std::ranges::find(kStatuses, figure.status) != kStatuses.end(), table.where(),
                    ": status '", figure.status, "': expected datasheet, measured, estimated or disputed");
+  table.refuse_unread();
   return figure;
 }
 
@@ -84,25 +62,20 @@ double Hardware::peak(DType dtype) const {
 }
 
 Hardware load_hardware(const std::filesystem::path& file) {
-  toml::table root;
-  try {
-    root = toml::parse(read_text_file(file, kMaxFileBytes), file.string());
-  } catch (const toml::parse_error& e) {
-    throw FileError(
-        str(file.string(), ":", e.source().begin.line, ":", e.source().begin.column, ": ", e.description()));
-  }
-  const Table top(root, file.string());
-  top.allow_only({"name", "memory_bytes", "memory_bandwidth", "peak_flops"});
-  Hardware hardware{top.text("name"),
-                    read_figure(top.table("memory_bytes")),
-                    read_figure(top.table("memory_bandwidth")),
-                    {}};
-  const Table peaks = top.table("peak_flops");
-  for (const std::string& key : peaks.keys()) {
+  const nlohmann::json root = parse_toml(read_text_file(file, kMaxFileBytes), file.string());
+  JsonObject top(root, file.string());
+  // A misspelt key is the better complaint than the missing one that it causes.
+  for (const char* key : {"name", "memory_bytes", "memory_bandwidth", "peak_flops"}) top.has(key);
+  top.refuse_unread();
+  Hardware hardware{
+      require_text(top, "name"), read_figure(top, "memory_bytes"), read_figure(top, "memory_bandwidth"), {}};
+  const nlohmann::json& peaks_json = require_table(top, "peak_flops");
+  JsonObject peaks(peaks_json, str(file.string(), ": peak_flops"));
+  for (const auto& [key, value] : peaks_json.items()) {
     const std::optional<DType> dtype = dtype_named(key);
     check<FileError>(dtype.has_value(), peaks.where(), ": '", key,
                      "': expected f32, bf16, f16, i8 or fp8_e4m3");
-    hardware.peak_flops[dtype.value_or(DType::kF32)] = read_figure(peaks.table(key.c_str()));
+    hardware.peak_flops[dtype.value_or(DType::kF32)] = read_figure(peaks, key);
   }
   return hardware;
 }

@@ -4,7 +4,6 @@
 
 #include "core/files.h"
 #include "core/json.h"
-#include "core/nearest.h"
 #include "core/toml.h"
 
 namespace moge::train {
@@ -49,10 +48,7 @@ class Section {
   const nlohmann::json* find(const char* key) { return object_.find(key); }
   void require(bool ok, const std::string& what) const { check<FileError>(ok, object_.where(), ": ", what); }
   /// Every key must have been read.
-  void finish(const std::vector<std::string>& known) const {
-    for (const std::string& key : object_.unread())
-      throw FileError(str(object_.where(), ": unknown key '", key, "'", did_you_mean(key, known)));
-  }
+  void finish() const { object_.refuse_unread(); }
 
  private:
   JsonObject object_;
@@ -71,8 +67,7 @@ Phase read_phase(const nlohmann::json& value, const std::string& where) {
   s.read("decay_fraction", p.decay_fraction, 0, 1);
   s.read("batch_tokens", p.batch_tokens, 1);
   s.read("sequence_length", p.sequence_length, 2);
-  s.finish({"name", "steps", "lr", "final_lr", "warmup_steps", "schedule", "decay_fraction", "batch_tokens",
-            "sequence_length"});
+  s.finish();
   s.require(p.steps > 0, "needs steps");
   s.require(p.sequence_length > 0, "needs sequence_length");
   s.require(p.batch_tokens > 0 && p.batch_tokens % p.sequence_length == 0,
@@ -104,24 +99,24 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
   const nlohmann::json root = parse_toml(c.text, path.string());
   const std::string where = path.string();
   Section top(root, where);
-  const auto section = [&](const char* name, const std::vector<std::string>& keys, const auto& read) {
+  const auto section = [&](const char* name, const auto& read) {
     const nlohmann::json* value = top.find(name);
     if (!value) return;
     Section s(*value, str(where, ": [", name, "]"));
     read(s);
-    s.finish(keys);
+    s.finish();
   };
   int64_t seed = 1;
   top.read("seed", seed, 0);
   c.seed = static_cast<uint64_t>(seed);
   top.read("output", c.output);
-  section("model", {"config", "init_from", "dtype"}, [&](Section& s) {
+  section("model", [&](Section& s) {
     s.read("config", c.model);
     s.read("init_from", c.init_from);
     s.read_choice("dtype", c.dtype, {{"bf16", DType::kBF16}, {"f32", DType::kF32}});
     s.require(c.model.empty() != c.init_from.empty(), "needs one of config and init_from");
   });
-  section("data", {"paths", "tokenizer", "holdout_modulus"}, [&](Section& s) {
+  section("data", [&](Section& s) {
     s.read("tokenizer", c.tokenizer);
     s.read("holdout_modulus", c.holdout_modulus, 2);
     const nlohmann::json* paths = s.find("paths");
@@ -132,33 +127,31 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
       c.data.emplace_back(p.get<std::string>());
     }
   });
-  section("batch", {"micro_batch_tokens"},
-          [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0); });
-  section("optimizer", {"beta1", "beta2", "eps", "weight_decay", "clip_grad_norm"}, [&](Section& s) {
+  section("batch", [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0); });
+  section("optimizer", [&](Section& s) {
     s.read("beta1", c.optimizer.beta1, 0, 1);
     s.read("beta2", c.optimizer.beta2, 0, 1);
     s.read("eps", c.optimizer.eps, 0, 1);
     s.read("weight_decay", c.optimizer.weight_decay, 0, 10);
     s.read("clip_grad_norm", c.optimizer.clip_grad_norm, 0, 1e9);
   });
-  section("loss", {"balance_coef", "balance_level", "z_coef", "spike_sigmas"}, [&](Section& s) {
+  section("loss", [&](Section& s) {
     s.read("balance_coef", c.loss.balance_coef, 0, 1e3);
     s.read("z_coef", c.loss.z_coef, 0, 1e3);
     s.read_choice("balance_level", c.loss.balance_level,
                   {{"batch", BalanceLevel::kBatch}, {"sequence", BalanceLevel::kSequence}});
     s.read("spike_sigmas", c.spike_sigmas, 0, 1e6);
   });
-  section("eval", {"every", "tokens"}, [&](Section& s) {
+  section("eval", [&](Section& s) {
     s.read("every", c.eval_every, 0);
     s.read("tokens", c.eval_tokens, 1);
   });
-  section("checkpoint", {"every", "keep"}, [&](Section& s) {
+  section("checkpoint", [&](Section& s) {
     s.read("every", c.checkpoint_every, 0);
     s.read("keep", c.keep_checkpoints, 1);
   });
   read_phases(c, top.find("phase"), where);
-  top.finish(
-      {"seed", "output", "model", "data", "batch", "optimizer", "loss", "eval", "checkpoint", "phase"});
+  top.finish();
   top.require(!c.model.empty() || !c.init_from.empty(), "needs a [model] table");
   top.require(!c.data.empty(), "needs a [data] table");
   top.require(!c.tokenizer.empty(), "[data]: needs tokenizer");
