@@ -33,11 +33,8 @@ const std::vector<std::string> kTrainColumns = {
 const std::vector<std::string> kSpeedColumns = {"step", "tokens_per_second"};
 const std::vector<std::string> kEvalColumns = {"step", "bits_per_byte", "loss"};
 
-model::Model initial_model(const TrainConfig& config, ExecContext& ctx, Workspace& scratch) {
-  if (!config.init_from.empty()) {
-    ctx.workspace = &scratch;
-    return model::load_model(ctx, config.init_from, config.dtype);
-  }
+model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
+  if (!config.init_from.empty()) return model::load_model(ctx, config.init_from, config.dtype);
   model::Model model = model::allocate_model(spec::load_model_config(config.model), config.dtype);
   model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
   return model;
@@ -57,8 +54,8 @@ class Pretraining {
       : config_(config),
         options_(options),
         tokenizer_(text::load_tokenizer(config.tokenizer)),
-        step_(ctx, initial_model(config, ctx, scratch_), config.optimizer, config.loss,
-              max_micro_batch(config), max_micro_batch(config)),
+        step_(ctx, initial_model(config, ctx), config.optimizer, config.loss, max_micro_batch(config),
+              max_micro_batch(config)),
         corpus_(open_corpus(config, *tokenizer_, step_.model().config.vocab_size)),
         split_(text::split_corpus(corpus_, config.holdout_modulus)) {
     state_.config_text = config.text;
@@ -241,7 +238,6 @@ class Pretraining {
 
   const TrainConfig& config_;
   const PretrainOptions options_;
-  Workspace scratch_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   TrainStep step_;
   text::Corpus corpus_;

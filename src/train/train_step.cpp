@@ -132,10 +132,10 @@ StepResult TrainStep::compute_gradients(std::span<const MicroBatch> micro_batche
   for (const Tensor& counts : buf_.step_counts) zero(counts);
   const auto forward_and_count = [&](const MicroBatch& mb, bool count) {
     forward(mb);
-    if (!count) return;
     buf_.segments.ptr<int32_t>()[0] = 0;
     buf_.segments.ptr<int32_t>()[1] = static_cast<int32_t>(mb.batch.num_tokens());
-    model::count_experts(ctx_, activations(mb.batch.num_tokens()), buf_.segments, buf_.step_counts);
+    if (count)
+      model::count_experts(ctx_, activations(mb.batch.num_tokens()), buf_.segments, buf_.step_counts);
   };
   const bool count_first = micro_batches.size() > 1 && loss_.balance_coef != 0 &&
                            loss_.balance_level == BalanceLevel::kBatch && model_.config.is_moe();
@@ -146,7 +146,6 @@ StepResult TrainStep::compute_gradients(std::span<const MicroBatch> micro_batche
   for (const MicroBatch& mb : micro_batches) {
     const int64_t T = mb.batch.num_tokens();
     forward_and_count(mb, !count_first);
-    buf_.segments.ptr<int32_t>()[1] = static_cast<int32_t>(T);
     const Tensor loss = buf_.loss.slice(0, 0, T);
     model::loss_and_bwd(ctx_, model_.config, model_.weights, grads_, mb.batch, mb.targets,
                         1.0F / static_cast<float>(step_targets), aux_loss(mb, step_tokens, step_sequences),

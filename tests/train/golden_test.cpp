@@ -26,8 +26,6 @@ class Golden : public testing::TestWithParam<std::string> {
         json_(parse_json(read_text_file(dir_ / "golden.json"), "golden.json")),
         file_(dir_ / "golden.safetensors") {
     ctx_.pool = &pool_;
-    Workspace none;
-    ctx_.workspace = &none;
     const auto& loss = json_["loss"];
     const LossConfig loss_config{
         .balance_coef = loss["aux_coef"],
