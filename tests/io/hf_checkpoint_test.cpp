@@ -10,23 +10,18 @@
 
 #include "core/buffer.h"
 #include "core/error.h"
-#include "io/temp_dir.h"
+#include "refusal.h"
+#include "temp_dir.h"
 
 namespace moge::io {
 namespace {
 
+using test::refusal;
+using test::TempDir;
+
 namespace fs = std::filesystem;
 
 const fs::path kLlama = MOGE_SOURCE_DIR "/tests/io/fixtures/sharded_llama";
-
-std::string refusal(const auto& fn) {
-  try {
-    fn();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "(accepted)";
-}
 
 void expect_refused(const auto& fn, const std::string& part) {
   const std::string message = refusal(fn);

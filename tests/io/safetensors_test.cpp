@@ -8,10 +8,12 @@
 #include "core/buffer.h"
 #include "core/error.h"
 #include "io/safetensors_writer.h"
-#include "io/temp_dir.h"
+#include "temp_dir.h"
 
 namespace moge::io {
 namespace {
+
+using test::TempDir;
 
 const std::string kFixtures = MOGE_SOURCE_DIR "/tests/io/fixtures";
 

@@ -4,13 +4,13 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <set>
 
 #include "io/hf_checkpoint.h"
 #include "model/loader.h"
 #include "spec/cost.h"
+#include "temp_dir.h"
 
 namespace moge::model {
 namespace {
@@ -56,8 +56,8 @@ TEST_P(WeightsTest, NamesCoverEveryElementOnce) {
 }
 
 TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
-  std::string name = (fs::temp_directory_path() / "moge-weights-XXXXXX").string();
-  const fs::path dir = fs::path(mkdtemp(name.data())) / "model";
+  const test::TempDir temp;
+  const fs::path dir = temp / "model";
   const Model model = load_model(ctx_, kModels / GetParam(), DType::kF32);
   init_weights(model.weights, model.config, 5, pool_);
   io::CheckpointWriter writer(dir, model.config,
@@ -71,7 +71,6 @@ TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
     const auto a = elements<float>(want[i].tensor), b = elements<float>(got[i].tensor);
     EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << want[i].name;
   }
-  fs::remove_all(dir.parent_path());
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, WeightsTest,

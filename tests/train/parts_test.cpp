@@ -1,11 +1,9 @@
 // Schedules, balance statistics, the spike guard, event files.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-
 #include "core/error.h"
 #include "core/files.h"
+#include "temp_dir.h"
 #include "train/balance_stats.h"
 #include "train/csv_log.h"
 #include "train/event_file.h"
@@ -58,8 +56,7 @@ TEST(EventFile, ChecksumsAreTFRecords) {
 }
 
 TEST(CsvLog, ResumingDropsLaterRows) {
-  std::string name = (std::filesystem::temp_directory_path() / "moge-csv-XXXXXX").string();
-  const std::filesystem::path dir = mkdtemp(name.data());
+  const test::TempDir dir;
   {
     CsvLog log(dir / "log.csv", {"step", "loss"}, 0);
     for (int step = 0; step < 4; ++step) log.row(step, {1.5 * step});
@@ -67,7 +64,6 @@ TEST(CsvLog, ResumingDropsLaterRows) {
   CsvLog(dir / "log.csv", {"step", "loss"}, 2).row(2, {7});
   EXPECT_EQ(read_text_file(dir / "log.csv"), "step,loss\n0,0\n1,1.5\n2,7\n");
   EXPECT_THROW(CsvLog(dir / "log.csv", {"step", "other"}, 0), FileError);
-  std::filesystem::remove_all(dir);
 }
 
 }  // namespace

@@ -4,11 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 
 #include "core/files.h"
 #include "core/rng.h"
+#include "refusal.h"
+#include "temp_dir.h"
 #include "text/bpe_trainer.h"
 #include "train/checkpoint.h"
 
@@ -16,22 +17,17 @@ namespace moge::train {
 namespace {
 
 namespace fs = std::filesystem;
+using test::refusal;
 
 class PretrainTest : public testing::Test {
  protected:
   PretrainTest() {
-    fs::create_directories(dir_);
     pool_ = std::make_unique<ThreadPool>(2);
     ctx_.pool = pool_.get();
     write_text();
     write_model();
   }
-  ~PretrainTest() override { fs::remove_all(dir_); }
 
-  static fs::path make_dir() {
-    std::string name = (fs::temp_directory_path() / "moge-pretrain-XXXXXX").string();
-    return mkdtemp(name.data());
-  }
   void write_text() const;
   void write_model() const;
   TrainConfig config(const std::string& output, const std::string& extra = "") const;
@@ -40,7 +36,8 @@ class PretrainTest : public testing::Test {
     return pretrain(c, ctx_, {.max_steps = max_steps}, stop);
   }
 
-  const fs::path dir_ = make_dir();
+  const test::TempDir temp_;
+  const fs::path dir_ = temp_.path();
   std::unique_ptr<ThreadPool> pool_;
   ExecContext ctx_;
 };
@@ -85,15 +82,6 @@ TrainConfig PretrainTest::config(const std::string& output, const std::string& e
       << "batch_tokens = 256\nsequence_length = 64\n"
       << extra;
   return load_train_config(file);
-}
-
-std::string refusal(const auto& fn) {
-  try {
-    fn();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "(accepted)";
 }
 
 TEST_F(PretrainTest, LearnsAndLeavesALoadableModel) {
