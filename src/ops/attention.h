@@ -32,16 +32,23 @@ struct AttentionBwd {
 };
 /// Attention over a paged KV cache (prefill chunks and decode alike). Sequence b owns query rows cu_q[b] ..
 /// cu_q[b+1]-1, the last ones of its kv_lens[b] tokens: row i of n sees cache positions 0 .. kv_lens[b]-n+i.
-/// A row's result does not depend on the batch nor on how the prompt was cut into chunks.
+/// A row's result does not depend on the batch nor on how the prompt was cut into chunks. A sequence of
+/// length 0 or less is idle: its rows of `out` are 0.
 struct PagedAttention {
-  Tensor out;          // [T, H, Dh] f32
-  Tensor q;            // [T, H, Dh] f32, rows may be strided
-  Tensor k_pages;      // [P, KV, PS, Dh] f32 | bf16
-  Tensor v_pages;      // [P, KV, PS, Dh] f32 | bf16
+  Tensor out;          // [T, H, Dh] f32 | bf16
+  Tensor q;            // [T, H, Dh], the dtype of out; rows may be strided
+  Tensor k_pages;      // [P, KV, PS, Dh] f32 | bf16 | i8 | fp8_e4m3
+  Tensor v_pages;      // [P, KV, PS, Dh]
+  Tensor k_scales;     // [P, KV, PS] f32, with eight-bit pages (ops/rope_kv_write.h)
+  Tensor v_scales;     // [P, KV, PS] f32
   Tensor block_table;  // [B, MP] i32: page of each PS cache positions; entries past the length are not read
   Tensor cu_q;         // [B + 1] i32
   Tensor kv_lens;      // [B] i32, this call's tokens included
   float scale = 0;
+  /// Query rows of each sequence, the same for all, known to the host: 1 in decode, 1 + drafts when
+  /// verifying. 0: unknown or many (prefill). The choice of kernel depends on it, so a caller keeps it per
+  /// phase.
+  int decode_rows = 0;
 };
 /// Writes new keys and values into their pages: slot = page * PS + offset.
 struct KvWrite {
