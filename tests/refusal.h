@@ -1,4 +1,4 @@
-// What a FileError says, for tests of messages.
+// What an error says, for tests of messages.
 #pragma once
 #include <string>
 
@@ -6,11 +6,12 @@
 
 namespace moge::test {
 
-/// The message of the FileError that fn() throws, or "(accepted)".
+/// The message of the FileError (or other type) that fn() throws, or "(accepted)".
+template <class E = FileError>
 std::string refusal(const auto& fn) {
   try {
     fn();
-  } catch (const FileError& e) {
+  } catch (const E& e) {
     return e.what();
   }
   return "(accepted)";

@@ -1,0 +1,172 @@
+#include "sim/imbalance.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "refusal.h"
+
+namespace moge::sim {
+namespace {
+
+/// P(max - min = d) by going through every choice of every token. N <= 16.
+std::map<int64_t, double> enumerate_spread(const ImbalanceSetup& s) {
+  using Rows = std::vector<int64_t>;
+  std::vector<Rows> choices;
+  for (uint32_t mask = 0; mask < (1U << s.num_experts); ++mask) {
+    if (std::popcount(mask) != s.num_experts_per_tok) continue;
+    Rows rows(static_cast<size_t>(s.num_devices));
+    for (int64_t e = 0; e < s.num_experts; ++e)
+      rows[static_cast<size_t>(e / (s.num_experts / s.num_devices))] += (mask >> e) & 1U;
+    choices.push_back(rows);
+  }
+  std::map<Rows, double> batches{{Rows(static_cast<size_t>(s.num_devices)), 1.0}};
+  for (int64_t t = 0; t < s.batch_tokens; ++t) {
+    std::map<Rows, double> next;
+    for (const auto& [rows, p] : batches)
+      for (const Rows& choice : choices) {
+        Rows sum = rows;
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += choice[i];
+        next[sum] += p / static_cast<double>(choices.size());
+      }
+    batches = std::move(next);
+  }
+  std::map<int64_t, double> spread;
+  for (const auto& [rows, p] : batches) {
+    const auto [low, high] = std::minmax_element(rows.begin(), rows.end());
+    spread[*high - *low] += p;
+  }
+  return spread;
+}
+
+/// Five standard errors of a frequency: a wrong alarm once in two million.
+double five_sigma(double p, int64_t trials) {
+  return 5 * std::sqrt(p * (1 - p) / static_cast<double>(trials)) + 1e-12;
+}
+
+class SmallCases : public testing::TestWithParam<ImbalanceSetup> {};
+
+TEST_P(SmallCases, AgreeWithEnumeration) {
+  ImbalanceSetup setup = GetParam();
+  setup.trials = 200'000;
+  ThreadPool pool(2);
+  const ImbalanceResult result = simulate_imbalance(setup, pool);
+  ASSERT_EQ(result.spread.total(), setup.trials);
+  double total = 0;
+  for (const auto& [d, p] : enumerate_spread(setup)) {
+    total += p;
+    EXPECT_NEAR(static_cast<double>(result.spread.count(d)) / static_cast<double>(setup.trials), p,
+                five_sigma(p, setup.trials))
+        << "max - min = " << d;
+  }
+  EXPECT_NEAR(total, 1, 1e-12);
+}
+
+INSTANTIATE_TEST_SUITE_P(Imbalance, SmallCases,
+                         testing::Values(ImbalanceSetup{4, 2, 2, 1}, ImbalanceSetup{4, 2, 2, 3},
+                                         ImbalanceSetup{8, 2, 4, 2}, ImbalanceSetup{8, 3, 2, 4},
+                                         ImbalanceSetup{6, 2, 3, 5}, ImbalanceSetup{12, 4, 4, 2}));
+
+TEST(Imbalance, WeightedChoicesAreSuccessiveDraws) {
+  // One token, four experts, K = 2, two devices: imbalanced when both chosen ones share a device.
+  ImbalanceSetup setup{4, 2, 2, 1, 1.5, 400'000};
+  ThreadPool pool(1);
+  const ImbalanceResult result = simulate_imbalance(setup, pool);
+  std::vector<double> w;
+  for (int r = 1; r <= 4; ++r) w.push_back(std::pow(r, -1.5));
+  const double all = w[0] + w[1] + w[2] + w[3];
+  double same_device = 0;  // a pair {i, j} shares a device in 1 of 3 placements
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t j = 0; j < 4; ++j)
+      if (i != j) same_device += w[i] / all * w[j] / (all - w[i]) / 3;
+  EXPECT_NEAR(result.p_imbalanced(), same_device, five_sigma(same_device, setup.trials));
+  EXPECT_NEAR(same_device, 1.0 / 3, 1e-12);  // whatever the weights, for a pair
+
+  // Two tokens see the weights: both choose the same pair more often than 1 time in 6.
+  setup.batch_tokens = 2;
+  setup.skew = 3;
+  const double skewed = simulate_imbalance(setup, pool).mean();
+  setup.skew = 0;
+  EXPECT_GT(skewed, simulate_imbalance(setup, pool).mean() + 0.05);
+}
+
+TEST(Imbalance, Figure2b) {
+  ThreadPool pool(2);
+  ImbalanceSetup setup;
+  setup.trials = 100'000;
+  const ImbalanceResult result = simulate_imbalance(setup, pool);
+  // The eight T_i have to meet at 16. A local limit theorem gives 4e-7: covariance 16 (8/9) (I - 1/8),
+  // density sqrt(8) (2 pi 16 8/9)^-3.5.
+  const double p_zero = std::sqrt(8.0) * std::pow(2 * M_PI * 16 * 8 / 9, -3.5);
+  EXPECT_LT(p_zero, 1e-6);
+  EXPECT_GT(result.p_imbalanced(), 1 - p_zero - 5e-5);
+  EXPECT_LE(result.p_imbalanced_low(), result.p_imbalanced());
+  EXPECT_GT(result.p_imbalanced_low(), 0.9999);
+  // max - min of M = 8 independent normal numbers is 2.847 standard deviations in the mean; T_i, a sum of 16
+  // hypergeometric numbers, has the variance 16 * 7/9 and a correlation of -1/7, which widens that by 8/7.
+  const double sigma = std::sqrt(16 * 7.0 / 9 * 8 / 7);
+  EXPECT_NEAR(result.mean() * 16, 2.847 * sigma, 0.02 * sigma);
+  EXPECT_GT(result.straggler_factor(), 1.2);
+  EXPECT_LE(result.quantile(0.5), result.quantile(0.99));
+}
+
+TEST(Imbalance, ChoosingAllExpertsIsBalanced) {
+  ThreadPool pool(1);
+  for (const double skew : {0.0, 16.0}) {
+    const ImbalanceResult result = simulate_imbalance({16, 16, 4, 5, skew, 3000}, pool);
+    EXPECT_EQ(result.mean(), 0);
+    EXPECT_EQ(result.p_imbalanced(), 0);
+    EXPECT_EQ(result.straggler_factor(), 1);
+    EXPECT_EQ(result.p_imbalanced_low(), 0);
+    EXPECT_GT(result.p_imbalanced_high(), 0);
+  }
+}
+
+TEST(Imbalance, DoesNotDependOnThreadsButOnTheSeed) {
+  ImbalanceSetup setup;
+  setup.trials = 5000;
+  setup.skew = 0.5;
+  ThreadPool one(1), three(3);
+  const ImbalanceResult a = simulate_imbalance(setup, one), b = simulate_imbalance(setup, three);
+  EXPECT_EQ(a.mean(), b.mean());
+  EXPECT_EQ(a.standard_error(), b.standard_error());
+  for (int64_t d = 0; d < a.spread.size(); ++d) EXPECT_EQ(a.spread.count(d), b.spread.count(d));
+  setup.seed = 1;
+  EXPECT_NE(a.mean(), simulate_imbalance(setup, one).mean());
+}
+
+TEST(Imbalance, RefusesWhatCannotBe) {
+  ThreadPool pool(1);
+  const auto refusal = [&](ImbalanceSetup s) {
+    return test::refusal<UsageError>([&] { simulate_imbalance(s, pool); });
+  };
+  EXPECT_THAT(refusal({64, 65}), testing::HasSubstr("cannot choose 65 of 64"));
+  EXPECT_THAT(refusal({64, 8, 7}), testing::HasSubstr("64 experts do not divide into 7"));
+  EXPECT_THAT(refusal({64, 8, 8, 0}), testing::HasSubstr("tokens of a batch: expected at least 1, got 0"));
+  EXPECT_THAT(refusal({64, 8, 8, int64_t{1} << 62}), testing::HasSubstr("more than 4194304 expert rows"));
+  EXPECT_THAT(refusal({64, 8, 8, 16, NAN}), testing::HasSubstr("skew"));
+  EXPECT_THAT(refusal({64, 8, 8, 16, 0, -1}), testing::HasSubstr("trials"));
+}
+
+TEST(Histogram, Quantiles) {
+  Histogram h;
+  EXPECT_EQ(h.quantile(0.5), 0);
+  EXPECT_EQ(h.standard_deviation(), 0);
+  for (const int64_t value : {1, 2, 2, 5}) h.add(value);
+  EXPECT_EQ(h.quantile(0), 1);
+  EXPECT_EQ(h.quantile(0.25), 1);
+  EXPECT_EQ(h.quantile(0.26), 2);
+  EXPECT_EQ(h.quantile(0.75), 2);
+  EXPECT_EQ(h.quantile(1), 5);
+  EXPECT_EQ(h.mean(), 2.5);
+  EXPECT_DOUBLE_EQ(h.standard_deviation(), std::sqrt(3.0));  // squares 2.25 .25 .25 6.25, over 3
+  EXPECT_DOUBLE_EQ(h.standard_error(), std::sqrt(3.0) / 2);
+}
+
+}  // namespace
+}  // namespace moge::sim
