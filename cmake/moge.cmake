@@ -27,6 +27,13 @@ function(moge_room name)
   target_link_libraries(moge_${name} PUBLIC moge_flags ${ARG_DEPS} PRIVATE ${ARG_LIBS})
 endfunction()
 
+# moge_exports(TARGET): an executable that may open the GPU plugin. The plugin finds core and ops in it, so all of them must
+# be there and visible.
+function(moge_exports target)
+  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON
+                        LINK_LIBRARY_OVERRIDE "WHOLE_ARCHIVE,moge_core,moge_ops")
+endfunction()
+
 # moge_test(NAME DEPS target...): the gtest program test_NAME from every *_test.cpp of tests/NAME.
 function(moge_test name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})

@@ -11,9 +11,13 @@ namespace {
 constexpr int64_t kHugePage = int64_t{2} << 20;
 }
 
-Buffer::Buffer(int64_t bytes, const std::string& purpose) : bytes_(bytes) {
+Buffer::Buffer(int64_t bytes, const std::string& purpose, Backend* backend) : bytes_(bytes) {
   check<OutOfMemoryError>(bytes >= 0, purpose, ": negative size ", bytes);
   if (bytes == 0) return;
+  if (backend) {
+    data_ = {static_cast<std::byte*>(backend->allocate(bytes, purpose)), FreeMemory{backend}};
+    return;
+  }
   // Weights are streamed end to end: huge pages spare the TLB (about 10% of batch-1 decode).
   const bool huge = bytes >= 4 * kHugePage;
   const int64_t align = huge ? kHugePage : kAlignment;
@@ -24,14 +28,20 @@ Buffer::Buffer(int64_t bytes, const std::string& purpose) : bytes_(bytes) {
   std::memset(data_.get(), 0, rounded);
 }
 
-void Buffer::Free::operator()(std::byte* p) const {
-  std::free(p);
+void FreeMemory::operator()(std::byte* p) const {
+  if (backend)
+    backend->deallocate(p);
+  else
+    std::free(p);
 }
 
 OwnedTensor::OwnedTensor(DType dtype, Shape shape, const std::string& purpose)
     : buffer_(shape.numel() * size_of(dtype), purpose), tensor_(buffer_.data(), dtype, shape) {}
 
-Arena::Arena(int64_t bytes, const std::string& purpose) : buffer_(bytes, purpose), purpose_(purpose) {}
+Arena::Arena(int64_t bytes, const std::string& purpose, Backend* backend)
+    : buffer_(bytes, purpose, backend),
+      device_{backend ? DeviceKind::kCuda : DeviceKind::kCpu, 0},
+      purpose_(purpose) {}
 
 Tensor Arena::alloc(DType dtype, Shape shape) {
   const int64_t bytes = align_up(shape.numel() * size_of(dtype));
@@ -42,7 +52,7 @@ Tensor Arena::alloc(DType dtype, Shape shape) {
     at = buffer_.data() + used_;
   }
   used_ += bytes;
-  return {at, dtype, shape};
+  return {at, dtype, shape, device_};
 }
 
 }  // namespace moge

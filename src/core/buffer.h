@@ -1,10 +1,11 @@
-// Owners of CPU memory: Buffer (one aligned block) and Arena (a planned block handed out piece by piece).
+// Owners of memory: Buffer (one aligned block) and Arena (a planned block handed out piece by piece).
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "core/backend.h"
 #include "core/tensor.h"
 
 namespace moge {
@@ -15,19 +16,23 @@ constexpr int64_t align_up(int64_t n, int64_t to = kAlignment) {
   return (n + to - 1) / to * to;
 }
 
-/// An aligned, zero-filled block of CPU memory. Throws OutOfMemoryError naming `purpose`.
+/// Gives a Buffer's memory back to where it came from.
+struct FreeMemory {
+  void operator()(std::byte* p) const;
+  Backend* backend = nullptr;  ///< null: the CPU's
+};
+
+/// An aligned block of memory: zero-filled on the CPU, as it comes on a device. Throws OutOfMemoryError
+/// naming `purpose`.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t bytes, const std::string& purpose = "buffer");
+  explicit Buffer(int64_t bytes, const std::string& purpose = "buffer", Backend* backend = nullptr);
   std::byte* data() const { return data_.get(); }
   int64_t bytes() const { return bytes_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte, Free> data_;
+  std::unique_ptr<std::byte, FreeMemory> data_;
   int64_t bytes_ = 0;
 };
 
@@ -50,7 +55,8 @@ class OwnedTensor {
 class Arena {
  public:
   Arena() = default;  ///< counting pass
-  Arena(int64_t bytes, const std::string& purpose);
+  /// With a backend: memory of its device.
+  Arena(int64_t bytes, const std::string& purpose, Backend* backend = nullptr);
   /// A 64-byte aligned contiguous tensor. Throws OutOfMemoryError past the planned size.
   Tensor alloc(DType dtype, Shape shape);
   int64_t used_bytes() const { return used_; }
@@ -58,6 +64,7 @@ class Arena {
 
  private:
   Buffer buffer_;
+  Device device_;
   std::string purpose_ = "plan";
   int64_t used_ = 0;
 };

@@ -40,6 +40,14 @@ bool verbose_dispatch() {
   return on;
 }
 
+bool sync_every_op() {
+  static const bool on = [] {
+    const char* env = std::getenv("MOGE_CUDA_SYNC");
+    return env && std::string(env) == "1";
+  }();
+  return on;
+}
+
 void log_dispatch(const std::string& message) {
   log_info("dispatch: ", message);
 }

@@ -31,6 +31,8 @@ struct OpTable {
 /// The implementation that MOGE_IMPL forces for the op, or "" (read once at start).
 const std::string& forced_impl(const std::string& op);
 bool verbose_dispatch();
+/// MOGE_CUDA_SYNC=1: every op waits for its end on the device, so that a failure names the op that caused it.
+bool sync_every_op();
 void log_dispatch(const std::string& message);
 /// Throws the error for an op that nothing supports: names the op, the device and each refusal.
 [[noreturn]] void throw_unsupported(const char* op, const std::vector<std::string>& refusals);
@@ -41,6 +43,7 @@ void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& im
   const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
   if (ctx.planning) return ctx.workspace->plan(bytes);
   impl.run(ctx, args, bytes > 0 ? ctx.workspace->get(bytes, table.op) : std::span<std::byte>{});
+  if (ctx.backend && sync_every_op()) ctx.backend->synchronize(table.op);
 }
 
 template <class Args>
@@ -52,7 +55,10 @@ void dispatch(ExecContext& ctx, const OpTable<Args>& table, const Args& args) {
     const Refusal refusal = impl.supports(args);
     if (refusal.empty()) {
       if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name));
-      return run_impl(ctx, table, impl, args);
+      if (!ctx.observer || ctx.planning) return run_impl(ctx, table, impl, args);
+      ctx.observer->before(table.op);
+      run_impl(ctx, table, impl, args);
+      return ctx.observer->after(table.op);
     }
     if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name, " refused: ", refusal));
     refusals.push_back(str(impl.name, ": ", refusal));

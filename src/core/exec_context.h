@@ -2,6 +2,7 @@
 #pragma once
 #include <span>
 
+#include "core/backend.h"
 #include "core/buffer.h"
 #include "core/thread_pool.h"
 
@@ -12,8 +13,9 @@ namespace moge {
 class Workspace {
  public:
   Workspace() = default;
-  explicit Workspace(int64_t bytes)
-      : buffer_(bytes, "op workspace"), memory_(buffer_.data(), static_cast<size_t>(bytes)) {}
+  /// With a backend: memory of its device.
+  explicit Workspace(int64_t bytes, Backend* backend = nullptr)
+      : buffer_(bytes, "op workspace", backend), memory_(buffer_.data(), static_cast<size_t>(bytes)) {}
   /// Over memory of someone else: an op that calls other ops gives them a part of its own workspace.
   explicit Workspace(std::span<std::byte> memory) : memory_(memory) {}
   /// 64-byte aligned. Throws OutOfMemoryError when the plan was smaller.
@@ -28,9 +30,19 @@ class Workspace {
   int64_t planned_ = 0;
 };
 
+/// Sees every op that is dispatched; a profiler brackets its work with events.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void before(const char* op) = 0;
+  virtual void after(const char* op) = 0;
+};
+
 struct ExecContext {
   Device device;
-  ThreadPool* pool = nullptr;
+  ThreadPool* pool = nullptr;      ///< of CPU ops
+  Backend* backend = nullptr;      ///< of the device, when that is not the CPU
+  OpObserver* observer = nullptr;  ///< may be null
   Workspace* workspace = nullptr;
   /// True: ops check their arguments and record the workspace they need, but neither read nor write tensors
   /// (which may have no memory yet). A model plans by running its own forward and backward this way once.

@@ -1,0 +1,150 @@
+#include "core/cuda/backend.h"
+
+#include "core/cuda/check.h"
+
+namespace moge::cuda {
+
+namespace {
+
+std::string version_text(int version) {
+  return str(version / 1000, ".", version % 1000 / 10);
+}
+
+class CudaGraph : public Graph {
+ public:
+  CudaGraph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
+    const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
+    cudaGraphDestroy(graph);
+    check_cuda(error, "graph: instantiate");
+  }
+  ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+  void launch() override { check_cuda(cudaGraphLaunch(exec_, stream_), "graph: launch"); }
+
+ private:
+  cudaGraphExec_t exec_ = nullptr;
+  cudaStream_t stream_;
+};
+
+class CudaEvent : public Event {
+ public:
+  explicit CudaEvent(cudaStream_t stream) : stream_(stream) {
+    check_cuda(cudaEventCreate(&event_), "event: create");
+  }
+  ~CudaEvent() override { cudaEventDestroy(event_); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+  void record() override { check_cuda(cudaEventRecord(event_, stream_), "event: record"); }
+  double seconds_since(Event& start) override {
+    check_cuda(cudaEventSynchronize(event_), "event: wait");
+    float milliseconds = 0;
+    check_cuda(cudaEventElapsedTime(&milliseconds, dynamic_cast<CudaEvent&>(start).event_, event_),
+               "event: elapsed time");
+    return static_cast<double>(milliseconds) * 1e-3;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+  cudaStream_t stream_;
+};
+
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(int index) {
+    int count = 0;  // left unwritten when there is no driver
+    const cudaError_t found = cudaGetDeviceCount(&count);
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    check<DeviceError>(found != cudaErrorInsufficientDriver, "the NVIDIA driver supports CUDA ",
+                       version_text(driver), ": expected at least ", version_text(CUDART_VERSION));
+    check_cuda(found, "looking for GPUs");
+    check<DeviceError>(index >= 0 && index < count, "GPU ", index, ": this machine has ", count);
+    check_cuda(cudaSetDevice(index), "GPU ", index);
+    cudaDeviceProp p{};
+    check_cuda(cudaGetDeviceProperties(&p, index), "GPU ", index);
+    info_ = {.name = p.name,
+             .capability = str(p.major, ".", p.minor),
+             .driver_version = version_text(driver),
+             .memory_bytes = static_cast<int64_t>(p.totalGlobalMem),
+             .l2_bytes = p.l2CacheSize,
+             .num_sms = p.multiProcessorCount};
+    check<DeviceError>(p.major == 9 && p.minor == 0, "GPU ", index, ", ", p.name, ": compute capability ",
+                       info_.capability, "; the kernels are for Hopper, 9.0");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "GPU ", index, ": stream");
+  }
+
+  const DeviceInfo& info() const override { return info_; }
+  int64_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&free, &total), "free device memory");
+    return static_cast<int64_t>(free);
+  }
+
+  void* allocate(int64_t bytes, const std::string& purpose) override {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw OutOfMemoryError(str(purpose, ": needs ", bytes, " bytes on ", info_.name, ", which has ",
+                                 free_bytes(), " of ", info_.memory_bytes, " free"));
+    }
+    check_cuda(error, purpose, ": allocating ", bytes, " bytes");
+    return memory;
+  }
+  void deallocate(void* memory) noexcept override { cudaFree(memory); }
+  void* allocate_pinned(int64_t bytes, const std::string& purpose) override {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMallocHost(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw OutOfMemoryError(str(purpose, ": cannot pin ", bytes, " bytes of host memory"));
+    }
+    check_cuda(error, purpose, ": pinning ", bytes, " bytes");
+    return memory;
+  }
+  void deallocate_pinned(void* memory) noexcept override { cudaFreeHost(memory); }
+
+  void fill_bytes(void* device, uint8_t value, int64_t bytes) override {
+    check_cuda(cudaMemsetAsync(device, value, static_cast<size_t>(bytes), stream_), "fill of ", bytes,
+               " bytes");
+  }
+  void copy_to_device(void* device, const void* host, int64_t bytes) override {
+    copy(device, host, bytes, cudaMemcpyHostToDevice);
+  }
+  void copy_to_host(void* host, const void* device, int64_t bytes) override {
+    copy(host, device, bytes, cudaMemcpyDeviceToHost);
+  }
+  void copy_on_device(void* to, const void* from, int64_t bytes) override {
+    copy(to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
+  void synchronize(const char* where) override { check_cuda(cudaStreamSynchronize(stream_), where); }
+
+  void* stream() const override { return stream_; }
+  void begin_capture() override {
+    check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "graph: begin");
+  }
+  std::unique_ptr<Graph> end_capture() override {
+    cudaGraph_t graph = nullptr;
+    check_cuda(cudaStreamEndCapture(stream_, &graph), "graph: end");
+    return std::make_unique<CudaGraph>(graph, stream_);
+  }
+  std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(stream_); }
+
+ private:
+  void copy(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
+    check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream_), "copy of ", bytes,
+               " bytes");
+  }
+
+  DeviceInfo info_;
+  cudaStream_t stream_ = nullptr;  // lives as long as the process
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> open_backend(int index) {
+  return std::make_unique<CudaBackend>(index);
+}
+
+}  // namespace moge::cuda

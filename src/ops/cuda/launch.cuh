@@ -1,0 +1,57 @@
+// How every kernel starts: with programmatic dependent launch, so that its set-up overlaps the end of the
+// kernel before it, and with its error checked.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "core/cuda/check.h"
+#include "core/exec_context.h"
+
+namespace moge::ops::cuda {
+
+inline cudaStream_t stream_of(const ExecContext& ctx) {
+  return static_cast<cudaStream_t>(ctx.backend->stream());
+}
+
+struct LaunchConfig {
+  dim3 grid;
+  dim3 block;
+  int shared_bytes = 0;  ///< dynamic; above 48 KiB the kernel's attribute is raised
+  int cluster = 1;       ///< thread blocks of a cluster, along x
+};
+
+/// Launches kernel(args...). The kernel calls wait_for_previous() before it touches anything that an earlier
+/// one wrote. Throws DeviceError naming `op`.
+template <class... Params, class... Args>
+void launch(const ExecContext& ctx, const char* op, void (*kernel)(Params...), const LaunchConfig& c,
+            Args&&... args) {
+  if (c.shared_bytes > 48 * 1024)
+    moge::cuda::check_cuda(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op, ": ",
+        c.shared_bytes, " bytes of shared memory");
+  cudaLaunchAttribute attributes[2];
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = c.grid;
+  config.blockDim = c.block;
+  config.dynamicSmemBytes = static_cast<size_t>(c.shared_bytes);
+  config.stream = stream_of(ctx);
+  config.attrs = attributes;
+  config.numAttrs = c.cluster > 1 ? 2 : 1;
+  moge::cuda::check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), op,
+                         ": launch of ", c.grid.x, "x", c.grid.y, "x", c.grid.z, " blocks of ", c.block.x,
+                         " threads");
+}
+
+/// Before the first access to what earlier kernels wrote: waits until they are done and their writes visible.
+__device__ __forceinline__ void wait_for_previous() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+/// The next kernel may start its set-up now (it still waits for this one's end before reading its results).
+__device__ __forceinline__ void let_next_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+}  // namespace moge::ops::cuda
