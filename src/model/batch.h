@@ -20,10 +20,24 @@ struct Batch {
   int64_t num_sequences() const { return cu_seqlens.dim(0) - 1; }
 };
 
-/// Keys and values of past tokens, per layer [P, KV, PS, Dh].
+/// Keys and values of one layer's past tokens.
+struct KvPages {
+  Tensor k, v;                // [P, KV, PS, Dh]
+  Tensor k_scales, v_scales;  // [P, KV, PS] f32, with eight-bit pages (ops/rope_kv_write.h)
+};
+
+/// The same for every layer; no scales unless the pages have eight bits.
 struct KvCache {
   std::vector<Tensor> k_pages;
   std::vector<Tensor> v_pages;
+  std::vector<Tensor> k_scales;
+  std::vector<Tensor> v_scales;
+
+  KvPages layer(int64_t l) const {
+    const auto i = static_cast<size_t>(l);
+    return {k_pages[i], v_pages[i], k_scales.empty() ? Tensor() : k_scales[i],
+            v_scales.empty() ? Tensor() : v_scales[i]};
+  }
 };
 
 }  // namespace moge::model

@@ -1,0 +1,119 @@
+// Forward passes for many sequences at once on one device: paged keys and values, prompts in pieces, and a
+// decode step that is one recorded graph and never waits for the host. All memory is planned before the model
+// is loaded.
+#pragma once
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/sampler.h"
+#include "model/serving.h"
+
+namespace moge::engine {
+
+struct RunnerConfig {
+  int64_t max_sequences = 1;        ///< rows of a decode step
+  int64_t context = 4096;           ///< tokens of the longest sequence
+  int64_t max_batch_tokens = 2048;  ///< of one prefill pass
+  int64_t kv_tokens = 0;            ///< cache positions of all sequences; 0: max_sequences x context
+  DType kv_dtype = DType::kBF16;    ///< bf16, i8 or fp8_e4m3
+  bool penalties = false;           ///< memory for repetition, presence and frequency penalties
+  bool graphs = true;               ///< false: decode steps are launched op by op
+};
+
+/// Bytes by purpose.
+struct RunnerPlan {
+  int64_t weights = 0, kv_cache = 0, activations = 0, logits = 0, inputs = 0, workspace = 0;
+  int64_t total() const { return weights + kv_cache + activations + logits + inputs + workspace; }
+  std::string str() const;  ///< "weights 68.2 GiB, KV cache ..., total ..."
+};
+
+class Runner {
+ public:
+  /// What a Runner of this configuration will allocate, without allocating it.
+  static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                         const RunnerConfig& limits);
+  /// Throws OutOfMemoryError when the plan is larger than the device's free memory: which part, by how much,
+  /// and how many sequences of this context, or else how many layers, would fit.
+  static void check_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                         const RunnerConfig& limits);
+
+  /// `ctx` has a backend, or none and a pool (the CPU). Throws UsageError for sizes that the model does not
+  /// have.
+  Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits);
+
+  const spec::ModelConfig& config() const { return model_.config; }
+  const RunnerConfig& limits() const { return limits_; }
+  const RunnerPlan& memory_plan() const { return plan_; }
+  ExecContext& context() { return ctx_; }
+
+  /// Begins a sequence in a row, with pages for `max_tokens` (prompt and answer). RequestError when the
+  /// context or the free pages cannot hold it.
+  void start(int64_t row, int64_t max_tokens, const SamplingParams& sampling);
+  /// Gives the row's pages back.
+  void stop(int64_t row);
+
+  /// One forward pass over pieces of prompts: pieces[i] is appended to the sequence in row first_row + i.
+  /// Every piece's last hidden state is drawn from; the draw counts as the sequence's next token only after
+  /// its last piece.
+  void prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces);
+  /// One token for each of the rows 0 .. num_rows-1 that has a sequence. Queued, not awaited.
+  void decode(int64_t num_rows);
+
+  /// Waits for the device. The last drawn token of rows 0 .. num_rows-1.
+  std::vector<int32_t> tokens(int64_t num_rows);
+  /// Waits for the device. The logits [num_rows, V] of the last pass, in its order.
+  std::vector<float> logits(int64_t num_rows);
+  /// Tokens of the row's sequence whose keys and values are cached.
+  int64_t length(int64_t row) const { return rows_[static_cast<size_t>(row)].length; }
+
+  /// For benchmarks: as if `length` tokens had been prefilled, over random keys and values.
+  void assume_context(int64_t num_rows, int64_t length);
+
+ private:
+  struct Row {
+    int64_t length = 0, max_tokens = 0;
+    std::vector<int32_t> pages;
+    bool active() const { return max_tokens > 0; }
+  };
+  /// Device memory of one pass's inputs and of the rows' state.
+  struct Buffers {
+    model::ServingActivations acts;
+    Tensor logits;  // [B, V]
+    // State of the rows, [B] each.
+    Tensor tokens, kv_lens, positions, slots, block_table, steps, seeds;
+    Tensor temperature, top_k, top_p, min_p, repetition, presence, frequency;
+    Tensor output_counts, prompt_mask;  // [B, V], with penalties
+    Tensor decode_cu_q;                 // [B + 1]: 0, 1, ..., B
+    // Inputs of a prefill pass.
+    Tensor p_tokens, p_positions, p_slots;  // [T]
+    Tensor p_cu_q, p_kv_lens, p_last;       // [B + 1], [B], [B]
+  };
+  static Buffers allocate_buffers(Arena& arena, const spec::ModelConfig& config, DType weights,
+                                  const RunnerConfig& limits, RunnerPlan* plan);
+  static model::KvCache allocate_cache(Arena& arena, const spec::ModelConfig& config,
+                                       const RunnerConfig& limits);
+  static int64_t plan_workspace(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                const RunnerConfig& limits);
+
+  void decode_step(ExecContext& ctx, int64_t num_rows) const;
+  void sample(ExecContext& ctx, int64_t first_row, int64_t num_rows) const;
+  void upload_row(int64_t row, const SamplingParams& sampling);
+  void upload_lengths();
+
+  ExecContext ctx_;
+  RunnerConfig limits_;
+  model::ServingModel model_;
+  RunnerPlan plan_;
+  Arena cache_memory_, buffer_memory_;
+  model::KvCache cache_;
+  Buffers buf_;
+  Workspace workspace_;
+  std::vector<Row> rows_;
+  std::vector<int32_t> free_pages_;
+  std::map<int64_t, std::unique_ptr<Graph>> graphs_;  // by number of rows
+};
+
+}  // namespace moge::engine

@@ -1,0 +1,210 @@
+#include "model/serving.h"
+
+#include <cmath>
+
+#include "model/weights.h"
+#include "ops/attention.h"
+#include "ops/embedding.h"
+#include "ops/moe_route.h"
+#include "ops/quant_matmul.h"
+#include "ops/quantize.h"
+#include "ops/residual_norm.h"
+#include "ops/rope.h"
+#include "ops/rope_kv_write.h"
+
+namespace moge::model {
+
+namespace {
+
+/// [T, heads, Dh] as the matrix [T, heads Dh].
+Tensor flat(const Tensor& t) {
+  return t.view({t.dim(0), t.dim(1) * t.dim(2)});
+}
+
+int64_t slots_per_token(const spec::ModelConfig& c) {
+  return (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
+}
+
+/// What a product reads: eight-bit rows with their scales, or the bf16 rows.
+struct Rows {
+  Tensor a, scale;
+};
+Rows quantised_or(const Tensor& bf16, const Tensor& q8, const Tensor& scale) {
+  return q8 ? Rows{q8, scale} : Rows{bf16, {}};
+}
+/// The same for rows that come from an op that cannot quantise on its own.
+Rows quantise(ExecContext& ctx, const Tensor& bf16, const Tensor& q8, const Tensor& scale) {
+  if (q8) ops::quantize_rows(ctx, {.q = q8, .scale = scale, .x = bf16});
+  return quantised_or(bf16, q8, scale);
+}
+
+void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w, const Batch& batch,
+                     const KvCache& cache, int64_t layer_idx, int decode_rows, const ServingActivations& a) {
+  const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
+  ops::quant_matmul(ctx, {.c = flat(a.qkv),
+                          .a = in.a,
+                          .a_scale = in.scale,
+                          .w = w.qkv_proj.w,
+                          .w_scale = w.qkv_proj.scale,
+                          .bias = w.qkv_bias});
+  const KvPages pages = cache.layer(layer_idx);
+  ops::rope_kv_write(ctx, {.q = a.q,
+                           .k_pages = pages.k,
+                           .v_pages = pages.v,
+                           .k_scales = pages.k_scales,
+                           .v_scales = pages.v_scales,
+                           .qkv = a.qkv,
+                           .q_norm = w.q_norm,
+                           .k_norm = w.k_norm,
+                           .cos_sin = a.cos_sin,
+                           .slots = batch.slots,
+                           .eps = static_cast<float>(c.rms_norm_eps)});
+  ops::paged_attention(ctx, {.out = a.attn_out,
+                             .q = a.q,
+                             .k_pages = pages.k,
+                             .v_pages = pages.v,
+                             .k_scales = pages.k_scales,
+                             .v_scales = pages.v_scales,
+                             .block_table = batch.block_table,
+                             .cu_q = batch.cu_seqlens,
+                             .kv_lens = batch.kv_lens,
+                             .scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim)),
+                             .decode_rows = decode_rows});
+  const Rows out = quantise(ctx, flat(a.attn_out), a.attn_q8, a.attn_scale);
+  ops::quant_matmul(ctx, {.c = a.delta,
+                          .a = out.a,
+                          .a_scale = out.scale,
+                          .w = w.o_proj.w,
+                          .w_scale = w.o_proj.scale,
+                          .bias = w.o_bias});
+}
+
+/// Reads a.normed (and a.q8), writes a.down and where each token's rows lie, or a.delta for a dense model.
+void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w,
+                const ServingActivations& a) {
+  const bool moe = c.is_moe();
+  const Tensor none;
+  const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
+  if (moe)
+    ops::moe_route(ctx, {.topk_ids = a.topk_ids,
+                         .topk_weights = a.topk_weights,
+                         .offsets = a.offsets,
+                         .row_token = a.row_token,
+                         .row_weight = a.row_weight,
+                         .slot_row = a.slot_row,
+                         .x = a.normed,
+                         .gate = w.gate,
+                         .router_scale = w.router_scale,
+                         .num_groups = static_cast<int>(c.num_expert_groups),
+                         .renormalize = c.norm_topk_prob});
+  // A dense MLP is the one expert of a product without groups.
+  const auto weights = [&](const Tensor& t) { return moe || !t ? t : t[0]; };
+  ops::quant_matmul(ctx, {.c = a.h,
+                          .a = in.a,
+                          .a_scale = in.scale,
+                          .w = weights(w.gate_up_proj.w),
+                          .w_scale = weights(w.gate_up_proj.scale),
+                          .offsets = moe ? a.offsets : none,
+                          .row_ids = moe ? a.row_token : none,
+                          .silu_mul = true});
+  const Rows h = quantise(ctx, a.h, a.h_q8, a.h_scale);
+  ops::quant_matmul(ctx, {.c = moe ? a.down : a.delta,
+                          .a = h.a,
+                          .a_scale = h.scale,
+                          .w = weights(w.down_proj.w),
+                          .w_scale = weights(w.down_proj.scale),
+                          .offsets = moe ? a.offsets : none,
+                          .row_weight = moe ? a.row_weight : none});
+}
+
+/// Adds what the last block computed to the residual stream and normalises it for the next product.
+void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& delta, const Tensor& rows,
+                  const Tensor& weight, bool quantised, const ServingActivations& a) {
+  ops::residual_norm(ctx, {.x = a.x,
+                           .delta = delta,
+                           .rows = rows,
+                           .slot_row = rows ? a.slot_row : Tensor(),
+                           .weight = weight,
+                           .normed = a.normed,
+                           .q = quantised ? a.q8 : Tensor(),
+                           .q_scale = quantised && a.q8 ? a.q8_scale : Tensor(),
+                           .eps = static_cast<float>(c.rms_norm_eps)});
+}
+
+}  // namespace
+
+void serving_fwd(ExecContext& ctx, const spec::ModelConfig& c, const ServingWeights& w, const Batch& batch,
+                 const KvCache& cache, int decode_rows, const ServingActivations& a) {
+  const Tensor none;
+  const Tensor& mlp_delta = a.down ? none : a.delta;
+  ops::rope_table(ctx, {.cos_sin = a.cos_sin, .positions = batch.positions, .theta = c.rope_theta});
+  ops::embedding_fwd(ctx, {.y = a.x, .weight = w.embed_tokens, .ids = batch.tokens});
+  for (size_t l = 0; l < w.layers.size(); ++l) {
+    const ServingLayer& layer = w.layers[l];
+    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm, true, a);
+    attention_block(ctx, c, layer, batch, cache, static_cast<int64_t>(l), decode_rows, a);
+    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, true, a);
+    moge_block(ctx, c, layer, a);
+  }
+  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, false, a);
+}
+
+void serving_head(ExecContext& ctx, const ServingWeights& w, const Tensor& normed, const Tensor& rows,
+                  const Tensor& logits) {
+  ops::quant_matmul(ctx, {.c = logits, .a = normed, .w = w.lm_head, .row_ids = rows});
+}
+
+ServingActivations allocate_serving_activations(Arena& arena, const spec::ModelConfig& c, DType weights,
+                                                int64_t T) {
+  const int64_t D = c.hidden_size, H = c.num_attention_heads, KV = c.num_key_value_heads, Dh = c.head_dim;
+  const int64_t E = c.num_experts, K = c.num_experts_per_tok, S = num_always_on_experts(c),
+                F = expert_width(c);
+  const int64_t slots = slots_per_token(c), R = T * slots;
+  const auto f32 = [&](Shape shape) { return arena.alloc(DType::kF32, shape); };
+  const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
+  const auto bf16 = [&](Shape shape) { return arena.alloc(DType::kBF16, shape); };
+  const bool quantised = weights != DType::kBF16;
+  const auto q8 = [&](Shape shape) { return quantised ? arena.alloc(weights, shape) : Tensor(); };
+  const auto scale = [&](int64_t rows) { return quantised ? f32({rows}) : Tensor(); };
+  ServingActivations a;
+  a.cos_sin = f32({T, Dh});
+  a.x = f32({T, D});
+  a.normed = bf16({T, D});
+  a.q8 = q8({T, D});
+  a.q8_scale = scale(T);
+  a.qkv = bf16({T, H + 2 * KV, Dh});
+  a.q = bf16({T, H, Dh});
+  a.attn_out = bf16({T, H, Dh});
+  a.attn_q8 = q8({T, H * Dh});
+  a.attn_scale = scale(T);
+  a.delta = bf16({T, D});
+  if (c.is_moe()) {
+    a.topk_ids = i32({T, K});
+    a.topk_weights = f32({T, K});
+    a.offsets = i32({E + S + 1});
+    a.row_token = i32({R});
+    a.row_weight = f32({R});
+    a.slot_row = i32({T, slots});
+    a.down = bf16({R, D});
+  }
+  a.h = bf16({R, F});
+  a.h_q8 = q8({R, F});
+  a.h_scale = scale(R);
+  return a;
+}
+
+ServingActivations first_tokens(const ServingActivations& acts, const spec::ModelConfig& c, int64_t T) {
+  ServingActivations few = acts;
+  const auto cut = [](Tensor& t, int64_t rows) {
+    if (t) t = t.slice(0, 0, rows);
+  };
+  for (Tensor* t :
+       {&few.cos_sin, &few.x, &few.normed, &few.q8, &few.q8_scale, &few.qkv, &few.q, &few.attn_out,
+        &few.attn_q8, &few.attn_scale, &few.delta, &few.topk_ids, &few.topk_weights, &few.slot_row})
+    cut(*t, T);
+  for (Tensor* t : {&few.row_token, &few.row_weight, &few.h, &few.h_q8, &few.h_scale, &few.down})
+    cut(*t, T * slots_per_token(c));
+  return few;
+}
+
+}  // namespace moge::model

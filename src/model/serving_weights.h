@@ -1,0 +1,66 @@
+// A model's parameters in the form that serving streams: products quantised per output channel (W8A8) or in
+// bf16, gate and up rows interleaved for the fused SiLU (ops/quant_matmul.h), on the CPU or on a device.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/exec_context.h"
+#include "io/hf_checkpoint.h"
+#include "spec/model_config.h"
+
+namespace moge::model {
+
+struct ServingLinear {
+  Tensor w;      // [N, K] or [G, N, K]: i8 | fp8_e4m3 | bf16
+  Tensor scale;  // [N] or [G, N] f32; absent for bf16
+};
+
+struct ServingLayer {
+  Tensor input_layernorm;           // [D] f32
+  ServingLinear qkv_proj;           // [(H + 2 KV) Dh, D]
+  Tensor qkv_bias;                  // [(H + 2 KV) Dh] f32, only with attention_bias
+  Tensor q_norm, k_norm;            // [Dh] f32, only with qk_norm
+  ServingLinear o_proj;             // [D, H Dh]
+  Tensor o_bias;                    // [D] f32, only with o_proj_bias
+  Tensor post_attention_layernorm;  // [D] f32
+  Tensor gate;                      // [E, D] f32: the router; only with E > 0
+  Tensor router_scale;              // [E] f32, only with use_router_scale
+  ServingLinear gate_up_proj;       // [E + S, 2F, D], rows interleaved
+  ServingLinear down_proj;          // [E + S, D, F]
+};
+
+struct ServingWeights {
+  Tensor embed_tokens;  // [V, D] bf16
+  std::vector<ServingLayer> layers;
+  Tensor norm;     // [D] f32
+  Tensor lm_head;  // [V, D] bf16; the same memory as embed_tokens when tied
+};
+
+/// `dtype` is that of the products' weights: i8, fp8_e4m3 or bf16. Embedding and head stay bf16, norms,
+/// biases and the router f32 (low bits cost most there: arXiv 2505.21411, section 4.2.2).
+ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& config, DType dtype);
+
+struct ServingModel {
+  spec::ModelConfig config;
+  DType dtype;
+  Arena memory;
+  ServingWeights weights;
+};
+
+/// Called with bytes of the checkpoint done and in all.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+/// Reads a Hugging Face directory layer by layer, quantises on `ctx.pool` and copies to ctx.backend's device,
+/// or keeps it on the CPU without one. Host memory: one layer. Throws FileError as load_model does,
+/// OutOfMemoryError.
+ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype,
+                                const LoadProgress& progress);
+
+/// Random weights of initializer_range, made where they will be read; only the first `num_layers` layers (0:
+/// all).
+ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DType dtype, int64_t num_layers,
+                                  uint64_t seed);
+
+}  // namespace moge::model
