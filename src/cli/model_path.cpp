@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "cli/share.h"
 #include "core/error.h"
 #include "core/nearest.h"
 
@@ -18,9 +19,7 @@ std::vector<fs::path> config_folders() {
   std::vector<fs::path> folders;
   if (const char* env = std::getenv("MOGE_CONFIGS"); env && *env != '\0')
     folders.push_back(fs::path(env) / "models");
-  std::error_code no_proc;
-  const fs::path program = fs::read_symlink("/proc/self/exe", no_proc);
-  folders.push_back(program.parent_path().parent_path() / "share/moge/configs/models");
+  folders.push_back(share_folder() / "configs/models");
   return folders;
 }
 
