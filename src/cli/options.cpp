@@ -256,6 +256,11 @@ std::string Option::twin() const {
   return twin;
 }
 
+std::vector<Option> joined(std::vector<Option> front, std::vector<Option> back) {
+  std::move(back.begin(), back.end(), std::back_inserter(front));
+  return front;
+}
+
 bool parse_options(const std::vector<Option>& options, std::span<const std::string> words) {
   for (const std::string& word : words) {
     if (word == "--") break;

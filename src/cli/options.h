@@ -43,6 +43,9 @@ struct Option {
   std::string twin() const;  ///< "MOGE_MAX_TOKENS"
 };
 
+/// `front`, then `back`.
+std::vector<Option> joined(std::vector<Option> front, std::vector<Option> back);
+
 /// Sets the targets from the words behind the sub-command and from the environment. Returns false, with
 /// nothing set, if --help (-h) is among the words. UsageError: an unknown flag (naming the nearest), a
 /// missing or surplus argument, a value of the wrong form or out of range; it names the flag or variable at

@@ -56,11 +56,6 @@ std::vector<Option> ModelOptions::options() {
        .max = 4096}};
 }
 
-std::vector<Option> joined(std::vector<Option> front, std::vector<Option> back) {
-  std::move(back.begin(), back.end(), std::back_inserter(front));
-  return front;
-}
-
 ServedModel::ServedModel(const ModelOptions& o)
     : dir_(find_model(o.model)), pool_(static_cast<int>(o.threads)) {
   const auto start = std::chrono::steady_clock::now();

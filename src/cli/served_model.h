@@ -24,9 +24,6 @@ struct ModelOptions {
   std::vector<Option> options();
 };
 
-/// `front`, then `back`.
-std::vector<Option> joined(std::vector<Option> front, std::vector<Option> back);
-
 class ServedModel {
  public:
   /// Loads the weights, or with random_weights makes them up from the seed, and logs the memory plan.

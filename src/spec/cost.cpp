@@ -7,27 +7,49 @@
 namespace moge::spec {
 namespace {
 
-/// gate, up and down of a gated MLP.
-int64_t mlp_weights(const ModelConfig& c, int64_t width) {
-  return 3 * c.hidden_size * width;
-}
-
 ParameterCount count(const ModelConfig& c, int64_t routed_experts) {
   const int64_t V = c.vocab_size, D = c.hidden_size, L = c.num_hidden_layers, E = c.num_experts;
+  const LayerLinears w = layer_linears(c);
   ParameterCount n;
   n.embedding = V * D;
   n.lm_head = c.tie_word_embeddings ? 0 : V * D;
-  n.attention = L * (2 * D * c.q_dim() + 2 * D * c.kv_dim());
+  n.attention = L * (w.qkv.weights() + w.o.weights());
   n.attention_bias = L * ((c.attention_bias ? c.q_dim() + 2 * c.kv_dim() : 0) + (c.o_proj_bias ? D : 0));
-  n.dense_mlp = c.is_moe() ? 0 : L * mlp_weights(c, c.intermediate_size);
-  n.router = L * (E * D + (c.use_router_scale ? E : 0));
-  n.routed_experts = L * routed_experts * mlp_weights(c, c.moe_intermediate_size);
-  n.shared_expert = L * mlp_weights(c, c.shared_expert_intermediate_size);
+  n.dense_mlp = L * (w.mlp_gate_up.weights() + w.mlp_down.weights());
+  n.router = L * (w.router.weights() + (c.use_router_scale ? E : 0));
+  n.routed_experts = L * routed_experts * (w.expert_gate_up.weights() + w.expert_down.weights());
+  n.shared_expert = L * (w.shared_gate_up.weights() + w.shared_down.weights());
   n.norms = L * (2 * D + (c.qk_norm ? 2 * c.head_dim : 0)) + D;
   return n;
 }
 
 }  // namespace
+
+LayerLinears layer_linears(const ModelConfig& c) {
+  const int64_t D = c.hidden_size;
+  LayerLinears w;
+  w.qkv = {c.q_dim() + 2 * c.kv_dim(), D};
+  w.o = {D, c.q_dim()};
+  if (!c.is_moe()) {
+    w.mlp_gate_up = {2 * c.intermediate_size, D};
+    w.mlp_down = {D, c.intermediate_size};
+    return w;
+  }
+  w.router = {c.num_experts, D};
+  w.expert_gate_up = {2 * c.moe_intermediate_size, D};
+  w.expert_down = {D, c.moe_intermediate_size};
+  w.shared_gate_up = {2 * c.shared_expert_intermediate_size, D};
+  w.shared_down = {D, c.shared_expert_intermediate_size};
+  return w;
+}
+
+int64_t attention_flops_per_position(const ModelConfig& config) {
+  return 4 * config.q_dim();
+}
+
+int64_t kv_elements_per_position(const ModelConfig& config) {
+  return 2 * config.kv_dim();
+}
 
 ParameterCount parameter_count(const ModelConfig& config) {
   return count(config, config.num_experts);
@@ -44,12 +66,13 @@ FlopCount flop_count(const ModelConfig& c, int64_t context, Phase phase) {
   const auto matmul = [&](int64_t weights) { return flops_per_weight * static_cast<double>(weights); };
   FlopCount f;
   f.attention_projections = matmul(active.attention);
-  f.attention_core = matmul(2 * c.num_hidden_layers * c.q_dim()) * attended;
+  f.attention_core = flops_per_weight / 2.0 *
+                     static_cast<double>(c.num_hidden_layers * attention_flops_per_position(c)) * attended;
   f.dense_mlp = matmul(active.dense_mlp);
-  f.router = matmul(c.num_hidden_layers * c.num_experts * c.hidden_size);
+  f.router = matmul(c.num_hidden_layers * layer_linears(c).router.weights());
   f.routed_experts = matmul(active.routed_experts);
   f.shared_expert = matmul(active.shared_expert);
-  f.lm_head = matmul(c.vocab_size * c.hidden_size);
+  f.lm_head = matmul(lm_head_linear(c).weights());
   return f;
 }
 
@@ -58,7 +81,7 @@ int64_t weight_bytes(const ModelConfig& config, DType dtype) {
 }
 
 int64_t kv_bytes_per_token(const ModelConfig& config, DType dtype) {
-  return 2 * config.num_hidden_layers * config.kv_dim() * size_of(dtype);
+  return config.num_hidden_layers * kv_elements_per_position(config) * size_of(dtype);
 }
 
 int64_t decode_read_bytes(const ModelConfig& config, int64_t context, DType weights, DType kv) {

@@ -9,6 +9,38 @@
 
 namespace moge::spec {
 
+/// A Linear [out, in] without its bias.
+struct LinearShape {
+  int64_t out = 0;
+  int64_t in = 0;
+  int64_t weights() const { return out * in; }
+  /// Of `rows` rows; a multiply-add is two.
+  double flops(double rows) const { return 2.0 * rows * static_cast<double>(weights()); }
+};
+
+/// The matmuls of one layer, fused as they are run; zero where a model has none.
+struct LayerLinears {
+  LinearShape qkv;             ///< [H Dh + 2 KV Dh, D]
+  LinearShape o;               ///< [D, H Dh]
+  LinearShape mlp_gate_up;     ///< dense: [2 intermediate_size, D]
+  LinearShape mlp_down;        ///< dense: [D, intermediate_size]
+  LinearShape router;          ///< [E, D]
+  LinearShape expert_gate_up;  ///< one routed expert: [2 F, D]
+  LinearShape expert_down;     ///< one routed expert: [D, F]
+  LinearShape shared_gate_up;  ///< [2 shared_expert_intermediate_size, D]
+  LinearShape shared_down;     ///< [D, shared_expert_intermediate_size]
+};
+
+LayerLinears layer_linears(const ModelConfig& config);
+inline LinearShape lm_head_linear(const ModelConfig& config) {
+  return {config.vocab_size, config.hidden_size};
+}
+
+/// FLOPs of one layer's attention for one query position that attends to one position: 4 H Dh (q k^T, p v).
+int64_t attention_flops_per_position(const ModelConfig& config);
+/// Elements of one layer's keys and values for one position: 2 KV Dh.
+int64_t kv_elements_per_position(const ModelConfig& config);
+
 /// Parameters of the whole model by part. A Linear [out, in] has out * in weights.
 struct ParameterCount {
   int64_t embedding = 0;       ///< V D

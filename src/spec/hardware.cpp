@@ -16,6 +16,8 @@ namespace moge::spec {
 namespace {
 
 constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
+constexpr int64_t kMaxDevices = int64_t{1} << 20;
+constexpr int64_t kMaxTile = 4096;
 
 std::optional<DType> dtype_named(std::string_view name) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8, DType::kFP8E4M3}) {
@@ -36,18 +38,66 @@ std::string require_text(JsonObject& table, const std::string& key) {
   return value;
 }
 
+std::string require_status(JsonObject& table) {
+  constexpr std::array<std::string_view, 7> kStatuses = {"datasheet", "measured", "estimated", "disputed",
+                                                         "prior",     "fitted",   "quoted"};
+  std::string status = require_text(table, "status");
+  check<FileError>(std::ranges::find(kStatuses, status) != kStatuses.end(), table.where(), ": status '",
+                   status, "': expected datasheet, measured, estimated, disputed, prior, fitted or quoted");
+  return status;
+}
+
 Figure read_figure(JsonObject& parent, const std::string& key) {
-  constexpr std::array<std::string_view, 4> kStatuses = {"datasheet", "measured", "estimated", "disputed"};
   JsonObject table(require_table(parent, key), str(parent.where(), ": ", key));
   const nlohmann::json* value = table.find("value");
   const double number = value && value->is_number() ? value->get<double>() : 0.0;
   check<FileError>(std::isfinite(number) && number > 0, table.where(),
                    ": expected a positive number 'value'");
-  Figure figure{number, require_text(table, "source"), require_text(table, "status")};
-  check<FileError>(std::ranges::find(kStatuses, figure.status) != kStatuses.end(), table.where(),
-                   ": status '", figure.status, "': expected datasheet, measured, estimated or disputed");
+  Figure figure{number, require_text(table, "source"), require_status(table)};
   table.refuse_unread();
   return figure;
+}
+
+/// A level must hold whole units of its own and whole copies of the level inside it.
+LinkLevel read_level(const nlohmann::json& value, const std::string& where, const LinkLevel* inner) {
+  JsonObject table(value, where);
+  LinkLevel level;
+  level.name = require_text(table, "name");
+  const std::string kind = require_text(table, "kind");
+  check<FileError>(kind == "mesh" || kind == "switch", where, ": kind '", kind, "': expected mesh or switch");
+  level.kind = kind == "mesh" ? LinkLevel::Kind::kMesh : LinkLevel::Kind::kSwitch;
+  level.devices = table.integer("devices", 2, kMaxDevices).value_or(0);
+  level.unit_devices = table.integer("unit_devices", 1, kMaxDevices).value_or(1);
+  level.bandwidth = read_figure(table, "bandwidth");
+  table.refuse_unread();
+  check<FileError>(level.kind == LinkLevel::Kind::kSwitch || level.unit_devices == 1, where,
+                   ": a mesh joins single devices; 'unit_devices' is of a switch");
+  check<FileError>(level.devices % level.unit_devices == 0, where, ": ", level.devices,
+                   " devices are not a multiple of unit_devices ", level.unit_devices);
+  if (inner) {
+    check<FileError>(inner->devices > 0, where, ": the level inside it, '", inner->name,
+                     "', joins any number of devices; give it 'devices'");
+    check<FileError>(
+        level.devices == 0 || (level.devices > inner->devices && level.devices % inner->devices == 0), where,
+        ": joins ", level.devices, " devices, expected a multiple of the ", inner->devices, " of '",
+        inner->name, "'");
+  }
+  return level;
+}
+
+MatmulUnits read_matmul(JsonObject& parent) {
+  JsonObject table(require_table(parent, "matmul"), str(parent.where(), ": matmul"));
+  MatmulUnits m;
+  m.units = table.require(table.integer("units", 1, kMaxDevices), "units");
+  m.row_step = table.require(table.integer("row_step", 1, kMaxTile), "row_step");
+  m.tile_rows = table.require(table.integer("tile_rows", 1, kMaxTile), "tile_rows");
+  m.tile_cols = table.require(table.integer("tile_cols", 1, kMaxTile), "tile_cols");
+  m.source = require_text(table, "source");
+  m.status = require_status(table);
+  table.refuse_unread();
+  check<FileError>(m.tile_rows % m.row_step == 0, table.where(), ": tile_rows ", m.tile_rows,
+                   " is not a multiple of row_step ", m.row_step);
+  return m;
 }
 
 }  // namespace
@@ -65,10 +115,15 @@ Hardware load_hardware(const std::filesystem::path& file) {
   const nlohmann::json root = parse_toml(read_text_file(file, kMaxFileBytes), file.string());
   JsonObject top(root, file.string());
   // A misspelt key is the better complaint than the missing one that it causes.
-  for (const char* key : {"name", "memory_bytes", "memory_bandwidth", "peak_flops"}) top.has(key);
+  for (const char* key : {"name", "devices_per_card", "memory_bytes", "memory_bandwidth", "peak_flops",
+                          "interconnect", "matmul"})
+    top.has(key);
   top.refuse_unread();
-  Hardware hardware{
-      require_text(top, "name"), read_figure(top, "memory_bytes"), read_figure(top, "memory_bandwidth"), {}};
+  Hardware hardware;
+  hardware.name = require_text(top, "name");
+  hardware.devices_per_card = top.integer("devices_per_card", 1, 64).value_or(1);
+  hardware.memory_bytes = read_figure(top, "memory_bytes");
+  hardware.memory_bandwidth = read_figure(top, "memory_bandwidth");
   const nlohmann::json& peaks_json = require_table(top, "peak_flops");
   JsonObject peaks(peaks_json, str(file.string(), ": peak_flops"));
   for (const auto& [key, value] : peaks_json.items()) {
@@ -77,6 +132,15 @@ Hardware load_hardware(const std::filesystem::path& file) {
                      "': expected f32, bf16, f16, i8 or fp8_e4m3");
     hardware.peak_flops[dtype.value_or(DType::kF32)] = read_figure(peaks, key);
   }
+  if (const nlohmann::json* levels = top.find("interconnect")) {
+    check<FileError>(levels->is_array(), file.string(), ": expected [[interconnect]] tables");
+    for (const nlohmann::json& level : *levels) {
+      const std::string where = str(file.string(), ": interconnect ", hardware.interconnect.size() + 1);
+      hardware.interconnect.push_back(
+          read_level(level, where, hardware.interconnect.empty() ? nullptr : &hardware.interconnect.back()));
+    }
+  }
+  if (top.has("matmul")) hardware.matmul = read_matmul(top);
   return hardware;
 }
 

@@ -15,7 +15,8 @@ void divides(const char* degree_name, int64_t degree, const char* size_name, int
 }  // namespace
 
 void ParallelPlan::validate(const ModelConfig& c) const {
-  for (const int64_t degree : {pipeline, attention_dp, attention_tp, expert_ep, expert_tp, shared_tp})
+  for (const int64_t degree : {pipeline, attention_dp, attention_tp, expert_ep, expert_tp, shared_tp,
+                               pipeline_chunks, context_parallel, replicas})
     check<UsageError>(degree >= 1 && degree <= kMaxDegree, "parallel plan ", str(),
                       ": expected degrees from 1 to ", kMaxDegree);
   check<UsageError>(pipeline <= c.num_hidden_layers, "parallel plan: ", pipeline, " pipeline stages for ",
@@ -46,7 +47,11 @@ void ParallelPlan::validate(const ModelConfig& c) const {
 
 std::string ParallelPlan::str() const {
   return moge::str("PP", pipeline, ", attention DP", attention_dp, " x TP", attention_tp, ", experts EP",
-                   expert_ep, " x TP", expert_tp, ", shared TP", shared_tp);
+                   expert_ep, " x TP", expert_tp, ", shared TP", shared_tp,
+                   pipeline_chunks > 1 ? moge::str(", VPP", pipeline_chunks) : "",
+                   context_parallel > 1 ? moge::str(", CP", context_parallel) : "",
+                   replicas > 1 ? moge::str(", DP", replicas) : "",
+                   reduce_scatter ? ", reduce-scatter + all-gather" : "");
 }
 
 }  // namespace moge::spec

@@ -1,0 +1,91 @@
+#include "cli/sim_setup.h"
+
+#include <charconv>
+
+#include "cli/config_path.h"
+#include "cli/model_path.h"
+#include "core/error.h"
+#include "sim/plan_file.h"
+
+namespace moge::cli {
+
+std::vector<Option> SimMachineOptions::options() {
+  return {{.name = "hardware",
+           .target = &hardware,
+           .value = "NAME",
+           .help = "A file of configs/hardware, or the path of one like it",
+           .required = true},
+          {.name = "calibration",
+           .target = &calibration,
+           .value = "FILE",
+           .help = "Of the machine's constants (default: configs/sim, by the machine's name)"}};
+}
+
+sim::Device load_device(const std::string& hardware, const std::optional<std::string>& calibration) {
+  const std::filesystem::path file = find_config_file("hardware", hardware);
+  const std::filesystem::path constants = find_config_file("sim", calibration.value_or(file.stem().string()));
+  return sim::make_device(spec::load_hardware(file), sim::load_calibration(constants));
+}
+
+std::vector<Option> SimSetupOptions::options() {
+  return joined(
+      joined({{.name = "model",
+               .target = &model,
+               .value = "MODEL",
+               .help = "A Hugging Face directory or a name under configs/models",
+               .required = true}},
+             machine.options()),
+      {{.name = "cards",
+        .target = &cards,
+        .value = "N",
+        .help = "What is bought as one: an NPU or GPU; of the 300I Duo a card of two chips",
+        .min = 1,
+        .max = 1 << 20},
+       {.name = "weights", .target = &weights, .value = "FORMAT", .help = "bf16, fp16, w8a8, w4a8 or fp8"},
+       {.name = "kv", .target = &kv, .value = "FORMAT", .help = "bf16, fp16, int8, fp8 or int4"},
+       {.name = "plan", .target = &plan, .value = "auto|FILE", .help = "auto: the best of all plans"},
+       {.name = "skew",
+        .target = &skew,
+        .value = "S",
+        .help = "The router's r-th favourite expert weighs r^-S; 0: all alike",
+        .min = 0,
+        .max = 10},
+       {.name = "ops",
+        .target = &ops,
+        .value = "FILE",
+        .help = "Measured operators of this device (moge bench ops --json), used where they fit"}});
+}
+
+SimSetup load_setup(const SimSetupOptions& o) {
+  SimSetup s;
+  s.model = spec::load_model_config(find_model(o.model));
+  s.device = load_device(o.machine.hardware, o.machine.calibration);
+  s.precision = {sim::weight_format(o.weights), sim::kv_format(o.kv)};
+  s.cards = o.cards;
+  s.devices = o.cards * s.device.hardware.devices_per_card;
+  s.skew = o.skew;
+  if (o.plan != "auto") s.plan = sim::load_plan(o.plan);
+  if (o.ops) s.table = std::make_unique<sim::OpTable>(sim::load_op_table(*o.ops));
+  return s;
+}
+
+sim::PlanSearch SimSetup::search() const {
+  return {model, device, precision, devices, plan, skew, table.get()};
+}
+
+Speculation parse_speculation(const std::string& text) {
+  constexpr int64_t kMostDrafts = 16;
+  Speculation s;
+  const char* end = text.data() + text.size();
+  const auto count = std::from_chars(text.data(), end, s.draft_tokens);
+  const bool comma = count.ec == std::errc{} && count.ptr != end && *count.ptr == ',';
+  const auto share = comma ? std::from_chars(count.ptr + 1, end, s.acceptance)
+                           : std::from_chars_result{end, std::errc::invalid_argument};
+  check<UsageError>(share.ec == std::errc{} && share.ptr == end && s.draft_tokens >= 1 &&
+                        s.draft_tokens <= kMostDrafts && s.acceptance >= 0 && s.acceptance <= 1,
+                    "--mtp '", text, "': expected K,ACCEPT: draft tokens from 1 to ", kMostDrafts,
+                    " and the share of them that is right, as in 1,0.7");
+  return s;
+}
+
+}  // namespace moge::cli

@@ -1,0 +1,62 @@
+// What the simulator's commands have in common: a model on a number of cards, in a format.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/options.h"
+#include "sim/device.h"
+#include "sim/op_table.h"
+#include "sim/plan_search.h"
+#include "spec/model_config.h"
+
+namespace moge::cli {
+
+/// The flags of `moge sim ...` that choose a machine, by themselves for commands on several models.
+struct SimMachineOptions {
+  std::string hardware;
+  std::optional<std::string> calibration;
+
+  std::vector<Option> options();
+};
+
+/// A machine's file and its calibration, by the same name unless another is given.
+sim::Device load_device(const std::string& hardware, const std::optional<std::string>& calibration);
+
+struct SimSetupOptions {
+  std::string model;
+  SimMachineOptions machine;
+  int64_t cards = 1;
+  std::string weights = "w8a8";
+  std::string kv = "fp16";
+  std::string plan = "auto";
+  double skew = 0;
+  std::optional<std::string> ops;
+
+  std::vector<Option> options();
+};
+
+/// All of it loaded and checked.
+struct SimSetup {
+  spec::ModelConfig model;
+  sim::Device device;
+  sim::Precision precision;
+  int64_t cards = 1;
+  int64_t devices = 1;
+  std::optional<spec::ParallelPlan> plan;  ///< --plan; without: all
+  double skew = 0;
+  std::unique_ptr<sim::OpTable> table;  ///< --ops
+
+  sim::PlanSearch search() const;
+};
+SimSetup load_setup(const SimSetupOptions& options);
+
+/// --mtp K,ACCEPT.
+struct Speculation {
+  int64_t draft_tokens = 0;
+  double acceptance = 0;
+};
+/// UsageError unless `text` is a whole number from 1 to 16 and a probability, with a comma between.
+Speculation parse_speculation(const std::string& text);
+
+}  // namespace moge::cli

@@ -1,0 +1,51 @@
+#include "sim/network.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace moge::sim {
+
+int64_t max_devices(const spec::Hardware& hardware) {
+  return hardware.interconnect.empty() ? 1 : hardware.interconnect.back().devices;
+}
+
+CollectiveRates collective_rates(const spec::Hardware& hardware, int64_t group, double efficiency) {
+  const int64_t limit = max_devices(hardware);
+  check<UsageError>(limit == 0 || group <= limit, hardware.name, " joins ", limit,
+                    " devices, the plan needs ", group);
+  CollectiveRates rates;
+  const auto n = static_cast<double>(group);
+  int64_t below = 1;  // devices joined by the level inside this one
+  for (const spec::LinkLevel& level : hardware.interconnect) {
+    if (group <= below) break;
+    const double bandwidth = level.bandwidth.value * efficiency;
+    // Gathers and reductions go level by level: what comes from outside crosses the outer link once.
+    const auto local = static_cast<double>(level.devices == 0 ? group : std::min(group, level.devices));
+    if (level.kind == spec::LinkLevel::Kind::kMesh) {
+      rates.gather = std::max(rates.gather, 1 / (local * bandwidth));
+      rates.all_to_all = std::max(rates.all_to_all, 1 / (n * n * bandwidth));
+    } else {
+      const auto u = static_cast<double>(std::min(level.unit_devices, group));
+      rates.gather = std::max(rates.gather, (1 - u / local) / bandwidth);
+      rates.all_to_all = std::max(rates.all_to_all, u * (n - u) / (n * n) / bandwidth);
+    }
+    below = level.devices == 0 ? group : level.devices;
+  }
+  return rates;
+}
+
+double send_rate(const spec::Hardware& hardware, int64_t distance, double efficiency) {
+  for (const spec::LinkLevel& level : hardware.interconnect) {
+    const bool reaches = level.devices == 0 || distance < level.devices;
+    if (reaches) {
+      // All devices of a unit send to the next stage at once.
+      const auto sharers = static_cast<double>(std::min(level.unit_devices, distance));
+      return sharers / (level.bandwidth.value * efficiency);
+    }
+  }
+  throw UsageError(
+      str(hardware.name, " joins ", max_devices(hardware), " devices, the plan needs more than ", distance));
+}
+
+}  // namespace moge::sim

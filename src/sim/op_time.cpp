@@ -1,0 +1,62 @@
+#include "sim/op_time.h"
+
+namespace moge::sim {
+
+const char* name_of(Op op) {
+  static constexpr const char* kNames[kNumOps] = {"embedding",
+                                                  "attention_norm",
+                                                  "attention_all_gather",
+                                                  "qkv",
+                                                  "rope",
+                                                  "kv_write",
+                                                  "attention",
+                                                  "prefill_attention",
+                                                  "attention_quant",
+                                                  "o_proj",
+                                                  "attention_reduce",
+                                                  "mlp_norm",
+                                                  "mlp_all_gather",
+                                                  "gate_up",
+                                                  "swiglu",
+                                                  "down",
+                                                  "router",
+                                                  "softmax",
+                                                  "group_topk",
+                                                  "router_scale",
+                                                  "sort_experts",
+                                                  "permute",
+                                                  "moe_layer",
+                                                  "expert_gate_up",
+                                                  "expert_swiglu",
+                                                  "expert_down",
+                                                  "combine",
+                                                  "shared_gate_up",
+                                                  "shared_swiglu",
+                                                  "shared_down",
+                                                  "mlp_reduce",
+                                                  "pipeline_send",
+                                                  "final_norm",
+                                                  "lm_head",
+                                                  "logits_gather",
+                                                  "draft",
+                                                  "step"};
+  return kNames[static_cast<int>(op)];
+}
+
+const char* name_of(Bound bound) {
+  switch (bound) {
+    case Bound::kCompute:
+      return "compute";
+    case Bound::kMemory:
+      return "memory";
+    case Bound::kVector:
+      return "vector";
+    case Bound::kNetwork:
+      return "network";
+    case Bound::kOverhead:
+      return "overhead";
+  }
+  return "?";
+}
+
+}  // namespace moge::sim

@@ -1,0 +1,90 @@
+// The kernels of a step and the time of one: max(FLOPs / sustained FLOP/s, bytes / sustained bytes/s) + op_s,
+// rows padded to the tile, tiles in whole waves over the machine's cores.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+namespace moge::sim {
+
+/// In the order of a step. One name is one row of a breakdown, for all layers together.
+enum class Op : uint8_t {
+  kEmbedding,
+  kAttentionNorm,  ///< RMSNorm, with the residual's addition and the quantisation of its output
+  kAttentionAllGather,
+  kQkv,
+  kRope,
+  kKvWrite,
+  kAttention,  ///< of decoding rows
+  kPrefillAttention,
+  kAttentionQuant,  ///< of the attention's output
+  kOProj,
+  kAttentionReduce,  ///< all-reduce or reduce-scatter
+  kMlpNorm,
+  kMlpAllGather,
+  kGateUp,
+  kSwiglu,
+  kDown,
+  kRouter,
+  kSoftmax,
+  kGroupTopk,
+  kRouterScale,
+  kSortExperts,
+  kPermute,
+  kMoeLayer,  ///< the calibrated surcharge of the routing kernels
+  kExpertGateUp,
+  kExpertSwiglu,
+  kExpertDown,
+  kCombine,
+  kSharedGateUp,
+  kSharedSwiglu,
+  kSharedDown,
+  kMlpReduce,
+  kPipelineSend,
+  kFinalNorm,
+  kLmHead,
+  kLogitsGather,
+  kDraft,  ///< the speculative module's passes
+  kStep,   ///< once a step
+};
+inline constexpr int kNumOps = static_cast<int>(Op::kStep) + 1;
+const char* name_of(Op op);
+
+/// What a kernel waits for most of its time.
+enum class Bound : uint8_t { kCompute, kMemory, kVector, kNetwork, kOverhead };
+const char* name_of(Bound bound);
+
+/// One kernel's time without its fixed part. `count` of them run in a step.
+struct OpCost {
+  double flops = 0;
+  double bytes = 0;  ///< of memory, or of the network
+  double work_s = 0;
+  Bound bound = Bound::kMemory;
+};
+
+/// a / b rounded up, for 0 <= a, 1 <= b, a / b < 2^63.
+inline double ceil_div(double a, double b) {
+  const double q = a / b;
+  const auto whole = static_cast<double>(static_cast<int64_t>(q));
+  return whole < q ? whole + 1 : whole;
+}
+
+/// How a machine cuts matmuls; units = 0: no quantisation.
+struct TileShape {
+  double units = 0;
+  double row_step = 1;
+  double tile_rows = 1;
+  double tile_cols = 1;
+};
+
+/// Computed over useful FLOPs of a [rows, cols] product whose `tiles` column tiles are given: padding of the
+/// rows to row_step, and idle cores in the last wave. A product of fewer tiles than cores is split along its
+/// inner dimension, and tiles may be halved to fill the last wave.
+inline double wave_factor(const TileShape& t, double padded_rows, double col_tiles) {
+  const double tiles = ceil_div(padded_rows, t.tile_rows) * col_tiles;
+  if (tiles <= t.units) return 1;
+  const double whole = ceil_div(tiles, t.units) * t.units / tiles;
+  const double halved = ceil_div(2 * tiles, t.units) * t.units / (2 * tiles);
+  return std::min(whole, halved);
+}
+
+}  // namespace moge::sim

@@ -1,0 +1,69 @@
+// Which plan serves a load best on a number of devices: all plans that the model and the machine allow, each
+// priced by its StepModel.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "sim/step.h"
+
+namespace moge::sim {
+
+/// Every plan of serving that `devices` devices allow, the simplest first. Never empty unless no split of
+/// this model over these devices is even.
+std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, const spec::Hardware& hardware,
+                                              int64_t devices);
+
+struct PlanChoice {
+  spec::ParallelPlan plan;
+  double seconds = 0;  ///< of a step
+  DeviceMemory memory;
+};
+
+/// What a batch has to keep.
+struct ServingGoal {
+  double context = 0;         ///< cached positions of each request
+  double draft_tokens = 0;    ///< K
+  double acceptance = 0;      ///< of a draft token
+  double max_step_s = 0;      ///< longest time between a request's tokens (TPOT)
+  double max_requests = 1e6;  ///< of the batch
+};
+
+struct BatchChoice {
+  PlanChoice choice;
+  int64_t requests = 0;
+  double tokens_per_s = 0;  ///< of all devices
+  /// What keeps the batch from growing: "tpot", "memory" or "requests".
+  const char* limit = "";
+};
+
+/// Why no batch is possible: the least that one request needs, over all plans.
+struct Infeasible {
+  double least_step_s = 0;        ///< of the fastest plan that fits
+  double least_memory_bytes = 0;  ///< of one device
+  double memory_limit_bytes = 0;
+  bool memory = false;  ///< true: no plan fits the memory; false: the fastest that fits is too slow
+};
+
+class PlanSearch {
+ public:
+  /// `plan` limits the search to one. Throws UsageError if no plan is possible.
+  PlanSearch(const spec::ModelConfig& config, const Device& device, Precision precision, int64_t devices,
+             const std::optional<spec::ParallelPlan>& plan = std::nullopt, double skew = 0,
+             const OpTable* table = nullptr);
+
+  /// The fastest of the plans that fit with `cached_requests` requests of `cached_positions`; if none fits,
+  /// the one that needs least memory (PlanChoice::memory.fits() is false).
+  PlanChoice fastest(const StepLoad& load, double cached_requests, double cached_positions) const;
+  /// The batch and plan of most tokens a second within the goal; nothing if no plan can serve one request.
+  std::optional<BatchChoice> best_batch(const ServingGoal& goal) const;
+  Infeasible why_infeasible(const ServingGoal& goal) const;
+
+  const std::vector<StepModel>& models() const { return models_; }
+  const StepModel& model(const spec::ParallelPlan& plan) const;
+
+ private:
+  std::vector<StepModel> models_;
+};
+
+}  // namespace moge::sim

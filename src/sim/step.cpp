@@ -1,0 +1,397 @@
+#include "sim/step.h"
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace moge::sim {
+
+namespace {
+
+constexpr double kBytes16 = 2;
+constexpr double kBytes32 = 4;
+
+/// Adds up seconds only: what searches call.
+struct TotalSink {
+  double total = 0;
+  void add(Op, const OpCost& cost, double fixed_s, double count) { total += (cost.work_s + fixed_s) * count; }
+};
+
+/// Keeps each operator's share.
+struct BreakdownSink {
+  StepBreakdown out;
+  void add(Op op, const OpCost& cost, double fixed_s, double count) {
+    const double seconds = (cost.work_s + fixed_s) * count;
+    if (seconds <= 0) return;
+    out.seconds += seconds;
+    out.bound_seconds[static_cast<int>(cost.bound)] += cost.work_s * count;
+    out.bound_seconds[static_cast<int>(Bound::kOverhead)] += fixed_s * count;
+    out.ops.push_back({op, seconds, cost.flops * count, cost.bytes * count,
+                       fixed_s > cost.work_s ? Bound::kOverhead : cost.bound});
+  }
+};
+
+const char* dtype_of(const Precision& precision, bool quantised) {
+  if (!quantised) return "bf16";
+  switch (precision.weights) {
+    case WeightFormat::k16:
+      return "bf16";
+    case WeightFormat::kW8A8:
+      return "i8";
+    case WeightFormat::kW4A8:
+      return "i4";
+    case WeightFormat::kFp8:
+      return "fp8_e4m3";
+  }
+  return "?";
+}
+
+}  // namespace
+
+StepLoad decode_load(double requests, double context, double draft_tokens) {
+  return {.decode_requests = requests,
+          .decode_rows = 1 + draft_tokens,
+          .decode_context = context,
+          .draft_tokens = draft_tokens};
+}
+
+StepLoad prefill_load(double requests, double input) {
+  return {.prefill_tokens = requests * input, .prefill_attended = (input + 1) / 2, .prefill_ends = requests};
+}
+
+double tokens_per_step(int64_t draft_tokens, double acceptance) {
+  double tokens = 0;
+  double reached = 1;
+  for (int64_t i = 0; i <= draft_tokens; ++i) {
+    tokens += reached;
+    reached *= acceptance;
+  }
+  return tokens;
+}
+
+StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision precision,
+                     const spec::ParallelPlan& plan, double skew, const OpTable* table)
+    : table_(table),
+      plan_(plan),
+      precision_(precision),
+      routing_(c, plan.expert_ep, skew),
+      is_moe_(c.is_moe()),
+      op_s_(device.op_s),
+      collective_s_(device.collective_s),
+      moe_layer_s_(device.moe_layer_s),
+      step_s_(device.step_s),
+      score_s_(device.score_s),
+      overlap_(device.overlap),
+      attention_flops_rate_(device.attention_flops),
+      memory_bandwidth_(device.memory_bandwidth),
+      kv_bandwidth_(device.kv_bandwidth),
+      memory_limit_(device.memory_bytes) {
+  plan.validate(c);
+  check<UsageError>(plan.context_parallel == 1 && plan.pipeline_chunks == 1 && plan.replicas == 1,
+                    "parallel plan ", plan.str(),
+                    ": context_parallel, pipeline_chunks and replicas are of training");
+  if (const auto& m = device.hardware.matmul) {
+    tile_ = {static_cast<double>(m->units), static_cast<double>(m->row_step),
+             static_cast<double>(m->tile_rows), static_cast<double>(m->tile_cols)};
+  }
+  const int64_t tp = plan.attention_tp;
+  const int64_t R = plan.devices_per_stage();
+  const auto kv_heads = static_cast<double>(std::max<int64_t>(1, c.num_key_value_heads / tp));
+  const auto Dh = static_cast<double>(c.head_dim);
+  D_ = static_cast<double>(c.hidden_size);
+  V_ = static_cast<double>(c.vocab_size);
+  L_ = static_cast<double>(c.num_hidden_layers);
+  experts_ = static_cast<double>(c.num_experts);
+  topk_ = static_cast<double>(c.num_experts_per_tok);
+  q_heads_ = static_cast<double>(c.num_attention_heads / tp);
+  q_width_ = q_heads_ * Dh;
+  kv_width_ = static_cast<double>(spec::kv_elements_per_position(c)) * kv_heads /
+              static_cast<double>(c.num_key_value_heads);
+  attention_flops_ = static_cast<double>(spec::attention_flops_per_position(c)) / static_cast<double>(tp);
+
+  // Quantised matmuls run at the device's rate of their format, the others at its 16-bit rate.
+  const double quantised_rate = device.matmul_flops(precision.weights);
+  const auto rated = [&](Matmul m, bool quantised) {
+    m.flops_rate = quantised ? quantised_rate : device.dense_flops;
+    return m;
+  };
+  const spec::LayerLinears w = spec::layer_linears(c);
+  qkv_ = rated(matmul(Op::kQkv, w.qkv, tp, 1, true), true);
+  qkv_.out = q_width_ + kv_width_;  // key and value heads are repeated where there are fewer than devices
+  qkv_.weight_bytes = qkv_.out * qkv_.in * precision.weight_bytes();
+  o_ = rated(matmul(Op::kOProj, w.o, 1, tp, true), true);
+  if (is_moe_) {
+    router_ = rated(matmul(Op::kRouter, w.router, 1, 1, false), false);
+    expert_gate_up_ = rated(matmul(Op::kExpertGateUp, w.expert_gate_up, plan.expert_tp, 1, true), true);
+    expert_down_ = rated(matmul(Op::kExpertDown, w.expert_down, 1, plan.expert_tp, true), true);
+    expert_width_ = expert_down_.in;
+    shared_gate_up_ = rated(matmul(Op::kSharedGateUp, w.shared_gate_up, plan.shared_tp, 1, true), true);
+    shared_down_ = rated(matmul(Op::kSharedDown, w.shared_down, 1, plan.shared_tp, true), true);
+    shared_width_ = shared_down_.in;
+  } else {
+    gate_up_ = rated(matmul(Op::kGateUp, w.mlp_gate_up, plan.shared_tp, 1, true), true);
+    down_ = rated(matmul(Op::kDown, w.mlp_down, 1, plan.shared_tp, true), true);
+    mlp_width_ = down_.in;
+  }
+  lm_head_ = rated(matmul(Op::kLmHead, spec::lm_head_linear(c), R, 1, false), false);
+  draft_projection_ = rated(matmul(Op::kDraft, {c.hidden_size, 2 * c.hidden_size}, R, 1, true), true);
+  activation_elements_ = static_cast<double>(spec::activation_elements_per_token(c));
+  shared_share_ = plan.scatters() ? static_cast<double>(plan.shared_tp) / static_cast<double>(R) : 1;
+
+  const double link = device.calibration.link_efficiency.value;
+  // Of a dense model, only the devices that share an MLP talk about it.
+  const CollectiveRates stage = collective_rates(device.hardware, is_moe_ ? R : plan.shared_tp, link);
+  tp_rate_ = collective_rates(device.hardware, tp, link).gather;
+  stage_rate_ = stage.gather;
+  stage_exchange_rate_ = stage.all_to_all;
+  logits_rate_ = collective_rates(device.hardware, R, link).gather;
+  send_rate_ = plan.pipeline > 1 ? send_rate(device.hardware, R, link) : 0;
+  check<UsageError>(max_devices(device.hardware) == 0 || plan.devices() <= max_devices(device.hardware),
+                    device.hardware.name, " joins ", max_devices(device.hardware),
+                    " devices, the plan needs ", plan.devices());
+  if (is_moe_) {
+    const auto ep = static_cast<double>(plan.expert_ep);
+    // MoGE sends every token to every part; top-K to those that hold one of its K experts.
+    const double parts =
+        c.num_expert_groups % plan.expert_ep == 0 ? ep : ep * (1 - std::pow(1 - 1 / ep, topk_));
+    expert_copies_ = parts * static_cast<double>(plan.expert_tp);
+  }
+
+  const double layers = ceil_div(L_, static_cast<double>(plan.pipeline));
+  const double experts_here = is_moe_ ? experts_ / static_cast<double>(plan.expert_ep) : 0;
+  weights_bytes_ =
+      layers * (qkv_.weight_bytes + o_.weight_bytes + gate_up_.weight_bytes + down_.weight_bytes +
+                router_.weight_bytes + shared_gate_up_.weight_bytes + shared_down_.weight_bytes +
+                experts_here * (expert_gate_up_.weight_bytes + expert_down_.weight_bytes)) +
+      lm_head_.weight_bytes * (c.tie_word_embeddings ? 1 : 2);
+}
+
+StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_split, int64_t in_split,
+                                    bool quantised) const {
+  Matmul m;
+  m.out = static_cast<double>(whole.out) / static_cast<double>(out_split);
+  m.in = static_cast<double>(whole.in) / static_cast<double>(in_split);
+  m.weight_bytes = m.out * m.in * (quantised ? precision_.weight_bytes() : kBytes16);
+  m.in_bytes = quantised ? precision_.activation_bytes() : kBytes16;
+  m.col_tiles = std::max(1.0, ceil_div(m.out, tile_.tile_cols));
+  if (table_) {
+    const bool grouped = op == Op::kExpertGateUp || op == Op::kExpertDown;
+    m.measured = table_->find(grouped ? "grouped_matmul" : "matmul", dtype_of(precision_, quantised),
+                              static_cast<int64_t>(m.out), static_cast<int64_t>(m.in),
+                              grouped ? static_cast<int64_t>(experts_) / plan_.expert_ep : 1);
+  }
+  return m;
+}
+
+OpCost StepModel::matmul_cost(const Matmul& m, double rows) const {
+  OpCost cost;
+  if (rows <= 0) return cost;
+  const double padded = ceil_div(rows, tile_.row_step) * tile_.row_step;
+  cost.flops = 2 * rows * m.out * m.in;
+  cost.bytes = m.weight_bytes + rows * (m.in * m.in_bytes + m.out * kBytes16);
+  const double waves = tile_.units > 0 ? wave_factor(tile_, padded, m.col_tiles) : 1;
+  const double compute_s = 2 * padded * m.out * m.in * waves / m.flops_rate;
+  const double memory_s = cost.bytes / memory_bandwidth_;
+  cost.bound = compute_s > memory_s ? Bound::kCompute : Bound::kMemory;
+  cost.work_s = m.measured ? std::max(0.0, m.measured->seconds(rows) - op_s_) : std::max(compute_s, memory_s);
+  return cost;
+}
+
+/// `rows` over `distinct` experts: their numbers are random, so each expert pads half a step on average.
+OpCost StepModel::grouped_cost(const Matmul& expert, double rows, double distinct) const {
+  OpCost cost;
+  if (rows <= 0) return cost;
+  const double padded = rows + distinct * (tile_.row_step - 1) / 2;
+  cost.flops = 2 * rows * expert.out * expert.in;
+  cost.bytes = distinct * expert.weight_bytes + rows * (expert.in * expert.in_bytes + expert.out * kBytes16);
+  const double waves =
+      tile_.units > 0 ? wave_factor(tile_, padded / distinct, distinct * expert.col_tiles) : 1;
+  const double compute_s = 2 * padded * expert.out * expert.in * waves / expert.flops_rate;
+  const double memory_s = cost.bytes / memory_bandwidth_;
+  cost.bound = compute_s > memory_s ? Bound::kCompute : Bound::kMemory;
+  cost.work_s = expert.measured ? std::max(0.0, expert.measured->seconds(rows / distinct) - op_s_)
+                                : std::max(compute_s, memory_s);
+  return cost;
+}
+
+/// The transfer of keys and values, and the vector units' work on each score, which do not overlap.
+OpCost StepModel::decode_attention_cost(double requests, double rows, double context) const {
+  OpCost cost;
+  const double scores = requests * rows * context * q_heads_;
+  cost.flops = requests * rows * context * attention_flops_;
+  cost.bytes = requests * context * kv_width_ * precision_.kv_bytes();
+  const double transfer_s = cost.bytes / kv_bandwidth_;
+  const double vector_s = scores * score_s_;
+  cost.work_s = transfer_s + vector_s;
+  cost.bound = transfer_s >= vector_s ? Bound::kMemory : Bound::kVector;
+  return cost;
+}
+
+OpCost StepModel::vector_cost(double bytes) const {
+  return {.flops = 0, .bytes = bytes, .work_s = bytes / memory_bandwidth_, .bound = Bound::kMemory};
+}
+
+/// The least time of a collective is its fixed part; what the bytes need beyond it is work.
+OpCost StepModel::collective_cost(double bytes, double rate) const {
+  return {.flops = 0,
+          .bytes = bytes,
+          .work_s = std::max(0.0, bytes * rate - collective_s_),
+          .bound = Bound::kNetwork};
+}
+
+template <class Sink>
+void StepModel::layer(const StepLoad& load, double share, double count, Sink& sink) const {
+  const auto dp = static_cast<double>(plan_.attention_dp);
+  const auto tp = static_cast<double>(plan_.attention_tp);
+  const bool scatter = plan_.scatters();
+  // The fullest replica; whole requests and tokens.
+  const double requests = ceil_div(load.decode_requests * share, dp);
+  const double prompt = ceil_div(load.prefill_tokens * share, dp);
+  const double rows = requests * load.decode_rows + prompt;
+  const double all_rows = load.tokens() * share;
+  const double norm_rows = scatter ? ceil_div(rows, tp) : rows;
+  const double hidden_bytes = rows * D_ * kBytes16;      // of a replica's tokens
+  const double stage_bytes = rows * dp * D_ * kBytes16;  // of all tokens
+  const double mlp_bytes = is_moe_ || !scatter ? stage_bytes : stage_bytes * shared_share_;
+  const double quant_bytes = precision_.activation_bytes();
+  const bool quantised = precision_.weights != WeightFormat::k16;
+  const double norm_bytes = D_ * (3 * kBytes16 + quant_bytes);  // input, residual in and out, output
+
+  const auto kernel = [&](Op op, const OpCost& cost) { sink.add(op, cost, op_s_, count); };
+  const auto collective = [&](Op op, double bytes, double rate, double hiding_s) {
+    if (rate <= 0) return;
+    OpCost cost = collective_cost(bytes, rate);
+    const double hidden = scatter ? overlap_ * std::min(hiding_s, cost.work_s + collective_s_) : 0;
+    const double fixed = std::max(0.0, collective_s_ - hidden);
+    cost.work_s = std::max(0.0, cost.work_s - std::max(0.0, hidden - collective_s_));
+    sink.add(op, cost, fixed, count);
+  };
+
+  const OpCost qkv = matmul_cost(qkv_, rows);
+  const OpCost o = matmul_cost(o_, rows);
+  kernel(Op::kAttentionNorm, vector_cost(norm_rows * norm_bytes));
+  if (scatter) collective(Op::kAttentionAllGather, hidden_bytes, tp_rate_, qkv.work_s);
+  kernel(Op::kQkv, qkv);
+  kernel(Op::kRope, vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16));
+  kernel(Op::kKvWrite, vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes())));
+  if (requests > 0)
+    kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
+  if (prompt > 0) {
+    const double flops = prompt * load.prefill_attended * attention_flops_;
+    kernel(Op::kPrefillAttention, {.flops = flops,
+                                   .bytes = prompt * (2 * q_width_ + kv_width_) * kBytes16,
+                                   .work_s = flops / attention_flops_rate_,
+                                   .bound = Bound::kCompute});
+  }
+  if (quantised) kernel(Op::kAttentionQuant, vector_cost(rows * q_width_ * (kBytes16 + quant_bytes)));
+  kernel(Op::kOProj, o);
+  collective(Op::kAttentionReduce, hidden_bytes, scatter ? tp_rate_ : 2 * tp_rate_, o.work_s);
+
+  kernel(Op::kMlpNorm, vector_cost(norm_rows * norm_bytes));
+  if (!is_moe_) {
+    const double mlp_rows = scatter ? rows * dp * shared_share_ : rows;
+    const OpCost gate_up = matmul_cost(gate_up_, mlp_rows);
+    const OpCost down = matmul_cost(down_, mlp_rows);
+    if (scatter) collective(Op::kMlpAllGather, mlp_bytes, stage_rate_, gate_up.work_s);
+    kernel(Op::kGateUp, gate_up);
+    kernel(Op::kSwiglu, vector_cost(mlp_rows * mlp_width_ * (2 * kBytes16 + quant_bytes)));
+    kernel(Op::kDown, down);
+    collective(Op::kMlpReduce, mlp_bytes, scatter ? stage_rate_ : 2 * stage_rate_, down.work_s);
+    return;
+  }
+
+  // Gathering all tokens everywhere, or sending each to the devices of its experts.
+  const double exchange_rate = std::min(stage_rate_, expert_copies_ * stage_exchange_rate_);
+  const double straggler = routing_.straggler(all_rows);
+  const double expert_rows = routing_.mean_rows(all_rows) * straggler;
+  const double distinct = routing_.distinct_experts(all_rows);
+  const double shared_rows = all_rows * shared_share_;
+  const OpCost gate_up = grouped_cost(expert_gate_up_, expert_rows, distinct);
+  const OpCost down = grouped_cost(expert_down_, expert_rows, distinct);
+  if (scatter) collective(Op::kMlpAllGather, stage_bytes, exchange_rate, gate_up.work_s);
+  kernel(Op::kRouter, matmul_cost(router_, all_rows));
+  kernel(Op::kSoftmax, vector_cost(all_rows * experts_ * 2 * kBytes32));
+  kernel(Op::kGroupTopk, vector_cost(all_rows * experts_ * kBytes32));
+  kernel(Op::kRouterScale, vector_cost(all_rows * topk_ * 4 * kBytes32));
+  kernel(Op::kSortExperts, vector_cost(all_rows * topk_ * 4 * kBytes32));
+  kernel(Op::kPermute, vector_cost(expert_rows * D_ * 2 * quant_bytes));
+  sink.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, moe_layer_s_, count);
+  kernel(Op::kExpertGateUp, gate_up);
+  kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
+  kernel(Op::kExpertDown, down);
+  kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
+  if (shared_width_ > 0) {
+    kernel(Op::kSharedGateUp, matmul_cost(shared_gate_up_, shared_rows));
+    kernel(Op::kSharedSwiglu, vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)));
+    kernel(Op::kSharedDown, matmul_cost(shared_down_, shared_rows));
+  }
+  collective(Op::kMlpReduce, stage_bytes, scatter ? exchange_rate : 2 * stage_rate_, down.work_s);
+}
+
+template <class Sink>
+void StepModel::step(const StepLoad& load, Sink& sink) const {
+  const auto stages = static_cast<double>(plan_.pipeline);
+  const double stage_layers = ceil_div(L_, stages);
+  // Decoding keeps one part of the batch in every stage. A prefill's first token waits for the last part.
+  double parts = stages;
+  double passes = stages;
+  if (load.decode_requests == 0) {
+    parts = std::max(1.0, std::min(stages, load.prefill_ends));
+    passes = parts + stages - 1;
+  }
+  const double head_rows = load.decode_tokens() + load.prefill_ends;
+  sink.add(Op::kEmbedding, vector_cost(load.tokens() * D_ * 2 * kBytes16), op_s_, 1);
+  layer(load, 1 / parts, passes * stage_layers, sink);
+  if (stages > 1) {
+    const double bytes = load.tokens() / parts * D_ * kBytes16 /
+                         static_cast<double>(plan_.devices_per_stage());  // each device sends its share
+    sink.add(Op::kPipelineSend, collective_cost(bytes, send_rate_), collective_s_, passes - 1);
+  }
+  sink.add(Op::kFinalNorm, vector_cost(head_rows * D_ * 3 * kBytes16), op_s_, 1);
+  sink.add(Op::kLmHead, matmul_cost(lm_head_, head_rows), op_s_, 1);
+  if (plan_.devices_per_stage() > 1)
+    sink.add(Op::kLogitsGather, collective_cost(head_rows * V_ * kBytes16, logits_rate_), collective_s_, 1);
+  if (load.draft_tokens > 0 && load.decode_requests > 0) {
+    // One layer like the model's, behind a projection of [hidden state, next token's embedding] to D.
+    TotalSink draft;
+    const StepLoad one{.decode_requests = load.decode_requests, .decode_context = load.decode_context};
+    layer(one, 1, 1, draft);
+    draft.add(Op::kDraft, matmul_cost(draft_projection_, load.decode_requests), op_s_, 1);
+    draft.add(Op::kDraft, matmul_cost(lm_head_, load.decode_requests), op_s_, 1);
+    sink.add(Op::kDraft, {.work_s = draft.total, .bound = Bound::kMemory}, 0, load.draft_tokens);
+  }
+  sink.add(Op::kStep, {.bound = Bound::kOverhead}, step_s_, 1);
+}
+
+double StepModel::seconds(const StepLoad& load) const {
+  TotalSink sink;
+  step(load, sink);
+  return sink.total;
+}
+
+StepBreakdown StepModel::explain(const StepLoad& load) const {
+  BreakdownSink sink;
+  step(load, sink);
+  const double* longest =
+      std::max_element(std::begin(sink.out.bound_seconds), std::end(sink.out.bound_seconds));
+  sink.out.bottleneck = static_cast<Bound>(longest - std::begin(sink.out.bound_seconds));
+  return sink.out;
+}
+
+DeviceMemory StepModel::memory(double cached_requests, double cached_positions, double step_tokens) const {
+  const auto dp = static_cast<double>(plan_.attention_dp);
+  const auto R = static_cast<double>(plan_.devices_per_stage());
+  const double layers = ceil_div(L_, static_cast<double>(plan_.pipeline));
+  const double replica_tokens = ceil_div(step_tokens, dp);
+  DeviceMemory m;
+  m.weights = weights_bytes_;
+  m.kv_cache = ceil_div(cached_requests, dp) * cached_positions * layers * kv_width_ * precision_.kv_bytes();
+  // One layer's intermediates, split over the devices; residual stream and gathered tokens are whole.
+  m.activations = step_tokens * activation_elements_ * kBytes16 / R +
+                  (replica_tokens + step_tokens) * D_ * kBytes16 +
+                  std::min(step_tokens, cached_requests) * V_ * kBytes16;
+  m.limit = memory_limit_;
+  return m;
+}
+
+}  // namespace moge::sim
