@@ -4,14 +4,6 @@
 
 namespace moge::sim {
 
-namespace {
-
-double peak_16(const spec::Hardware& hardware) {
-  return hardware.peak(hardware.peak_flops.contains(DType::kBF16) ? DType::kBF16 : DType::kF16);
-}
-
-}  // namespace
-
 double Device::matmul_flops(WeightFormat format) const {
   switch (format) {
     case WeightFormat::k16:
@@ -32,8 +24,8 @@ Device make_device(const spec::Hardware& hardware, const Calibration& c) {
   Device d;
   d.hardware = hardware;
   d.calibration = c;
-  d.dense_flops = peak_16(hardware) * c.matmul_efficiency.value;
-  d.attention_flops = peak_16(hardware) * c.attention_efficiency.value;
+  d.dense_flops = hardware.peak_16bit() * c.matmul_efficiency.value;
+  d.attention_flops = hardware.peak_16bit() * c.attention_efficiency.value;
   d.memory_bandwidth = hardware.memory_bandwidth.value * c.memory_efficiency.value;
   d.kv_bandwidth = hardware.memory_bandwidth.value * c.kv_efficiency.value;
   d.memory_bytes = hardware.memory_bytes.value - c.reserved_gib.value * kGiB;

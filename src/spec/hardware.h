@@ -53,6 +53,8 @@ struct Hardware {
 
   /// FLOP/s. Throws UsageError for a type without a figure, naming those that have one.
   double peak(DType dtype) const;
+  /// Of bf16, or of f16 where there is no bf16.
+  double peak_16bit() const { return peak(peak_flops.contains(DType::kBF16) ? DType::kBF16 : DType::kF16); }
 };
 
 /// Throws FileError: missing or unknown keys, values that are not positive, an unknown status or dtype,

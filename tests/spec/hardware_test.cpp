@@ -42,7 +42,7 @@ void expect_refused(std::string text, const std::string& from, const std::string
 TEST(Hardware, ShippedFilesLoad) {
   for (const auto& entry : std::filesystem::directory_iterator(MOGE_SOURCE_DIR "/configs/hardware")) {
     const Hardware h = load_hardware(entry.path());
-    EXPECT_GT(h.peak(DType::kBF16), h.memory_bandwidth.value) << entry.path();
+    EXPECT_GT(h.peak_16bit(), h.memory_bandwidth.value) << entry.path();
   }
 }
 
