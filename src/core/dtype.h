@@ -96,6 +96,41 @@ constexpr F16 to_f16(float x) {
   return {static_cast<uint16_t>(sign | bits)};
 }
 
+/// OCP 8-bit E4M3 ("FP8 Formats for Deep Learning", arXiv 2209.05433): exponent bias 7, no infinities, 0x7f
+/// and 0xff are NaN. Largest value 448, smallest normal 2^-6, spacing below it 2^-9.
+struct FP8E4M3 {
+  uint8_t bits;
+};
+inline constexpr float kMaxFP8E4M3 = 448;
+
+constexpr float to_f32(FP8E4M3 x) {
+  const uint32_t sign = uint32_t{x.bits & 0x80U} << 24;
+  const uint32_t exponent = (x.bits >> 3) & 0xfU;
+  const uint32_t mantissa = x.bits & 7U;
+  if ((x.bits & 0x7fU) == 0x7fU) return std::bit_cast<float>(sign | 0x7fc00000U);
+  if (exponent == 0) return (sign != 0 ? -1.0F : 1.0F) * static_cast<float>(mantissa) * 0x1p-9F;
+  return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (mantissa << 20));
+}
+
+/// Round to nearest even; beyond 448, infinity included, 448 (as the GPU's satfinite); NaN stays NaN.
+constexpr FP8E4M3 to_fp8(float x) {
+  const auto u = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = (u >> 24) & 0x80U;
+  const uint32_t magnitude = u & 0x7fffffffU;
+  uint32_t bits = 0;
+  if (magnitude > 0x7f800000U) {
+    bits = 0x7f;
+  } else if (magnitude >= 0x43e00000U) {  // 448
+    bits = 0x7e;
+  } else if (magnitude < 0x3c800000U) {  // subnormal: one ulp of 2^14 is the spacing, so the addition rounds
+    bits =
+        std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14F) - std::bit_cast<uint32_t>(0x1p14F);
+  } else {
+    bits = ((magnitude + 0x7ffffU + ((magnitude >> 20) & 1U)) >> 20) - (120U << 3);
+  }
+  return {static_cast<uint8_t>(sign | bits)};
+}
+
 template <class T>
 constexpr DType dtype_of();
 template <>
@@ -109,6 +144,10 @@ constexpr DType dtype_of<BF16>() {
 template <>
 constexpr DType dtype_of<F16>() {
   return DType::kF16;
+}
+template <>
+constexpr DType dtype_of<FP8E4M3>() {
+  return DType::kFP8E4M3;
 }
 template <>
 constexpr DType dtype_of<int32_t>() {

@@ -47,10 +47,17 @@ void attention_bwd(ExecContext& ctx, const AttentionBwd& a) {
 void paged_attention(ExecContext& ctx, const PagedAttention& a) {
   const char* op = "paged_attention";
   Dim T("T"), H("H"), KV("KV"), Dh("Dh"), P("P"), PS("PS"), MP("MP"), B("B"), B1("B + 1");
-  match(op, "q", a.q, {T, H, Dh}, DType::kF32);
-  match(op, "out", a.out, {T, H, Dh}, DType::kF32);
-  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh}, {DType::kF32, DType::kBF16});
+  match(op, "q", a.q, {T, H, Dh}, {DType::kF32, DType::kBF16});
+  match(op, "out", a.out, {T, H, Dh}, a.q.dtype);
+  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh}, {DType::kF32, DType::kBF16, DType::kI8, DType::kFP8E4M3});
   match(op, "v_pages", a.v_pages, {P, KV, PS, Dh}, a.k_pages.dtype);
+  const bool quantised = size_of(a.k_pages.dtype) == 1;
+  check<ShapeError>(bool(a.k_scales) == quantised && bool(a.v_scales) == quantised, op,
+                    ": expected k_scales and v_scales with eight-bit pages only");
+  if (quantised) {
+    match(op, "k_scales", a.k_scales, {P, KV, PS}, DType::kF32);
+    match(op, "v_scales", a.v_scales, {P, KV, PS}, DType::kF32);
+  }
   match(op, "kv_lens", a.kv_lens, {B}, DType::kI32);
   match(op, "block_table", a.block_table, {B, MP}, DType::kI32);
   match(op, "cu_q", a.cu_q, {B1}, DType::kI32);

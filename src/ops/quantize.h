@@ -12,6 +12,11 @@ struct QuantizeRows {
   Tensor x;      // [R, K] f32 | bf16
 };
 
+/// The number that the largest element of a row becomes.
+constexpr float largest_quantum(DType dtype) {
+  return dtype == DType::kI8 ? 127.0F : kMaxFP8E4M3;
+}
+
 void quantize_rows(ExecContext& ctx, const QuantizeRows& args);
 OpTable<QuantizeRows>& quantize_rows_table();
 

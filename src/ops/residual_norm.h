@@ -5,8 +5,8 @@
 
 namespace moge::ops {
 
-/// x[t] += delta[t], or x[t] += sum_s rows[slot_row[t, s]] in slot order (fp32; the unpermute of an MoE, eq.
-/// 7); with neither x is only read. Then n = x / sqrt(mean(x^2) + eps) * weight goes out as bf16 (`normed`),
+/// x[t] += delta[t], or x[t] += rows[slot_row[t, s]], slot after slot (fp32; the unpermute of an MoE, eq. 7);
+/// with neither x is only read. Then n = x / sqrt(mean(x^2) + eps) * weight goes out as bf16 (`normed`),
 /// as eight bits with a scale per row (ops/quantize.h), or both.
 struct ResidualNorm {
   Tensor x;         // [T, D] f32, in place

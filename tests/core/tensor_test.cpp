@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/buffer.h"
@@ -44,6 +46,37 @@ TEST(Arena, CountsThenHandsOutExactlyThat) {
   EXPECT_NE(t.data, nullptr);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(t.data) % kAlignment, 0U);
   EXPECT_THROW(real.alloc(DType::kF32, {1}), OutOfMemoryError);
+}
+
+TEST(FP8E4M3, EveryCodeComesBack) {
+  EXPECT_EQ(to_f32(FP8E4M3{0x7e}), kMaxFP8E4M3);
+  EXPECT_EQ(to_f32(FP8E4M3{0x38}), 1.0F);
+  EXPECT_EQ(to_f32(FP8E4M3{0x08}), 0x1p-6F);  // the smallest normal
+  EXPECT_EQ(to_f32(FP8E4M3{0x81}), -0x1p-9F);
+  for (int code = 0; code < 256; ++code) {
+    const FP8E4M3 x{static_cast<uint8_t>(code)};
+    if ((code & 0x7f) == 0x7f)
+      EXPECT_TRUE(std::isnan(to_f32(x)));
+    else
+      EXPECT_EQ(to_fp8(to_f32(x)).bits, code);
+  }
+}
+
+TEST(FP8E4M3, RoundsToNearestEvenAndSaturates) {
+  for (int code = 0; code < 0x7e; ++code) {
+    const float low = to_f32(FP8E4M3{static_cast<uint8_t>(code)});
+    const float high = to_f32(FP8E4M3{static_cast<uint8_t>(code + 1)});
+    const float middle = (low + high) / 2;
+    EXPECT_EQ(to_fp8(std::nextafter(middle, 0.0F)).bits, code);
+    EXPECT_EQ(to_fp8(middle).bits, code + code % 2) << "a tie goes to the even code";
+    EXPECT_EQ(to_fp8(std::nextafter(middle, 1e3F)).bits, code + 1);
+    EXPECT_EQ(to_fp8(-middle).bits, 0x80 + code + code % 2);
+  }
+  for (const float big : {449.0F, 464.0F, 1e30F, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(to_fp8(big).bits, 0x7e);
+    EXPECT_EQ(to_fp8(-big).bits, 0xfe);
+  }
+  EXPECT_EQ(to_fp8(std::numeric_limits<float>::quiet_NaN()).bits & 0x7f, 0x7f);
 }
 
 TEST(BF16, RoundsToNearestEven) {

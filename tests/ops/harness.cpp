@@ -108,6 +108,12 @@ std::vector<double> to_doubles(const Tensor& t) {
       case DType::kI64:
         v[i] = static_cast<double>(t.ptr<int64_t>()[at]);
         break;
+      case DType::kI8:
+        v[i] = t.ptr<int8_t>()[at];
+        break;
+      case DType::kFP8E4M3:
+        v[i] = to_f32(t.ptr<FP8E4M3>()[at]);
+        break;
       default:
         throw Error(str("harness: cannot read ", t.str()));
     }
@@ -117,10 +123,20 @@ std::vector<double> to_doubles(const Tensor& t) {
 
 void set_element(const Tensor& t, int64_t i, double value) {
   const int64_t at = offset_of(t, i);
-  if (t.dtype == DType::kBF16)
-    t.ptr<BF16>()[at] = to_bf16(static_cast<float>(value));
-  else
-    t.ptr<float>()[at] = static_cast<float>(value);
+  const auto x = static_cast<float>(value);
+  switch (t.dtype) {
+    case DType::kBF16:
+      t.ptr<BF16>()[at] = to_bf16(x);
+      break;
+    case DType::kI8:
+      t.ptr<int8_t>()[at] = static_cast<int8_t>(std::clamp(std::nearbyint(x), -127.0F, 127.0F));
+      break;
+    case DType::kFP8E4M3:
+      t.ptr<FP8E4M3>()[at] = to_fp8(x);
+      break;
+    default:
+      t.ptr<float>()[at] = x;
+  }
 }
 
 std::string compare(const char* name, const std::vector<double>& got, const std::vector<double>& ref,

@@ -22,7 +22,7 @@ namespace moge::test {
 class Inputs {
  public:
   explicit Inputs(uint64_t seed) : seed_(seed) {}
-  /// Standard normal times `scale`; bf16 values are rounded.
+  /// Standard normal times `scale`; rounded to bf16, fp8_e4m3 or (clamped to -127..127) i8.
   Tensor normal(Shape shape, float scale = 1, DType dtype = DType::kF32);
   Tensor uniform(Shape shape, float low, float high);
   /// Uniform integers in [low, high).
@@ -128,7 +128,7 @@ class Bench {
 
 /// The values of any strided CPU tensor as doubles, in row-major order.
 std::vector<double> to_doubles(const Tensor& t);
-/// Writes one element (flat, row-major index) of an f32 or bf16 tensor.
+/// Writes one element (flat, row-major index) of an f32, bf16, fp8_e4m3 or i8 tensor, rounded.
 void set_element(const Tensor& t, int64_t i, double value);
 std::string compare(const char* name, const std::vector<double>& got, const std::vector<double>& ref,
                     double roundings, double eps, const std::vector<double>& magnitude);

@@ -18,13 +18,16 @@ struct Sequence {
 struct Dims {
   std::vector<Sequence> seqs;
   int64_t H, KV, Dh, PS;
-  DType dtype;
+  DType dtype;  ///< of the pages
   bool perf = false;
+  DType q = DType::kF32;  ///< of q and out
+  int decode_rows = 0;
   std::string params() const {
     std::string s = "kv:n=";
     for (size_t i = 0; i < seqs.size() && i < 3; ++i) s += str(i ? "," : "", seqs[i].kv_len, ":", seqs[i].n);
     if (seqs.size() > 3) s += str(",..(", seqs.size(), ")");
-    return s + str(" H=", H, " KV=", KV, " Dh=", Dh, " PS=", PS, " ", name_of(dtype));
+    return s + str(" H=", H, " KV=", KV, " Dh=", Dh, " PS=", PS, " ", name_of(dtype),
+                   q == DType::kF32 ? "" : str(" q ", name_of(q)), decode_rows ? " decode" : "");
   }
   int64_t longest() const {
     int64_t n = 0;
@@ -42,8 +45,9 @@ struct Dims {
   double cache_bytes() const {
     double sum = 0;
     for (const Sequence& s : seqs) sum += s.kv_len;
-    return sum * 2 * static_cast<double>(KV * Dh * size_of(dtype));
+    return sum * 2 * static_cast<double>(KV * (Dh * size_of(dtype) + (quantised() ? 4 : 0)));
   }
+  bool quantised() const { return size_of(dtype) == 1; }
 };
 
 /// Every sequence has its own pages, in random order.
@@ -54,7 +58,7 @@ PagedAttention make(Inputs& in, const Dims& d) {
   for (const Sequence& s : d.seqs) {
     cu.push_back(cu.back() + s.n);
     lens.push_back(s.kv_len);
-    pages += (s.kv_len + d.PS - 1) / d.PS;
+    pages += (std::max(s.kv_len, 0) + d.PS - 1) / d.PS;
   }
   std::vector<int32_t> order(pages);
   std::iota(order.begin(), order.end(), 0);
@@ -67,15 +71,23 @@ PagedAttention make(Inputs& in, const Dims& d) {
   for (int64_t b = 0; b < B; ++b)
     for (int64_t i = 0; i < MP; ++i)
       table.ptr<int32_t>()[b * MP + i] = i * d.PS < lens[b] ? order[next++] : -1;
-  const Tensor qkv = in.normal({cu.back(), d.H + 2, d.Dh});  // rows strided as in a fused projection
-  return {.out = in.output({cu.back(), d.H, d.Dh}),
+  // Rows strided as in a fused projection; eight-bit pages of numbers whose scales bring them to size one.
+  const Tensor qkv = in.normal({cu.back(), d.H + 2, d.Dh}, 1, d.q);
+  const float size = d.quantised() ? 40 : 1;
+  const auto scales = [&] {
+    return d.quantised() ? in.uniform({pages, d.KV, d.PS}, 0.5F / size, 2 / size) : Tensor{};
+  };
+  return {.out = in.output({cu.back(), d.H, d.Dh}, d.q),
           .q = qkv.slice(1, 1, d.H + 1),
-          .k_pages = in.normal({pages, d.KV, d.PS, d.Dh}, 1, d.dtype),
-          .v_pages = in.normal({pages, d.KV, d.PS, d.Dh}, 1, d.dtype),
+          .k_pages = in.normal({pages, d.KV, d.PS, d.Dh}, size, d.dtype),
+          .v_pages = in.normal({pages, d.KV, d.PS, d.Dh}, size, d.dtype),
+          .k_scales = scales(),
+          .v_scales = scales(),
           .block_table = table,
           .cu_q = in.values(cu),
           .kv_lens = in.values(lens),
-          .scale = 1 / std::sqrt(static_cast<float>(d.Dh))};
+          .scale = 1 / std::sqrt(static_cast<float>(d.Dh)),
+          .decode_rows = d.decode_rows};
 }
 
 /// Rows [begin, end) of sequence b, as a call of their own.
@@ -84,7 +96,7 @@ PagedAttention part(Inputs& in, const PagedAttention& a, int64_t b, int64_t begi
   const int64_t n = cu[b + 1] - cu[b];
   PagedAttention p = a;
   p.q = a.q.slice(0, cu[b] + begin, cu[b] + end);
-  p.out = in.output({end - begin, a.q.dim(1), a.q.dim(2)});
+  p.out = in.output({end - begin, a.q.dim(1), a.q.dim(2)}, a.q.dtype);
   p.block_table = a.block_table.slice(0, b, b + 1);
   p.cu_q = in.values(std::vector<int32_t>{0, static_cast<int32_t>(end - begin)});
   p.kv_lens = in.values(std::vector<int32_t>{static_cast<int32_t>(a.kv_lens.ptr<int32_t>()[b] - n + end)});
@@ -122,11 +134,33 @@ const Cases cases([] {
                         {{{511, 511}}, 4, 2, 16, 64, f32},
                         {{{129, 1}, {128, 128}, {0, 0}, {200, 7}}, 8, 1, 128, 64, bf16},
                         {{{300, 150}}, 3, 3, 33, 16, bf16},
-                        {{{20'000, 1}}, 4, 1, 64, 16, bf16}}) {
+                        {{{20'000, 1}}, 4, 1, 64, 16, bf16},
+                        {{{7, 2}, {0, 3}, {40, 1}, {-1, 1}}, 4, 2, 16, 16, f32}}) {  // two are idle
     add<PagedAttention>(ops::paged_attention_table(),
                         {.params = d.params(),
                          .make = [=](Inputs& in) { return make(in, d); },
                          .outputs = {{"out", &PagedAttention::out, d.roundings()}}});
+  }
+  for (const DType pages : {bf16, DType::kI8, DType::kFP8E4M3}) {
+    for (const Dims& d : {Dims{{{1, 1}, {15, 1}, {16, 1}, {17, 1}, {-1, 1}, {300, 1}, {0, 1}},
+                               40,
+                               8,
+                               128,
+                               16,
+                               pages,
+                               false,
+                               bf16,
+                               1},
+                          {{{64, 3}, {5, 3}, {-1, 3}, {129, 3}}, 16, 8, 128, 64, pages, false, bf16, 3},
+                          {{{63, 63}, {65, 64}, {0, 0}, {200, 7}}, 8, 1, 64, 64, pages, false, bf16},
+                          {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1}}) {
+      // The probabilities may be rounded to bf16 before they meet the values (the tensor cores' operand), and
+      // q times a scale too; then the result is.
+      add<PagedAttention>(ops::paged_attention_table(),
+                          {.params = d.params(),
+                           .make = [=](Inputs& in) { return make(in, d); },
+                           .outputs = {{"out", &PagedAttention::out, 4, 0x1p-8}}});
+    }
   }
   for (const Dims& d : {Dims{{{4096, 1}}, 40, 8, 128, 16, bf16},
                         {std::vector<Sequence>(8, {4096, 1}), 40, 8, 128, 16, bf16},

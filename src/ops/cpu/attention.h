@@ -24,7 +24,7 @@ std::span<const int32_t> checked_offsets(const char* op, const char* name, const
 /// Where a paged batch's cache rows are. The constructor checks lengths and pages (ShapeError).
 struct PagedCache {
   explicit PagedCache(const PagedAttention& args);
-  /// The offset, in elements, of a cache position's row in k_pages or v_pages.
+  /// The offset, in elements, of a cache position's row in k_pages or v_pages, or of its scale.
   int64_t row(const Tensor& pages, int64_t b, int64_t kv_head, int64_t pos) const {
     return table[b * table_stride + pos / PS] * pages.stride(0) + kv_head * pages.stride(1) +
            pos % PS * pages.stride(2);

@@ -21,6 +21,10 @@ PagedCache::PagedCache(const PagedAttention& a)
   const int64_t P = a.k_pages.dim(0), MP = a.block_table.dim(1), B = a.kv_lens.dim(0);
   for (int64_t b = 0; b < B; ++b) {
     const int64_t n = cu_q[b + 1] - cu_q[b];
+    check<ShapeError>(a.decode_rows == 0 || n == a.decode_rows,
+                      "paged_attention: cu_q: expected decode_rows = ", a.decode_rows,
+                      " query rows a sequence, got ", n, " for sequence ", b);
+    if (kv_lens[b] <= 0) continue;  // idle
     check<ShapeError>(n <= kv_lens[b] && kv_lens[b] <= MP * PS, "paged_attention: kv_lens[", b,
                       "]: expected ", n, " (its query rows) to ", MP * PS, " (its pages), got ", kv_lens[b]);
     for (int64_t i = 0; i * PS < kv_lens[b]; ++i) {

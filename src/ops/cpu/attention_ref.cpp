@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/cpu/attention.h"
+#include "ops/cpu/element.h"
 #include "ops/cpu/isa.h"
 
 namespace moge::ops::cpu {
@@ -100,22 +101,30 @@ void bwd(ExecContext& ctx, const AttentionBwd& a, std::span<std::byte> ws) {
   });
 }
 
-float element(const Tensor& t, int64_t offset) {
-  return t.dtype == DType::kBF16 ? to_f32(t.ptr<BF16>()[offset]) : t.ptr<float>()[offset];
-}
-
+/// The first `Dh` elements of `acc` for the sums, the rest for the query row and the output row in fp32.
 void paged(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> ws) {
   const PagedCache cache(a);
-  const Heads out(a.out), q(a.q);
   const int64_t T = a.q.dim(0), H = a.q.dim(1), Dh = a.q.dim(2), G = H / a.k_pages.dim(1);
   ctx.pool->run(T * H, [&](int64_t task, int thread) {
     const int64_t t = task / H, h = task % H;
     const int64_t b = std::upper_bound(cache.cu_q.begin(), cache.cu_q.end(), t) - cache.cu_q.begin() - 1;
-    attend_row(
-        out.at(t, h), q.at(t, h), cache.kv_lens[b] - cache.cu_q[b + 1] + t + 1, Dh, a.scale,
-        [&](int64_t j, int64_t i) { return element(a.k_pages, cache.row(a.k_pages, b, h / G, j) + i); },
-        [&](int64_t j, int64_t i) { return element(a.v_pages, cache.row(a.v_pages, b, h / G, j) + i); },
-        reinterpret_cast<double*>(ws.data()) + thread * Dh);
+    auto* acc = reinterpret_cast<double*>(ws.data()) + thread * 2 * Dh;
+    auto* q = reinterpret_cast<float*>(acc + Dh);
+    float* out = q + Dh;
+    const auto row = [&](const Tensor& x) { return t * x.stride(0) + h * x.stride(1); };
+    const auto cached = [&](const Tensor& pages, const Tensor& scales) {
+      return [&, b, kv = h / G](int64_t j, int64_t i) {
+        const float x = load_element(pages, cache.row(pages, b, kv, j) + i);
+        return scales ? double{x} * load_element(scales, cache.row(scales, b, kv, j)) : double{x};
+      };
+    };
+    for (int64_t i = 0; i < Dh; ++i) q[i] = load_element(a.q, row(a.q) + i);
+    if (cache.kv_lens[b] <= 0)
+      std::fill_n(out, Dh, 0.0F);
+    else
+      attend_row(out, q, cache.kv_lens[b] - cache.cu_q[b + 1] + t + 1, Dh, a.scale,
+                 cached(a.k_pages, a.k_scales), cached(a.v_pages, a.v_scales), acc);
+    for (int64_t i = 0; i < Dh; ++i) store_element(a.out, row(a.out) + i, out[i]);
   });
 }
 
@@ -129,6 +138,6 @@ constinit const Impl<AttentionBwd> attention_bwd_ref{
     [](const ExecContext& ctx, const AttentionBwd& a) { return accumulator_bytes(ctx, 2, a.q.dim(2)); }};
 constinit const Impl<PagedAttention> paged_attention_ref{
     "cpu.ref", DeviceKind::kCpu, supports_all<PagedAttention>, paged,
-    [](const ExecContext& ctx, const PagedAttention& a) { return accumulator_bytes(ctx, 1, a.q.dim(2)); }};
+    [](const ExecContext& ctx, const PagedAttention& a) { return accumulator_bytes(ctx, 2, a.q.dim(2)); }};
 
 }  // namespace moge::ops::cpu

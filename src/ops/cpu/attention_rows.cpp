@@ -77,7 +77,7 @@ void RowAttention::finish(const Heads& out, const Tensor& lse) const {
   for (int64_t r = 0; r < rows(); ++r) {
     const int64_t t = block_.begin + r / G_, h = kv_head_ * G_ + r % G_;
     float* to = out.at(t, h);
-    const float inverse = 1 / state_.l[r];
+    const float inverse = state_.l[r] == 0 ? 0 : 1 / state_.l[r];  // an idle sequence's rows see nothing
     for (int64_t i = 0; i < Dh_; ++i) to[i] = state_.o[r * ld_ + i] * inverse;
     if (lse) lse.ptr<float>()[t * lse.stride(0) + h] = state_.m[r] + std::log(state_.l[r]);
   }

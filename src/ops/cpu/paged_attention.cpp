@@ -141,6 +141,14 @@ void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> ws) {
   if (a.q.dim(0) > 0) Batch<kernels>(a, ws, ctx.pool->num_threads()).run(*ctx.pool);
 }
 
+/// f32 queries, and pages that need no scale.
+template <Refusal (*isa)(const PagedAttention&)>
+Refusal supports(const PagedAttention& a) {
+  if (a.q.dtype != DType::kF32) return str("q ", name_of(a.q.dtype), ": expected f32");
+  if (a.k_scales) return str("pages of ", name_of(a.k_pages.dtype), ": expected f32 or bf16");
+  return isa(a);
+}
+
 int64_t workspace(const ExecContext& ctx, const PagedAttention& a) {
   const Sizes n(a);
   Scratch shared, thread;
@@ -153,10 +161,9 @@ int64_t workspace(const ExecContext& ctx, const PagedAttention& a) {
 }  // namespace
 
 std::vector<Impl<PagedAttention>> paged_attention_impls() {
-  return {
-      {"cpu.avx512", DeviceKind::kCpu, needs_avx512<PagedAttention>, run<vec::avx512::attention>, workspace},
-      {"cpu.avx2", DeviceKind::kCpu, needs_avx2<PagedAttention>, run<vec::avx2::attention>, workspace},
-      paged_attention_ref};
+  return {{"cpu.avx512", DeviceKind::kCpu, supports<needs_avx512>, run<vec::avx512::attention>, workspace},
+          {"cpu.avx2", DeviceKind::kCpu, supports<needs_avx2>, run<vec::avx2::attention>, workspace},
+          paged_attention_ref};
 }
 
 }  // namespace moge::ops::cpu

@@ -1,0 +1,37 @@
+#include "ops/cpu/decode_inputs.h"
+
+#include "ops/cpu/isa.h"
+#include "ops/cpu/rows.h"
+
+namespace moge::ops::cpu {
+
+namespace {
+
+void run(ExecContext&, const DecodeInputs& a, std::span<std::byte>) {
+  const int64_t B = a.kv_lens.dim(0), MP = a.block_table.dim(1);
+  const int32_t PS = a.page_size, P = a.num_pages;
+  const Rows<int32_t> kv_lens(a.kv_lens), positions(a.positions), slots(a.slots), table(a.block_table);
+  for (int64_t b = 0; b < B; ++b) {
+    if (*kv_lens[b] < 0) {
+      *positions[b] = 0;
+      *slots[b] = (P - 1) * PS;
+      continue;
+    }
+    const int32_t position = (*kv_lens[b])++;
+    check<ShapeError>(position / PS < MP, "decode_inputs: kv_lens[", b, "]: expected below ", MP * PS,
+                      " (its pages), got ", position);
+    const int32_t page = table[b][position / PS];
+    check<ShapeError>(page >= 0 && page < P, "decode_inputs: block_table[", b, ", ", position / PS,
+                      "]: expected a page below P=", P, ", got ", page);
+    *positions[b] = position;
+    *slots[b] = page * PS + position % PS;
+  }
+}
+
+}  // namespace
+
+std::vector<Impl<DecodeInputs>> decode_inputs_impls() {
+  return {{"cpu.ref", DeviceKind::kCpu, supports_all<DecodeInputs>, run}};
+}
+
+}  // namespace moge::ops::cpu

@@ -1,0 +1,79 @@
+#include "ops/cpu/rope_kv_write.h"
+
+#include "ops/cpu/element.h"
+#include "ops/cpu/isa.h"
+#include "ops/cpu/quantize.h"
+#include "ops/cpu/rows.h"
+
+namespace moge::ops::cpu {
+
+namespace {
+
+void norm_head(float* x, const float* weight, int64_t Dh, float eps) {
+  double sum = 0;
+  for (int64_t i = 0; i < Dh; ++i) sum += double{x[i]} * x[i];
+  const auto rstd = static_cast<float>(1 / std::sqrt(sum / static_cast<double>(Dh) + eps));
+  for (int64_t i = 0; i < Dh; ++i) x[i] = x[i] * rstd * weight[i];
+}
+
+void turn_head(float* x, const float* cos_sin, int64_t Dh) {
+  const int64_t half = Dh / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half], c = cos_sin[i], s = cos_sin[i + half];
+    x[i] = a * c - b * s;
+    x[i + half] = b * c + a * s;
+  }
+}
+
+void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
+  const int64_t T = a.q.dim(0), H = a.q.dim(1), Dh = a.q.dim(2);
+  const int64_t P = a.k_pages.dim(0), KV = a.k_pages.dim(1), PS = a.k_pages.dim(2);
+  const Rows<float> cos_sin(a.cos_sin), q_norm(a.q_norm), k_norm(a.k_norm);
+  const Rows<int32_t> slots(a.slots);
+  ctx.pool->run(T, [&](int64_t t, int thread) {
+    float* x = reinterpret_cast<float*>(ws.data()) + thread * Dh;
+    const auto load = [&](int64_t head) {
+      for (int64_t i = 0; i < Dh; ++i)
+        x[i] = load_element(a.qkv, t * a.qkv.stride(0) + head * a.qkv.stride(1) + i);
+    };
+    const int64_t slot = *slots[t];
+    check<ShapeError>(slot >= 0 && slot < P * PS, "rope_kv_write: slots[", t,
+                      "]: expected a slot below P*PS=", P * PS, ", got ", slot);
+    const auto write = [&](const Tensor& pages, const Tensor& scales, int64_t kv) {
+      const auto at = [&](const Tensor& paged) {
+        return slot / PS * paged.stride(0) + kv * paged.stride(1) + slot % PS * paged.stride(2);
+      };
+      if (scales) {
+        scales.ptr<float>()[at(scales)] = quantize_row(pages, at(pages), x, Dh);
+      } else {
+        for (int64_t i = 0; i < Dh; ++i) store_element(pages, at(pages) + i, x[i]);
+      }
+    };
+    for (int64_t h = 0; h < H; ++h) {
+      load(h);
+      if (q_norm) norm_head(x, q_norm[0], Dh, a.eps);
+      turn_head(x, cos_sin[t], Dh);
+      for (int64_t i = 0; i < Dh; ++i) store_element(a.q, t * a.q.stride(0) + h * a.q.stride(1) + i, x[i]);
+    }
+    for (int64_t kv = 0; kv < KV; ++kv) {
+      load(H + kv);
+      if (k_norm) norm_head(x, k_norm[0], Dh, a.eps);
+      turn_head(x, cos_sin[t], Dh);
+      write(a.k_pages, a.k_scales, kv);
+      load(H + KV + kv);
+      write(a.v_pages, a.v_scales, kv);
+    }
+  });
+}
+
+int64_t workspace(const ExecContext& ctx, const RopeKvWrite& a) {
+  return ctx.pool->num_threads() * a.q.dim(2) * size_of(DType::kF32);
+}
+
+}  // namespace
+
+std::vector<Impl<RopeKvWrite>> rope_kv_write_impls() {
+  return {{"cpu.ref", DeviceKind::kCpu, supports_all<RopeKvWrite>, run, workspace}};
+}
+
+}  // namespace moge::ops::cpu

@@ -1,0 +1,26 @@
+#include "ops/decode_inputs.h"
+
+#include "core/match.h"
+#include "ops/cpu/decode_inputs.h"
+
+namespace moge::ops {
+
+void decode_inputs(ExecContext& ctx, const DecodeInputs& a) {
+  const char* op = "decode_inputs";
+  Dim B("B"), MP("MP");
+  match(op, "kv_lens", a.kv_lens, {B}, DType::kI32);
+  match(op, "positions", a.positions, {B}, DType::kI32);
+  match(op, "slots", a.slots, {B}, DType::kI32);
+  match(op, "block_table", a.block_table, {B, MP}, DType::kI32);
+  check<ShapeError>(a.page_size > 0 && a.num_pages > 0, op, ": expected pages, got ", a.num_pages, " of ",
+                    a.page_size, " tokens");
+  narrow(int64_t{a.num_pages} * a.page_size, "decode_inputs: number of slots");
+  dispatch(ctx, decode_inputs_table(), a);
+}
+
+OpTable<DecodeInputs>& decode_inputs_table() {
+  static OpTable<DecodeInputs> table{"decode_inputs", cpu::decode_inputs_impls()};
+  return table;
+}
+
+}  // namespace moge::ops

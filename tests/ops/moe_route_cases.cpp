@@ -1,0 +1,96 @@
+#include "ops/moe_route.h"
+
+#include "ops/harness.h"
+
+namespace moge::test {
+namespace {
+
+using ops::MoeRoute;
+
+struct Dims {
+  int64_t T, D, E, K, S;
+  int G;
+  DType gate = DType::kBF16;
+  bool scaled = false, renormalize = false;
+  const char* what = "";  ///< "ties", "one expert", "empty experts"
+  bool perf = false;
+};
+
+/// Ties: rows of the gate that are equal, four by four. One expert (of each group): that row is the sum of
+/// the tokens' common direction. Empty experts: those of odd index are its negative.
+void shape_gate(const Dims& d, const Tensor& x, const Tensor& gate) {
+  const std::string what = d.what;
+  const std::vector<double> g = to_doubles(gate);
+  for (int64_t e = 0; e < d.E && !what.empty(); ++e)
+    for (int64_t i = 0; i < d.D; ++i) {
+      double v = g[e * d.D + i];
+      if (what == "ties") v = g[e / 4 * 4 * d.D + i];
+      if (what == "one expert" && e % (d.E / d.G) == 1) v = 4.0 / std::sqrt(static_cast<double>(d.D));
+      if (what == "empty experts" && e % 2 == 1) v = -4.0 / std::sqrt(static_cast<double>(d.D));
+      set_element(gate, e * d.D + i, v);
+    }
+  if (what.empty() || what == "ties") return;
+  const std::vector<double> tokens = to_doubles(x);
+  for (int64_t i = 0; i < x.numel(); ++i) set_element(x, i, tokens[i] + 1);
+}
+
+MoeRoute make(Inputs& in, const Dims& d) {
+  const int64_t R = d.T * (d.K + d.S);
+  const MoeRoute a{.topk_ids = in.output({d.T, d.K}, DType::kI32),
+                   .topk_weights = in.output({d.T, d.K}),
+                   .offsets = in.output({d.E + d.S + 1}, DType::kI32),
+                   .row_token = in.output({R}, DType::kI32),
+                   .row_weight = in.output({R}),
+                   .slot_row = in.output({d.T, d.K + d.S}, DType::kI32),
+                   .x = in.normal({d.T, d.D}, 1, DType::kBF16),
+                   .gate = in.normal({d.E, d.D}, 1 / std::sqrt(static_cast<float>(d.D)), d.gate),
+                   .router_scale = d.scaled ? in.uniform({d.E}, 0.5F, 2) : Tensor{},
+                   .num_groups = d.G,
+                   .renormalize = d.renormalize};
+  shape_gate(d, a.x, a.gate);
+  return a;
+}
+
+const Cases cases([] {
+  const DType f32 = DType::kF32, bf16 = DType::kBF16;
+  for (const Dims& d : {Dims{1, 5120, 64, 8, 4, 8, bf16, true},
+                        {1, 16, 1, 1, 0, 1},
+                        {7, 256, 16, 4, 2, 4, f32, true},
+                        {8, 2560, 64, 8, 4, 8, f32},
+                        {63, 512, 64, 8, 4, 8, bf16, false, true},
+                        {64, 1024, 64, 8, 4, 8, bf16, true},
+                        {65, 200, 128, 8, 0, 1, bf16, false, true},
+                        {300, 128, 48, 12, 1, 6, f32, true, true},
+                        {33, 256, 64, 8, 4, 8, bf16, true, false, "ties"},
+                        {65, 256, 64, 8, 4, 8, bf16, true, false, "one expert"},
+                        {513, 64, 64, 8, 2, 8, bf16, false, false, "empty experts"},
+                        {1100, 64, 64, 8, 4, 8, bf16, true},
+                        {0, 64, 16, 4, 2, 4},
+                        {1, 5120, 64, 8, 4, 8, bf16, true, false, "", true},
+                        {16, 5120, 64, 8, 4, 8, bf16, true, false, "", true},
+                        {256, 5120, 64, 8, 4, 8, bf16, true, false, "", true},
+                        {512, 5120, 64, 8, 4, 8, bf16, true, false, "", true},
+                        {4096, 5120, 64, 8, 4, 8, bf16, true, false, "", true}}) {
+    // A logit of size up to 5 is off by some sqrt(D) roundings at worst, and so, relatively, is a score.
+    const double roundings =
+        24 + 5 * std::sqrt(static_cast<double>(d.D)) + std::sqrt(static_cast<double>(d.E));
+    add<MoeRoute>(
+        ops::moe_route_table(),
+        {.params =
+             str("T=", d.T, " D=", d.D, " E=", d.E, " K=", d.K, " S=", d.S, " G=", d.G, " ", name_of(d.gate),
+                 d.scaled ? " scaled" : "", d.renormalize ? " renormalized" : "", *d.what ? " " : "", d.what),
+         .make = [=](Inputs& in) { return make(in, d); },
+         .outputs = {{"topk_ids", &MoeRoute::topk_ids},
+                     {"topk_weights", &MoeRoute::topk_weights, 2 * roundings},
+                     {"offsets", &MoeRoute::offsets},
+                     {"row_token", &MoeRoute::row_token},
+                     {"row_weight", &MoeRoute::row_weight, 2 * roundings},
+                     {"slot_row", &MoeRoute::slot_row}},
+         .perf = d.perf,
+         .flops = 2.0 * static_cast<double>(d.T * d.D * d.E),
+         .bytes = static_cast<double>(2 * d.T * d.D + size_of(d.gate) * d.E * d.D + d.T * (d.K + d.S) * 20)});
+  }
+});
+
+}  // namespace
+}  // namespace moge::test

@@ -1,0 +1,97 @@
+#include "ops/quant_matmul.h"
+
+#include "ops/harness.h"
+
+namespace moge::test {
+namespace {
+
+using ops::QuantMatmul;
+
+struct Dims {
+  std::vector<int64_t> rows;  ///< of each group; one number: dense
+  int64_t N, K;
+  DType dtype;
+  DType out = DType::kBF16;
+  bool silu = false, gather = false, weighted = false, biased = false;
+  bool perf = false;
+
+  int64_t R() const {
+    int64_t sum = 0;
+    for (const int64_t r : rows) sum += r;
+    return sum;
+  }
+  int64_t G() const { return static_cast<int64_t>(rows.size()); }
+  std::string params() const {
+    std::string s = str("R=", R());
+    if (G() > 1) s += str(" G=", G(), " (", rows[0], ",", rows[1], "..)");
+    return s + str(" N=", N, " K=", K, " ", name_of(dtype), " to ", name_of(out), silu ? " silu" : "",
+                   gather ? " gather" : "", weighted ? " weighted" : "", biased ? " bias" : "");
+  }
+  /// Weights of the groups that have rows once, activations and result once.
+  double bytes() const {
+    int64_t groups = 0;
+    for (const int64_t r : rows) groups += r > 0;
+    const int64_t element = size_of(dtype);
+    return static_cast<double>(groups * N * K * element +
+                               R() * (K * element + (silu ? N / 2 : N) * size_of(out)));
+  }
+};
+
+QuantMatmul make(Inputs& in, const Dims& d) {
+  const int64_t R = d.R(), G = d.G(), T = d.gather ? R / 2 + 1 : R;
+  const bool scaled = d.dtype != DType::kBF16, grouped = G > 1;
+  const float size = d.dtype == DType::kI8 ? 32.0F : d.dtype == DType::kFP8E4M3 ? 100.0F : 1.0F;
+  std::vector<int32_t> offsets{0};
+  for (const int64_t r : d.rows) offsets.push_back(offsets.back() + static_cast<int32_t>(r));
+  // Scales such that products come out of size one and silu bends.
+  const float s = 1 / (size * std::sqrt(std::sqrt(static_cast<float>(d.K))));
+  return {.c = in.output({R, d.silu ? d.N / 2 : d.N}, d.out),
+          .a = in.normal({T, d.K}, size, d.dtype),
+          .a_scale = scaled ? in.uniform({T}, s / 2, 2 * s) : Tensor{},
+          .w = grouped ? in.normal({G, d.N, d.K}, size, d.dtype) : in.normal({d.N, d.K}, size, d.dtype),
+          .w_scale = !scaled   ? Tensor{}
+                     : grouped ? in.uniform({G, d.N}, s / 2, 2 * s)
+                               : in.uniform({d.N}, s / 2, 2 * s),
+          .bias = d.biased ? in.normal({d.N}) : Tensor{},
+          .offsets = grouped ? in.values(offsets) : Tensor{},
+          .row_ids = d.gather ? in.ints({R}, 0, static_cast<int32_t>(T)) : Tensor{},
+          .row_weight = d.weighted ? in.uniform({R}, 0, 1) : Tensor{},
+          .silu_mul = d.silu};
+}
+
+void add_case(const Dims& d) {
+  // bf16 results: theirs and the reference's rounding. fp32 results: i8 sums are exact and five roundings
+  // follow; bf16 products are exact and their sum walks at random; fp8 tensor cores keep some 13 bits when
+  // they align the products of one instruction (K = 32) to the sum (DeepSeek-V3, arXiv 2412.19437, 3.3.2).
+  const double K = static_cast<double>(d.K);
+  Output<QuantMatmul> c{"c", &QuantMatmul::c, 2, 0x1p-8};
+  if (d.out == DType::kF32)
+    c = d.dtype == DType::kI8        ? Output<QuantMatmul>{"c", &QuantMatmul::c, 8}
+        : d.dtype == DType::kFP8E4M3 ? Output<QuantMatmul>{"c", &QuantMatmul::c, 2 + K / 32, 0x1p-14}
+                                     : Output<QuantMatmul>{"c", &QuantMatmul::c, 8 + 4 * std::sqrt(K)};
+  add<QuantMatmul>(ops::quant_matmul_table(), {.params = d.params(),
+                                               .make = [=](Inputs& in) { return make(in, d); },
+                                               .outputs = {c},
+                                               .perf = d.perf,
+                                               .flops = 2 * static_cast<double>(d.R() * d.N) * K,
+                                               .bytes = d.bytes()});
+}
+
+const Cases cases([] {
+  const DType bf16 = DType::kBF16, f32 = DType::kF32;
+  for (const DType dtype : {DType::kI8, DType::kFP8E4M3, bf16}) {
+    for (const int64_t R : {1, 7, 8, 63, 64, 65}) add_case({{R}, 128, 256, dtype});
+    add_case({{0}, 128, 256, dtype});
+    add_case({{9}, 96, 192, dtype, f32});
+    add_case({{65}, 256, 512, dtype, f32, false, false, true, true});
+    add_case({{5, 0, 63, 1}, 128, 256, dtype, bf16, false, true, true});
+    add_case({{0, 0, 130, 0}, 128, 256, dtype, f32, false, true});  // all on one expert
+    add_case({{1, 7, 8, 0, 64, 65}, 192, 256, dtype, bf16, true, true});
+    add_case({{3, 70}, 64, 128, dtype, bf16, true, false, true});
+    add_case({{2, 0, 1}, 2688, 640, dtype, bf16, true, true});  // Pangu's width of two experts
+    add_case({{1, 2, 0}, 640, 1344, dtype, bf16, false, false, true});
+  }
+});
+
+}  // namespace
+}  // namespace moge::test

@@ -1,0 +1,51 @@
+#include "ops/quantize.h"
+
+#include "ops/harness.h"
+
+namespace moge::test {
+namespace {
+
+using ops::QuantizeRows;
+
+struct Dims {
+  int64_t R, K;
+  DType from, to;
+  bool perf = false;
+};
+
+/// Rows of very different size, one of zeros.
+QuantizeRows make(Inputs& in, const Dims& d) {
+  const Tensor x = in.normal({d.R, d.K}, 1, d.from);
+  if (!d.perf)
+    for (int64_t i = 0; i < x.numel(); ++i)
+      set_element(x, i,
+                  i / d.K == 3 ? 0
+                               : to_doubles(x.view({x.numel()}).slice(0, i, i + 1))[0] *
+                                     std::exp2(static_cast<double>(i / d.K % 40) - 20));
+  return {.q = in.output({d.R, d.K}, d.to), .scale = in.output({d.R}), .x = x};
+}
+
+const Cases cases([] {
+  for (const DType to : {DType::kI8, DType::kFP8E4M3})
+    for (const Dims& d : {Dims{1, 1, DType::kF32, to},
+                          {7, 5120, DType::kF32, to},
+                          {8, 1344, DType::kBF16, to},
+                          {63, 24, DType::kBF16, to},
+                          {64, 37, DType::kF32, to},
+                          {65, 2560, DType::kBF16, to},
+                          {0, 64, DType::kBF16, to},
+                          {1, 5120, DType::kBF16, to, true},
+                          {256, 5120, DType::kBF16, to, true},
+                          {4096, 5120, DType::kBF16, to, true},
+                          {4096, 5120, DType::kF32, to, true}})
+      // The largest element, one division a row and one an element, each rounded once: the bits are defined.
+      add<QuantizeRows>(ops::quantize_rows_table(),
+                        {.params = str("R=", d.R, " K=", d.K, " ", name_of(d.from), " to ", name_of(d.to)),
+                         .make = [=](Inputs& in) { return make(in, d); },
+                         .outputs = {{"q", &QuantizeRows::q}, {"scale", &QuantizeRows::scale}},
+                         .perf = d.perf,
+                         .bytes = static_cast<double>(d.R * (d.K * (size_of(d.from) + 1) + 4))});
+});
+
+}  // namespace
+}  // namespace moge::test

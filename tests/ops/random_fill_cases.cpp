@@ -1,0 +1,41 @@
+#include "ops/random_fill.h"
+
+#include "ops/harness.h"
+
+namespace moge::test {
+namespace {
+
+using ops::RandomFill;
+
+const Cases cases([] {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8, DType::kFP8E4M3}) {
+    for (const int64_t n : {int64_t{1}, int64_t{1000}, int64_t{65'537}, int64_t{0}, int64_t{1} << 28}) {
+      // log, root and cosine within some ulp of fp32: the cosine's argument is up to 2 pi, rounded. Eight-bit
+      // and bf16 numbers may then be the neighbours.
+      const auto units = [](const RandomFill& a) {
+        std::vector<double> u = to_doubles(a.x);
+        for (double& x : u) {
+          x = std::max(std::abs(x), 0x1p-6);
+          if (a.x.dtype == DType::kI8) x = 1;
+          if (a.x.dtype == DType::kFP8E4M3) x /= 8;
+          if (a.x.dtype == DType::kBF16) x /= 128;
+        }
+        return u;
+      };
+      const bool f32 = dtype == DType::kF32;
+      add<RandomFill>(ops::random_fill_table(),
+                      {.params = str("n=", n, " ", name_of(dtype)),
+                       .make =
+                           [=](Inputs& in) {
+                             return RandomFill{in.output({n}, dtype), 0.02F, uint64_t{7} << 33};
+                           },
+                       .outputs = {f32 ? Output<RandomFill>{"x", &RandomFill::x, 64}
+                                       : Output<RandomFill>{"x", &RandomFill::x, 1, 1, units}},
+                       .perf = n > 100'000,
+                       .bytes = static_cast<double>(n * size_of(dtype))});
+    }
+  }
+});
+
+}  // namespace
+}  // namespace moge::test

@@ -1,0 +1,86 @@
+#include "ops/residual_norm.h"
+
+#include "ops/harness.h"
+#include "ops/quantize.h"
+
+namespace moge::test {
+namespace {
+
+using ops::ResidualNorm;
+
+enum class Update { kNone, kDelta, kRows };
+
+struct Dims {
+  int64_t T, D;
+  Update update;
+  bool normed;
+  DType q = DType::kF32;  ///< f32: no q
+  bool perf = false;
+  int64_t S = 12;
+
+  std::string params() const {
+    const char* const updates[] = {"", " delta", " rows"};
+    return str("T=", T, " D=", D, updates[static_cast<int>(update)], normed ? " bf16" : "",
+               q == DType::kF32 ? "" : str(" ", name_of(q)));
+  }
+  double bytes() const {
+    const int64_t read = update == Update::kRows ? 2 * S : update == Update::kDelta ? 2 : 0;
+    const int64_t written = (update == Update::kNone ? 0 : 4) + (normed ? 2 : 0) + (q == DType::kF32 ? 0 : 1);
+    return static_cast<double>(T * D * (4 + read + written));
+  }
+};
+
+ResidualNorm make(Inputs& in, const Dims& d) {
+  const int64_t R = d.T * d.S;
+  return {.x = in.normal({d.T, d.D}, 3),
+          .delta = d.update == Update::kDelta ? in.normal({d.T, d.D}, 1, DType::kBF16) : Tensor{},
+          .rows = d.update == Update::kRows ? in.normal({R, d.D}, 0.5F, DType::kBF16) : Tensor{},
+          .slot_row = d.update == Update::kRows ? in.ints({d.T, d.S}, 0, static_cast<int32_t>(R)) : Tensor{},
+          .weight = in.uniform({d.D}, 0.5F, 2),
+          .normed = d.normed ? in.output({d.T, d.D}, DType::kBF16) : Tensor{},
+          .q = d.q != DType::kF32 ? in.output({d.T, d.D}, d.q) : Tensor{},
+          .q_scale = d.q != DType::kF32 ? in.output({d.T}) : Tensor{}};
+}
+
+const Cases cases([] {
+  const DType none = DType::kF32, i8 = DType::kI8, fp8 = DType::kFP8E4M3;
+  for (const Dims& d : {Dims{1, 5120, Update::kRows, true, fp8},
+                        {1, 8, Update::kDelta, true},
+                        {7, 1024, Update::kNone, true},
+                        {8, 5120, Update::kDelta, false, i8},
+                        {63, 2560, Update::kRows, false, fp8},
+                        {64, 40, Update::kRows, true, i8},
+                        {65, 1536, Update::kDelta, true, fp8},
+                        {3, 33, Update::kDelta, true, i8},  // no width that vectors divide
+                        {5, 8192, Update::kRows, true, i8},
+                        {0, 64, Update::kDelta, true},
+                        {1, 5120, Update::kRows, true, fp8, true},
+                        {1, 5120, Update::kDelta, false, fp8, true},
+                        {256, 5120, Update::kRows, true, fp8, true},
+                        {256, 5120, Update::kDelta, false, fp8, true},
+                        {4096, 5120, Update::kRows, true, fp8, true},
+                        {4096, 5120, Update::kDelta, true, none, true},
+                        {4096, 5120, Update::kNone, false, i8, true}}) {
+    // n: the mean of squares (a sum that walks at random, halved by the root), the root, its inverse, two
+    // products. Before a rounding to bf16 or to eight bits such a difference may move an element to the next
+    // number: one unit in the last place, of at most 2^-7 or 2^-3 of it, or 1.
+    const double roundings = 4 + std::sqrt(static_cast<double>(d.D)) / 2;
+    const auto units = [](const ResidualNorm& a) {
+      std::vector<double> u = to_doubles(a.q);
+      for (double& q : u) q = a.q.dtype == DType::kI8 ? 1 : std::max(std::abs(q), 0x1p-6) / 8;
+      return u;
+    };
+    add<ResidualNorm>(ops::residual_norm_table(),
+                      {.params = d.params(),
+                       .make = [=](Inputs& in) { return make(in, d); },
+                       .outputs = {{"x", &ResidualNorm::x},  // each addition rounds once, in a fixed order
+                                   {"normed", &ResidualNorm::normed, 2, 0x1p-8},
+                                   {"q", &ResidualNorm::q, 1, 1, units},
+                                   {"q_scale", &ResidualNorm::q_scale, roundings}},
+                       .perf = d.perf,
+                       .bytes = d.bytes()});
+  }
+});
+
+}  // namespace
+}  // namespace moge::test
