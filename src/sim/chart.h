@@ -10,9 +10,16 @@ namespace moge::sim {
 
 /// Colours by meaning: the same thing looks the same on every page, in light and dark. What has no meaning of
 /// its own takes kSeries in the order of the legend.
-enum class Colour { kSeries, kCompute, kMemory, kNetwork, kOverhead, kGood, kBad, kQuiet };
+enum class Colour { kSeries, kCompute, kMemory, kVector, kNetwork, kOverhead, kGood, kBad, kQuiet };
 
-enum class Mark { kLine, kPoints, kLineAndPoints, kBars, kSteps };
+enum class Mark {
+  kLine,
+  kPoints,
+  kLineAndPoints,
+  kBars,
+  kSteps,
+  kLabels,  ///< the notes alone, beside where the points would be
+};
 
 struct Series {
   std::string name;  ///< in the legend
@@ -21,7 +28,7 @@ struct Series {
   std::vector<std::string> notes;  ///< one per point, shown when it is pointed at; or none
   Colour colour = Colour::kSeries;
   bool dashed = false;
-  bool labelled = false;  ///< the notes stand beside the points
+  bool labelled = false;  ///< the notes stand beside the points or bars
 };
 
 struct Axis {

@@ -45,12 +45,13 @@ std::string script_json(const ordered_json& value) {
 }
 
 const char* name_of(Colour colour) {
-  constexpr std::array kNames{"series", "compute", "memory", "network", "overhead", "good", "bad", "quiet"};
+  constexpr std::array kNames{"series",   "compute", "memory", "vector", "network",
+                              "overhead", "good",    "bad",    "quiet"};
   return kNames[static_cast<size_t>(colour)];
 }
 
 const char* name_of(Mark mark) {
-  constexpr std::array kNames{"line", "points", "line+points", "bars", "steps"};
+  constexpr std::array kNames{"line", "points", "line+points", "bars", "steps", "labels"};
   return kNames[static_cast<size_t>(mark)];
 }
 
@@ -87,7 +88,7 @@ ordered_json to_json(const Chart& chart) {
           {"guides", guides}};
 }
 
-/// Tables align such cells to the right.
+/// Columns of such cells are aligned to the right.
 bool is_numeric(const std::string& cell) {
   return !cell.empty() && cell.find_first_not_of("0123456789.,+-%e ") == std::string::npos &&
          cell.find_first_of("0123456789") != std::string::npos;
@@ -110,18 +111,36 @@ std::string heading(const std::string& title, const std::string& caption) {
   return out;
 }
 
+/// Of charts with bars in rows the height follows from their number; long ones span two rows of the page.
+std::string chart_html(const Chart& chart) {
+  constexpr size_t kManyRows = 15;
+  const size_t rows = chart.y.categories.size();
+  const std::string height = rows == 0 ? "" : str(" style=\"height:", 130 + 28 * rows, "px\"");
+  return str("<section class=\"", rows >= kManyRows ? "half tall" : "half", "\">\n",
+             heading(chart.title, chart.caption), "<div class=\"chart\" id=\"", chart.id, "\"", height,
+             "></div>\n</section>\n");
+}
+
 std::string table_html(const Table& table) {
-  std::string out = str("<section id=\"", table.id, "\">\n", heading(table.title, table.caption),
-                        "<div class=\"scroll\"><table>\n<thead><tr>");
-  for (const std::string& column : table.columns) out += str("<th scope=\"col\">", escaped(column), "</th>");
+  const bool small = table.columns.size() <= 3 && table.rows.size() <= 16;
+  std::vector<bool> numeric(table.columns.size(), !table.rows.empty());
+  for (const std::vector<std::string>& row : table.rows) {
+    dcheck(row.size() == numeric.size(), table.id, ": a row has ", row.size(), " cells for ", numeric.size(),
+           " columns");
+    for (size_t c = 0; c < row.size(); ++c) numeric[c] = numeric[c] && (row[c].empty() || is_numeric(row[c]));
+  }
+  const auto align = [&](size_t column) { return numeric[column] ? " class=\"number\"" : ""; };
+
+  std::string out = str("<section class=\"", small ? "half" : "wide", "\" id=\"", table.id, "\">\n",
+                        heading(table.title, table.caption), "<div class=\"scroll\"><table>\n<thead><tr>");
+  for (size_t c = 0; c < table.columns.size(); ++c)
+    out += str("<th scope=\"col\"", align(c), ">", escaped(table.columns[c]), "</th>");
   out += "</tr></thead>\n<tbody>\n";
   for (size_t r = 0; r < table.rows.size(); ++r) {
-    dcheck(table.rows[r].size() == table.columns.size(), table.id, ": row ", r, " has ", table.rows[r].size(),
-           " cells for ", table.columns.size(), " columns");
     const bool marked = std::ranges::find(table.marked, r) != table.marked.end();
     out += marked ? "<tr class=\"marked\">" : "<tr>";
-    for (const std::string& cell : table.rows[r])
-      out += str(is_numeric(cell) ? "<td class=\"number\">" : "<td>", escaped(cell), "</td>");
+    for (size_t c = 0; c < table.columns.size(); ++c)
+      out += str("<td", align(c), ">", escaped(table.rows[r][c]), "</td>");
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n</section>\n";
@@ -189,12 +208,10 @@ std::string html_page(const Report& report, const ordered_json& result, const Pa
           "</p>\n</div>\n<nav><button id=\"save\">Save the numbers (JSON)</button>"
           "<button id=\"theme\">Dark</button></nav>\n</header>\n<main>\n",
           facts_html(report.facts));
-  for (const Chart& chart : report.charts)
-    page += str("<section>\n", heading(chart.title, chart.caption), "<div class=\"chart\" id=\"", chart.id,
-                "\"></div>\n</section>\n");
+  for (const Chart& chart : report.charts) page += chart_html(chart);
   for (const Table& table : report.tables) page += table_html(table);
   if (!report.notes.empty()) {
-    page += "<section id=\"notes\">\n<h2>Assumptions and limits</h2>\n<ul>\n";
+    page += "<section class=\"wide\" id=\"notes\">\n<h2>Assumptions and limits</h2>\n<ul>\n";
     for (const std::string& note : report.notes) page += str("<li>", escaped(note), "</li>\n");
     page += "</ul>\n</section>\n";
   }

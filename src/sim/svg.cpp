@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <optional>
 #include <sstream>
 
@@ -33,6 +34,8 @@ const char* paint(Colour colour, size_t series) {
       return "#2f6fde";
     case Colour::kMemory:
       return "#e0751a";
+    case Colour::kVector:
+      return "#8e57d1";
     case Colour::kNetwork:
       return "#14937c";
     case Colour::kOverhead:
@@ -77,6 +80,10 @@ struct Scale {
   }
 };
 
+bool labels_beside_bars(const Chart& chart) {
+  return chart.y.categories.size() > 1 && std::ranges::any_of(chart.series, &Series::labelled);
+}
+
 /// Whether values lie on x or on y, of a point's index i.
 using Values = std::vector<double> Series::*;
 
@@ -84,18 +91,19 @@ Scale fit(const Chart& chart, const Axis& axis, Values values, bool vertical_gui
   if (!axis.categories.empty()) return {-0.5, static_cast<double>(axis.categories.size()) - 0.5};
   double low = std::numeric_limits<double>::infinity(), high = -low;
   const auto see = [&](double v) { low = std::min(low, v), high = std::max(high, v); };
-  std::vector<double> sums;  // of stacked bars
+  std::map<double, double> sums;  // of stacked bars, by place
+  const bool horizontal = !chart.y.categories.empty();
+  const bool bars_grow = horizontal == (values == &Series::x);  // along this axis
+  const Values places = values == &Series::x ? &Series::y : &Series::x;
   for (const Series& s : chart.series) {
     for (const double v : s.*values) see(v);
-    if (!chart.stacked || s.mark != Mark::kBars) continue;
-    sums.resize(std::max(sums.size(), (s.*values).size()));
-    for (size_t i = 0; i < (s.*values).size(); ++i) see(sums[i] += (s.*values)[i]);
+    if (!chart.stacked || s.mark != Mark::kBars || !bars_grow) continue;
+    for (size_t i = 0; i < (s.*values).size(); ++i) see(sums[(s.*places)[i]] += (s.*values)[i]);
   }
   for (const Guide& g : chart.guides)
     if (g.vertical == vertical_guides) see(g.value);
-  const bool bars_lie_here =
-      std::ranges::any_of(chart.series, [](const Series& s) { return s.mark == Mark::kBars; });
-  if (bars_lie_here && !axis.log) see(0);
+  const bool bars = std::ranges::any_of(chart.series, [](const Series& s) { return s.mark == Mark::kBars; });
+  if (bars && bars_grow && !axis.log) see(0);
   if (!(low <= high)) low = high = axis.log ? 1 : 0;
   if (axis.min) low = *axis.min;
   if (axis.max) high = *axis.max;
@@ -103,7 +111,7 @@ Scale fit(const Chart& chart, const Axis& axis, Values values, bool vertical_gui
   if (scale.high <= scale.low) scale.low -= 0.5, scale.high += 0.5;
   const double margin = 0.04 * (scale.high - scale.low);
   if (!axis.min && (axis.log || low != 0)) scale.low -= margin;
-  if (!axis.max) scale.high += margin;
+  if (!axis.max) scale.high += labels_beside_bars(chart) && horizontal ? 6 * margin : margin;
   return scale;
 }
 
@@ -142,7 +150,7 @@ class Drawing {
     y_.end = horizontal() ? bottom_ : ceiling_;
   }
 
-  double legend_width(const Series& s) const { return 34 + kLetter * letters(s.name); }
+  double legend_width(const Series& s) const { return 40 + kLetter * letters(s.name); }
   std::vector<const Series*> named() const {
     std::vector<const Series*> out;
     for (const Series& s : chart_.series)
@@ -208,16 +216,20 @@ class Drawing {
     if (s.mark == Mark::kBars) {
       bars(s, index, colour);
     } else {
-      if (s.mark != Mark::kPoints) path(s, colour);
+      if (s.mark != Mark::kPoints && s.mark != Mark::kLabels) path(s, colour);
       if (s.mark == Mark::kPoints || s.mark == Mark::kLineAndPoints)
         for (size_t i = 0; i < s.x.size(); ++i)
           out_ << "<circle cx=\"" << x_(s.x[i]) << "\" cy=\"" << y_(s.y[i]) << "\" r=\""
                << (s.x.size() > 400 ? 2 : 4) << "\" fill=\"" << colour << "\" fill-opacity=\"0.8\"/>\n";
     }
-    if (!s.labelled) return;
-    for (size_t i = 0; i < s.x.size(); ++i)
-      horizontal() ? text(x_(s.x[i]) + 6, y_(s.y[i]) + 4, s.notes[i], "start", kInk)
-                   : text(x_(s.x[i]), y_(s.y[i]) - 8, s.notes[i], "middle", kInk);
+    for (size_t i = 0; i < s.x.size() && (s.labelled || s.mark == Mark::kLabels); ++i) {
+      if (labels_beside_bars(chart_))
+        text(x_(s.x[i]) + 6, y_(s.y[i]) + 4, s.notes[i], "start", kInk);
+      else if (horizontal())
+        text(x_(stacked_[s.y[i]] - s.x[i] / 2), y_(s.y[i]) + 4, s.notes[i], "middle", "#ffffff");
+      else  // by turns above and below, for neighbours
+        text(x_(s.x[i]), y_(s.y[i]) + (i % 2 == 0 ? -8 : 17), s.notes[i], "middle", kInk);
+    }
   }
 
   void path(const Series& s, const std::string& colour) {
@@ -242,14 +254,15 @@ class Drawing {
       ++groups;
     }
     if (chart_.stacked) group = 0, groups = 1;
-    double gap = 1;  // between neighbouring places
-    for (size_t i = 1; i < along.size(); ++i)
-      gap = i == 1 ? std::abs(along[1] - along[0]) : std::min(gap, std::abs(along[i] - along[i - 1]));
+    double gap = 1;  // between neighbouring places; categories are 1 apart
+    if (!horizontal() && chart_.x.categories.empty() && along.size() > 1) {
+      gap = std::abs(along[1] - along[0]);
+      for (size_t i = 2; i < along.size(); ++i) gap = std::min(gap, std::abs(along[i] - along[i - 1]));
+    }
     const double width = 0.8 * gap / static_cast<double>(groups);
-    stacked_.resize(std::max(stacked_.size(), length.size()));
     for (size_t i = 0; i < length.size(); ++i) {
-      const double base = chart_.stacked ? stacked_[i] : size.log ? std::pow(10, size.low) : 0;
-      const double tip = chart_.stacked ? stacked_[i] += length[i] : length[i];
+      const double base = chart_.stacked ? stacked_[along[i]] : size.log ? std::pow(10, size.low) : 0;
+      const double tip = chart_.stacked ? stacked_[along[i]] += length[i] : length[i];
       const double left = along[i] - 0.4 * gap + width * static_cast<double>(group);
       const auto [p0, p1] = std::minmax({place(left), place(left + width)});
       const auto [q0, q1] = std::minmax({size(base), size(tip)});
@@ -264,7 +277,8 @@ class Drawing {
     const char* colour = paint(Colour::kBad, 0);
     if (g.vertical) {
       line(x_(g.value), ceiling_, x_(g.value), bottom_, colour, "stroke-dasharray=\"3 3\"");
-      text(x_(g.value) + 5, ceiling_ + 12, g.label, "start", colour);
+      const bool far = x_(g.value) > (x_.start + x_.end) / 2;
+      text(x_(g.value) + (far ? -5 : 5), ceiling_ + 12, g.label, far ? "end" : "start", colour);
     } else {
       line(x_.start, y_(g.value), x_.end, y_(g.value), colour, "stroke-dasharray=\"3 3\"");
       text(x_.end - 4, y_(g.value) - 5, g.label, "end", colour);
@@ -290,7 +304,7 @@ class Drawing {
   const double top_;
   double ceiling_ = 0, bottom_ = 0;  // of the plot
   Scale x_, y_;
-  std::vector<double> stacked_;
+  std::map<double, double> stacked_;  // where the next bar of a place begins
 };
 
 }  // namespace

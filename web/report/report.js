@@ -1,16 +1,32 @@
-// Draws the charts that the page carries as JSON (sim/chart.h has the meaning of each field), switches between light and
-// dark, sorts tables and saves the numbers.
+// Draws the charts that the page carries as JSON (sim/chart.h has the meaning of each field), switches between
+// light and dark, sorts tables and saves the numbers.
 "use strict";
 (() => {
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const root = document.documentElement;
   const colour = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
-  const narrow = () => window.innerWidth < 700;
 
-  // The decades that a log axis spans.
-  function decades(chart, letter) {
-    const values = chart.series.flatMap((s) => s[letter]);
-    return Math.log10(Math.max(...values) / Math.min(...values));
+  // The smallest and the largest value of an axis ("x" or "y").
+  function extent(chart, letter) {
+    const guides = chart.guides.filter((g) => g.vertical === (letter === "x")).map((g) => g.value);
+    const values = chart.series.flatMap((s) => s[letter]).concat(guides);
+    return [Math.min(...values), Math.max(...values)];
+  }
+
+  // Powers of ten, with twice and five times them where those are few.
+  function logTicks([low, high]) {
+    const decades = Math.log10(high / low);
+    const factors = decades > 2.5 ? [1] : [1, 2, 5];
+    const ticks = [];
+    for (let e = Math.floor(Math.log10(low)) - 1; e <= Math.ceil(Math.log10(high)) + 1; e += decades > 8 ? 2 : 1)
+      for (const f of factors) ticks.push(f * 10 ** e);
+    return ticks;
+  }
+
+  const prefixes = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  function short(value) {
+    const [unit, prefix] = value >= 1e4 ? prefixes.find(([u]) => value >= u) : [1, ""];
+    return String(+(value / unit).toPrecision(3)) + prefix;
   }
 
   function axis(chart, letter) {
@@ -23,81 +39,95 @@
       linecolor: colour("soft"),
       ticks: "outside",
       tickcolor: colour("rule"),
-      nticks: narrow() ? 6 : 10,
+      nticks: window.innerWidth < 700 ? 6 : 10,
       showline: letter === "x",
     };
-    if (a.categories.length) {
-      Object.assign(out, { tickmode: "array", tickvals: a.categories.map((_, i) => i), ticktext: a.categories, showgrid: false, zeroline: false, ticks: "" });
-    } else if (a.log) {
-      Object.assign(out, { type: "log", exponentformat: "SI", dtick: decades(chart, letter) > 1.5 ? 1 : "D2" });
+    if (a.categories.length)
+      return { ...out, tickvals: a.categories.map((_, i) => i), ticktext: a.categories, showgrid: false, zeroline: false, ticks: "" };
+    const [low, high] = extent(chart, letter);
+    if (a.log) {
+      const ticks = logTicks([low, high]);
+      Object.assign(out, { type: "log", tickvals: ticks, ticktext: ticks.map(short) });
     }
     const bound = (v) => (a.log ? Math.log10(v) : v);
-    if (a.min !== undefined && a.max !== undefined) out.range = [bound(a.min), bound(a.max)];
-    else if (a.min !== undefined) Object.assign(out, { autorangeoptions: { minallowed: bound(a.min) }, rangemode: a.min === 0 ? "tozero" : "normal" });
+    const margin = 0.05 * (bound(high) - bound(low) || 1);
+    const labels = letter === "x" && chart.y.categories.length > 1 && chart.series.some((s) => s.labelled);
+    if (a.min !== undefined || a.max !== undefined || labels)
+      out.range = [a.min !== undefined ? bound(a.min) : labels ? 0 : bound(low) - margin, a.max !== undefined ? bound(a.max) : labels ? 1.35 * high : bound(high) + margin];
     return out;
+  }
+
+  function barTrace(s, chart, paint, out) {
+    const horizontal = chart.y.categories.length > 0;
+    return {
+      ...out,
+      type: "bar",
+      orientation: horizontal ? "h" : "v",
+      marker: { color: paint },
+      text: s.labelled ? s.notes : undefined,
+      hovertext: s.notes,
+      hovertemplate: out.hovertemplate.replace("%{text}", "%{hovertext}"),
+      textposition: s.labelled ? (chart.y.categories.length === 1 ? "inside" : "outside") : "none",
+      textangle: 0,
+      insidetextanchor: "middle",
+      constraintext: "none",
+      cliponaxis: false,
+      textfont: { size: 12 },
+    };
   }
 
   function trace(s, i, chart) {
     const paint = colour(s.colour === "series" ? "series-" + (i % 8) : s.colour);
-    const horizontal = s.mark === "bars" && chart.y.categories.length > 0;
-    const shown = s.notes.length ? "%{text}<br>" : "";
-    const value = (a, letter) => (a.categories.length ? "" : "%{" + letter + ":.4~g}");
-    const values = [[chart.x, "x"], [chart.y, "y"]].map(([a, l]) => (value(a, l) ? a.title + ": " + value(a, l) : "")).filter(Boolean);
+    const values = ["x", "y"].filter((l) => !chart[l].categories.length).map((l) => chart[l].title + ": %{" + l + ":,.4~g}");
     const out = {
       name: s.name,
       x: s.x,
       y: s.y,
       text: s.notes,
-      hovertemplate: shown + values.join("<br>") + "<extra>" + s.name + "</extra>",
+      hovertemplate: (s.notes.length ? "%{text}<br>" : "") + values.join("<br>") + "<extra>" + s.name + "</extra>",
       showlegend: s.name !== "",
     };
-    if (s.mark === "bars") {
-      return Object.assign(out, {
-        type: "bar",
-        orientation: horizontal ? "h" : "v",
-        marker: { color: paint },
-        text: s.labelled ? s.notes : undefined,
-        textposition: s.labelled ? "outside" : "none",
-        cliponaxis: false,
-        hovertext: s.notes,
-        hovertemplate: out.hovertemplate.replace("%{text}", "%{hovertext}"),
-      });
-    }
-    return Object.assign(out, {
+    if (s.mark === "bars") return barTrace(s, chart, paint, out);
+    const mode = { points: "markers", "line+points": "lines+markers", labels: "text" }[s.mark] || "lines";
+    const many = s.x.length > 400;
+    return {
+      ...out,
       type: "scatter",
-      mode: (s.mark === "points" ? "markers" : s.mark === "line+points" ? "lines+markers" : "lines") + (s.labelled ? "+text" : ""),
+      mode: mode + (s.labelled && s.mark !== "labels" ? "+text" : ""),
       line: { color: paint, width: 2.2, dash: s.dashed ? "dash" : "solid", shape: s.mark === "steps" ? "hv" : "linear" },
-      marker: { color: paint, size: s.x.length > 400 ? 4 : 8, opacity: s.x.length > 400 ? 0.55 : 0.9, line: { width: 0 } },
-      textposition: "top center",
+      marker: { color: paint, size: many ? 4 : 8, opacity: many ? 0.5 : 0.9 },
+      textposition: s.x.map((_, k) => (k % 2 ? "bottom center" : "top center")),
       textfont: { size: 11, color: colour("ink") },
-    });
+      hoverinfo: s.mark === "labels" ? "skip" : undefined,
+      cliponaxis: s.mark !== "labels",
+    };
   }
 
-  function guide(g) {
-    const side = g.vertical ? "x" : "y";
-    const other = g.vertical ? "y" : "x";
+  function guideLine(g) {
+    const [along, across] = g.vertical ? ["x", "y"] : ["y", "x"];
     return {
       type: "line",
-      [side + "0"]: g.value,
-      [side + "1"]: g.value,
-      [other + "ref"]: "paper",
-      [other + "0"]: 0,
-      [other + "1"]: 1,
+      [along + "0"]: g.value,
+      [along + "1"]: g.value,
+      [across + "ref"]: "paper",
+      [across + "0"]: 0,
+      [across + "1"]: 1,
       line: { color: colour("bad"), width: 1.5, dash: "dot" },
     };
   }
 
   function guideLabel(g, chart) {
-    const log = (g.vertical ? chart.x : chart.y).log;
-    const place = g.vertical ? { x: log ? Math.log10(g.value) : g.value, y: 1, yref: "paper", xanchor: "left", yanchor: "top" }
-      : { y: log ? Math.log10(g.value) : g.value, x: 1, xref: "paper", xanchor: "right", yanchor: "bottom" };
-    return { ...place, text: g.label, showarrow: false, font: { color: colour("bad"), size: 12 }, bgcolor: colour("paper"), opacity: 0.9 };
+    const letter = g.vertical ? "x" : "y";
+    const bound = (v) => (chart[letter].log ? Math.log10(v) : v);
+    const [low, high] = extent(chart, letter).map(bound);
+    const far = bound(g.value) > (low + high) / 2;
+    const place = g.vertical ? { y: 1, yref: "paper", xanchor: far ? "right" : "left", yanchor: "top" } : { x: 1, xref: "paper", xanchor: "right", yanchor: "bottom" };
+    return { ...place, [letter]: bound(g.value), text: g.label, showarrow: false, font: { color: colour("bad"), size: 12 }, bgcolor: colour("paper"), opacity: 0.9 };
   }
 
   function draw(chart) {
     const element = document.getElementById(chart.id);
-    const bars = chart.y.categories.length;
-    if (bars) element.style.height = Math.max(260, 120 + 26 * bars) + "px";
+    const rows = chart.y.categories.length;
     const named = chart.series.filter((s) => s.name).length;
     const layout = {
       autosize: true,
@@ -108,22 +138,22 @@
       hoverlabel: { bgcolor: colour("paper"), bordercolor: colour("rule"), font: { color: colour("ink") } },
       hovermode: "closest",
       barmode: chart.stacked ? "stack" : "group",
-      bargap: 0.25,
+      bargap: rows ? 0.25 : 0.12,
       xaxis: axis(chart, "x"),
       yaxis: axis(chart, "y"),
       showlegend: named > 1,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 12 } },
-      shapes: chart.guides.map(guide),
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 12 } },
+      shapes: chart.guides.map(guideLine),
       annotations: chart.guides.map((g) => guideLabel(g, chart)),
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
     };
-    if (bars) layout.yaxis.autorange = "reversed";
+    if (rows) layout.yaxis.range = [rows - 0.5, -0.5]; // the first on top
     Plotly.react(element, chart.series.map((s, i) => trace(s, i, chart)), layout, {
       responsive: true,
       displaylogo: false,
+      displayModeBar: "hover",
       showSendToCloud: false,
       plotlyServerURL: "",
-      displayModeBar: "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
       toImageButtonOptions: { format: "png", filename: chart.id, scale: 2 },
     });
@@ -150,13 +180,7 @@
     table.tBodies[0].append(...rows);
   }
 
-  for (const table of document.querySelectorAll("table")) {
-    [...table.tHead.rows[0].cells].forEach((header, column) => {
-      const first = table.tBodies[0].rows[0];
-      if (first && first.cells[column].className === "number") header.className = "number";
-      header.addEventListener("click", () => sortBy(header));
-    });
-  }
+  for (const header of document.querySelectorAll("th")) header.addEventListener("click", () => sortBy(header));
   document.getElementById("theme").addEventListener("click", () => setTheme(root.dataset.theme !== "dark"));
   document.getElementById("save").addEventListener("click", () => {
     const link = document.createElement("a");
