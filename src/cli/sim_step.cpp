@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/sim_setup.h"
+#include "cli/step_page.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "sim/plan_file.h"
@@ -24,10 +25,10 @@ struct SimDecodeOptions {
   int64_t batch = 1;
   int64_t context = 2048;
   std::optional<std::string> mtp;
-  bool json = false;
+  StepPageOptions page;
 
   std::vector<Option> options() {
-    return joined(setup.options(),
+    return joined(joined(setup.options(), page.options()),
                   {{.name = "batch",
                     .target = &batch,
                     .value = "B",
@@ -44,8 +45,7 @@ struct SimDecodeOptions {
                     .target = &mtp,
                     .value = "K,ACCEPT",
                     .help = "Speculative decoding: K draft tokens verified a step, each right with "
-                            "probability ACCEPT if those before it were"},
-                   {.name = "json", .target = &json, .help = "Print one JSON object"}});
+                            "probability ACCEPT if those before it were"}});
   }
 };
 
@@ -53,22 +53,22 @@ struct SimPrefillOptions {
   SimSetupOptions setup;
   int64_t batch = 1;
   int64_t input = 2048;
-  bool json = false;
+  StepPageOptions page;
 
   std::vector<Option> options() {
-    return joined(setup.options(), {{.name = "batch",
-                                     .target = &batch,
-                                     .value = "B",
-                                     .help = "Prompts that are prefilled together, on all cards",
-                                     .min = 1,
-                                     .max = kMaxCount},
-                                    {.name = "input",
-                                     .target = &input,
-                                     .value = "S",
-                                     .help = "Tokens of each prompt",
-                                     .min = 1,
-                                     .max = kMaxCount},
-                                    {.name = "json", .target = &json, .help = "Print one JSON object"}});
+    return joined(joined(setup.options(), page.options()),
+                  {{.name = "batch",
+                    .target = &batch,
+                    .value = "B",
+                    .help = "Prompts that are prefilled together, on all cards",
+                    .min = 1,
+                    .max = kMaxCount},
+                   {.name = "input",
+                    .target = &input,
+                    .value = "S",
+                    .help = "Tokens of each prompt",
+                    .min = 1,
+                    .max = kMaxCount}});
   }
 };
 
@@ -171,7 +171,13 @@ void sim_decode(const SimDecodeOptions& o) {
   out["context"] = o.context;
   out["tokens_per_step"] = gained;
   out["tpot_ms"] = step.seconds * kMilli / gained;
-  answer(out, choice.memory, o.json);
+  write_step_page(o.page, o.setup, s, out,
+                  {.stage = sim::ThroughputSetup::Stage::kDecode,
+                   .length = context,
+                   .draft_tokens = mtp.draft_tokens,
+                   .acceptance = mtp.acceptance,
+                   .cards = static_cast<double>(s.cards)});
+  answer(out, choice.memory, o.page.files.json);
 }
 
 void sim_prefill(const SimPrefillOptions& o) {
@@ -186,7 +192,11 @@ void sim_prefill(const SimPrefillOptions& o) {
   out["stage"] = "prefill";
   out["batch"] = o.batch;
   out["input"] = o.input;
-  answer(out, choice.memory, o.json);
+  write_step_page(o.page, o.setup, s, out,
+                  {.stage = sim::ThroughputSetup::Stage::kPrefill,
+                   .length = input,
+                   .cards = static_cast<double>(s.cards)});
+  answer(out, choice.memory, o.page.files.json);
 }
 
 }  // namespace

@@ -122,7 +122,8 @@ Chart breakdown_chart(const std::string& title, const std::string& caption,
       if (shares[i].bound != b.name) continue;
       series.x.push_back(shares[i].ms);
       series.y.push_back(static_cast<double>(i));
-      series.notes.push_back(str(fixed_text(shares[i].ms, total >= 10 ? 2 : 3), " ms, ", percent(shares[i].ms / total)));
+      series.notes.push_back(
+          str(fixed_text(shares[i].ms, total >= 10 ? 2 : 3), " ms, ", percent(shares[i].ms / total)));
     }
     if (!series.x.empty()) chart.series.push_back(std::move(series));
   }
@@ -140,6 +141,18 @@ Chart memory_chart(const std::vector<MemoryPart>& parts, double limit_gib) {
   }
   chart.guides = {{str("usable: ", number_text(limit_gib), " GiB"), limit_gib, true}};
   return chart;
+}
+
+Table constants_table(const Calibration& calibration) {
+  Table table{"constants",
+              str("Constants of ", calibration.hardware),
+              "From the machine's calibration file; docs/sim.md explains each.",
+              {"Constant", "Value", "Status", "Source"}};
+  for (const ConstantField& field : constant_fields()) {
+    const Constant& constant = calibration.*field.member;
+    table.rows.push_back({field.name, number_text(constant.value), constant.status, constant.source});
+  }
+  return table;
 }
 
 Report step_report(const ordered_json& r, const Roof& roof, std::vector<Series> curves) {
@@ -176,7 +189,7 @@ Report step_report(const ordered_json& r, const Roof& roof, std::vector<Series> 
         {"throughput",
          "Throughput against latency",
          "Each point is a batch size on the plan that serves it fastest; along a line the batch grows.",
-         {"Time per output token (ms)", true},
+         {decode ? "Time per output token (ms)" : "Time to the first token (ms)", true},
          {"Tokens/s per card"},
          std::move(curves)});
     report.charts.back().y.min = 0;

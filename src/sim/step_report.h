@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/calibration.h"
 #include "sim/chart.h"
 #include "sim/report.h"
 
@@ -40,5 +41,8 @@ struct MemoryPart {
   double gib = 0;
 };
 Chart memory_chart(const std::vector<MemoryPart>& parts, double limit_gib);
+
+/// The machine's constants with their status and source.
+Table constants_table(const Calibration& calibration);
 
 }  // namespace moge::sim
