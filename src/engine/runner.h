@@ -73,6 +73,7 @@ class Runner {
   void assume_context(int64_t num_rows, int64_t length);
 
  private:
+  Runner() = default;  // for plan_workspace
   struct Row {
     int64_t length = 0, max_tokens = 0;
     std::vector<int32_t> pages;
@@ -99,9 +100,9 @@ class Runner {
                                 const RunnerConfig& limits);
 
   void decode_step(ExecContext& ctx, int64_t num_rows) const;
+  void prefill_pass(ExecContext& ctx, int64_t first_row, int64_t num_rows, int64_t num_tokens) const;
   void sample(ExecContext& ctx, int64_t first_row, int64_t num_rows) const;
   void upload_row(int64_t row, const SamplingParams& sampling);
-  void upload_lengths();
 
   ExecContext ctx_;
   RunnerConfig limits_;

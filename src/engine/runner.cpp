@@ -1,0 +1,411 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <numeric>
+
+#include "core/transfer.h"
+#include "ops/decode_inputs.h"
+#include "ops/random_fill.h"
+#include "ops/sampling.h"
+
+namespace moge::engine {
+
+namespace {
+
+/// Cache positions in a page: one page of one head is one contiguous block for the attention kernel to
+/// stream.
+constexpr int64_t kPageSize = 64;
+
+int64_t pages_for(int64_t tokens) {
+  return (tokens + kPageSize - 1) / kPageSize;
+}
+
+/// One page more than sequences may have: where idle rows write.
+int64_t num_pages(const RunnerConfig& limits) {
+  const int64_t tokens = limits.kv_tokens > 0 ? limits.kv_tokens : limits.max_sequences * limits.context;
+  return pages_for(tokens) + 1;
+}
+
+int64_t pass_tokens(const RunnerConfig& limits) {
+  return std::max(limits.max_batch_tokens, limits.max_sequences);
+}
+
+void check_limits(const RunnerConfig& l, const spec::ModelConfig& c) {
+  check<UsageError>(l.context >= 1 && l.context <= c.max_position_embeddings, "context of ", l.context,
+                    " tokens: expected 1 to the model's max_position_embeddings, ",
+                    c.max_position_embeddings);
+  check<UsageError>(l.max_sequences >= 1, "expected room for at least one sequence, got ", l.max_sequences);
+  check<UsageError>(l.max_batch_tokens >= 1, "expected at least one token in a prefill pass, got ",
+                    l.max_batch_tokens);
+  check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kI8 || l.kv_dtype == DType::kFP8E4M3,
+                    "keys and values in ", name_of(l.kv_dtype), ": expected bf16, i8 or fp8_e4m3");
+}
+
+std::string gib(int64_t bytes) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
+  return out.str();
+}
+
+template <class T>
+void upload_vector(ExecContext& ctx, const Tensor& to, const std::vector<T>& host) {
+  const Tensor rows = to.slice(0, 0, static_cast<int64_t>(host.size()));
+  upload(ctx, rows, host.data());
+}
+template <class T>
+void upload_element(ExecContext& ctx, const Tensor& to, int64_t i, T value) {
+  upload(ctx, to.slice(0, i, i + 1), &value);
+}
+
+}  // namespace
+
+std::string RunnerPlan::str() const {
+  return moge::str("weights ", gib(weights), ", KV cache ", gib(kv_cache), ", activations ", gib(activations),
+                   ", logits ", gib(logits), ", inputs ", gib(inputs), ", workspace ", gib(workspace),
+                   ", total ", gib(total()));
+}
+
+model::KvCache Runner::allocate_cache(Arena& arena, const spec::ModelConfig& c, const RunnerConfig& limits) {
+  const int64_t P = num_pages(limits), KV = c.num_key_value_heads;
+  model::KvCache cache;
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    for (std::vector<Tensor>* pages : {&cache.k_pages, &cache.v_pages})
+      pages->push_back(arena.alloc(limits.kv_dtype, {P, KV, kPageSize, c.head_dim}));
+    if (limits.kv_dtype == DType::kBF16) continue;
+    for (std::vector<Tensor>* scales : {&cache.k_scales, &cache.v_scales})
+      scales->push_back(arena.alloc(DType::kF32, {P, KV, kPageSize}));
+  }
+  return cache;
+}
+
+Runner::Buffers Runner::allocate_buffers(Arena& arena, const spec::ModelConfig& c, DType weights,
+                                         const RunnerConfig& limits, RunnerPlan* plan) {
+  const int64_t B = limits.max_sequences, T = pass_tokens(limits);
+  const auto f32 = [&](Shape shape) { return arena.alloc(DType::kF32, shape); };
+  const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
+  const auto i64 = [&](Shape shape) { return arena.alloc(DType::kI64, shape); };
+  Buffers b;
+  b.acts = model::allocate_serving_activations(arena, c, weights, T);
+  const int64_t acts_end = arena.used_bytes();
+  b.logits = f32({B, c.vocab_size});
+  const int64_t logits_end = arena.used_bytes();
+  for (Tensor* t : {&b.tokens, &b.kv_lens, &b.positions, &b.slots, &b.top_k, &b.p_kv_lens, &b.p_last})
+    *t = i32({B});
+  for (Tensor* t : {&b.temperature, &b.top_p, &b.min_p, &b.repetition, &b.presence, &b.frequency})
+    *t = f32({B});
+  b.steps = i64({B});
+  b.seeds = i64({B});
+  b.block_table = i32({B, pages_for(limits.context)});
+  if (limits.penalties) {
+    b.output_counts = i32({B, c.vocab_size});
+    b.prompt_mask = arena.alloc(DType::kU8, {B, c.vocab_size});
+  }
+  for (Tensor* t : {&b.decode_cu_q, &b.p_cu_q}) *t = i32({B + 1});
+  for (Tensor* t : {&b.p_tokens, &b.p_positions, &b.p_slots}) *t = i32({T});
+  if (plan) {
+    plan->activations = acts_end;
+    plan->logits = logits_end - acts_end;
+    plan->inputs = arena.used_bytes() - logits_end;
+  }
+  return b;
+}
+
+int64_t Runner::plan_workspace(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                               const RunnerConfig& limits) {
+  // Layers are alike, so one stands for all; an op may need most for some number of rows in between, so every
+  // one is asked.
+  spec::ModelConfig c = config;
+  c.num_hidden_layers = 1;
+  Arena counting;
+  const model::ServingWeights w = model::allocate_serving_weights(counting, c, weights);
+  const model::KvCache cache = allocate_cache(counting, c, limits);
+  Runner dry;  // the passes' own code, over tensors without memory
+  dry.limits_ = limits;
+  dry.model_ = {c, weights, {}, w};
+  dry.cache_ = cache;
+  dry.buf_ = allocate_buffers(counting, c, weights, limits, nullptr);
+  Workspace counter;
+  ExecContext planning = ctx;
+  planning.workspace = &counter;
+  planning.planning = true;
+  for (int64_t B = 1; B <= limits.max_sequences; ++B) dry.decode_step(planning, B);
+  for (int64_t T = 1; T <= limits.max_batch_tokens; ++T)
+    dry.prefill_pass(planning, 0, std::min(T, limits.max_sequences), T);
+  return counter.planned_bytes();
+}
+
+RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                        const RunnerConfig& limits) {
+  check_limits(limits, config);
+  RunnerPlan plan;
+  Arena w, cache, buffers;
+  model::allocate_serving_weights(w, config, weights);
+  allocate_cache(cache, config, limits);
+  allocate_buffers(buffers, config, weights, limits, &plan);
+  plan.weights = w.used_bytes();
+  plan.kv_cache = cache.used_bytes();
+  plan.workspace = plan_workspace(ctx, config, weights, limits);
+  return plan;
+}
+
+void Runner::check_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                        const RunnerConfig& limits) {
+  if (!ctx.backend) return;
+  const RunnerPlan need = plan(ctx, config, weights, limits);
+  const int64_t free = ctx.backend->free_bytes();
+  if (need.total() <= free) return;
+  // What would fit: fewer sequences if one does, else fewer layers.
+  const auto largest = [&](int64_t most, const auto& total) {
+    int64_t low = 0;
+    while (low < most) {
+      const int64_t middle = (low + most + 1) / 2;
+      if (total(middle) <= free)
+        low = middle;
+      else
+        most = middle - 1;
+    }
+    return low;
+  };
+  const int64_t sequences = largest(limits.max_sequences - 1, [&](int64_t n) {
+    RunnerConfig fewer = limits;
+    fewer.max_sequences = n;
+    fewer.kv_tokens = 0;
+    return plan(ctx, config, weights, fewer).total();
+  });
+  const int64_t layers = sequences > 0 ? 0 : largest(config.num_hidden_layers - 1, [&](int64_t n) {
+    spec::ModelConfig shallower = config;
+    shallower.num_hidden_layers = n;
+    return plan(ctx, shallower, weights, limits).total();
+  });
+  throw OutOfMemoryError(str("the plan does not fit on ", ctx.backend->info().name, ": ", need.str(), "; ",
+                             gib(free), " are free, ", gib(need.total() - free), " too few. ",
+                             sequences > 0
+                                 ? str(sequences, " sequences of ", limits.context, " tokens would fit")
+                             : layers > 0 ? str(layers, " of ", config.num_hidden_layers, " layers would fit")
+                                          : "Not even one layer would fit"));
+}
+
+Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits)
+    : ctx_(ctx), limits_(limits), model_(std::move(model)) {
+  plan_ = plan(ctx_, model_.config, model_.dtype, limits_);
+  cache_memory_ = Arena(plan_.kv_cache, "KV cache", ctx_.backend);
+  cache_ = allocate_cache(cache_memory_, model_.config, limits_);
+  buffer_memory_ =
+      Arena(plan_.activations + plan_.logits + plan_.inputs, "activations and inputs", ctx_.backend);
+  buf_ = allocate_buffers(buffer_memory_, model_.config, model_.dtype, limits_, nullptr);
+  workspace_ = Workspace(plan_.workspace, ctx_.backend);
+  ctx_.workspace = &workspace_;
+
+  const int64_t B = limits_.max_sequences;
+  rows_.resize(static_cast<size_t>(B));
+  free_pages_.resize(static_cast<size_t>(num_pages(limits_) - 1));
+  std::iota(free_pages_.rbegin(), free_pages_.rend(), 0);
+  std::vector<int32_t> cu_q(static_cast<size_t>(B) + 1);
+  std::iota(cu_q.begin(), cu_q.end(), 0);
+  upload_vector(ctx_, buf_.decode_cu_q, cu_q);
+  upload_vector(ctx_, buf_.kv_lens, std::vector<int32_t>(static_cast<size_t>(B), -1));
+  upload_vector(ctx_, buf_.tokens, std::vector<int32_t>(static_cast<size_t>(B), 0));
+  for (int64_t row = 0; row < B; ++row) upload_row(row, {.temperature = 0});
+  synchronize(ctx_, "runner: setting up");
+}
+
+void Runner::upload_row(int64_t row, const SamplingParams& p) {
+  const Row& r = rows_[static_cast<size_t>(row)];
+  upload_element(ctx_, buf_.temperature, row, static_cast<float>(p.temperature));
+  upload_element(ctx_, buf_.top_k, row, static_cast<int32_t>(std::clamp<int64_t>(p.top_k, 0, INT32_MAX)));
+  upload_element(ctx_, buf_.top_p, row, static_cast<float>(p.top_p));
+  upload_element(ctx_, buf_.min_p, row, static_cast<float>(p.min_p));
+  upload_element(ctx_, buf_.repetition, row, static_cast<float>(p.repetition_penalty));
+  upload_element(ctx_, buf_.presence, row, 0.0F);
+  upload_element(ctx_, buf_.frequency, row, 0.0F);
+  upload_element(ctx_, buf_.seeds, row, static_cast<int64_t>(p.seed));
+  upload_element(ctx_, buf_.steps, row, int64_t{0});
+  std::vector<int32_t> pages = r.pages;
+  pages.resize(static_cast<size_t>(buf_.block_table.dim(1)), static_cast<int32_t>(num_pages(limits_) - 1));
+  upload(ctx_, buf_.block_table[row], pages.data());
+  synchronize(ctx_, "runner: a row's inputs");
+}
+
+void Runner::start(int64_t row, int64_t max_tokens, const SamplingParams& sampling) {
+  Row& r = rows_.at(static_cast<size_t>(row));
+  dcheck(!r.active(), "row ", row, " has a sequence already");
+  check<RequestError>(max_tokens >= 1 && max_tokens <= limits_.context, "a sequence of ", max_tokens,
+                      " tokens: the context holds ", limits_.context);
+  const auto pages = static_cast<size_t>(pages_for(max_tokens));
+  check<RequestError>(pages <= free_pages_.size(), "a sequence of ", max_tokens, " tokens needs ", pages,
+                      " pages of the KV cache, ", free_pages_.size(), " are free");
+  check<UsageError>(limits_.penalties || sampling.repetition_penalty == 1,
+                    "a repetition penalty needs a runner with memory for penalties");
+  r = {.length = 0, .max_tokens = max_tokens, .pages = {}};
+  r.pages.assign(free_pages_.end() - static_cast<int64_t>(pages), free_pages_.end());
+  std::ranges::reverse(r.pages);
+  free_pages_.resize(free_pages_.size() - pages);
+  upload_row(row, sampling);
+  if (limits_.penalties) {
+    upload(ctx_, buf_.output_counts[row],
+           std::vector<int32_t>(static_cast<size_t>(config().vocab_size)).data());
+    upload(ctx_, buf_.prompt_mask[row],
+           std::vector<uint8_t>(static_cast<size_t>(config().vocab_size)).data());
+    synchronize(ctx_, "runner: a row's penalties");
+  }
+}
+
+void Runner::stop(int64_t row) {
+  Row& r = rows_.at(static_cast<size_t>(row));
+  free_pages_.insert(free_pages_.end(), r.pages.rbegin(), r.pages.rend());
+  r = {};
+  upload_element(ctx_, buf_.kv_lens, row, int32_t{-1});
+  synchronize(ctx_, "runner: stopping a row");
+}
+
+void Runner::sample(ExecContext& ctx, int64_t first_row, int64_t num_rows) const {
+  const auto rows = [&](const Tensor& t) { return t ? t.slice(0, first_row, first_row + num_rows) : t; };
+  ops::sampling(ctx, {.tokens = rows(buf_.tokens),
+                      .logits = buf_.logits.slice(0, 0, num_rows),
+                      .temperature = rows(buf_.temperature),
+                      .top_k = rows(buf_.top_k),
+                      .top_p = rows(buf_.top_p),
+                      .min_p = rows(buf_.min_p),
+                      .repetition_penalty = rows(buf_.repetition),
+                      .presence_penalty = rows(buf_.presence),
+                      .frequency_penalty = rows(buf_.frequency),
+                      .output_counts = rows(buf_.output_counts),
+                      .prompt_mask = rows(buf_.prompt_mask),
+                      .seeds = rows(buf_.seeds),
+                      .steps = rows(buf_.steps)});
+}
+
+void Runner::prefill_pass(ExecContext& ctx, int64_t first_row, int64_t num_rows, int64_t num_tokens) const {
+  const auto tokens = [&](const Tensor& t) { return t.slice(0, 0, num_tokens); };
+  const model::Batch batch{.tokens = tokens(buf_.p_tokens),
+                           .positions = tokens(buf_.p_positions),
+                           .cu_seqlens = buf_.p_cu_q.slice(0, 0, num_rows + 1),
+                           .block_table = buf_.block_table.slice(0, first_row, first_row + num_rows),
+                           .kv_lens = buf_.p_kv_lens.slice(0, 0, num_rows),
+                           .slots = tokens(buf_.p_slots)};
+  const model::ServingActivations acts = model::first_tokens(buf_.acts, model_.config, num_tokens);
+  model::serving_fwd(ctx, model_.config, model_.weights, batch, cache_, 0, acts);
+  model::serving_head(ctx, model_.weights, acts.normed, buf_.p_last.slice(0, 0, num_rows),
+                      buf_.logits.slice(0, 0, num_rows));
+  sample(ctx, first_row, num_rows);
+}
+
+void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces) {
+  std::vector<int32_t> tokens, positions, slots, cu_q{0}, kv_lens, last;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    Row& r = rows_.at(static_cast<size_t>(first_row) + i);
+    const auto n = static_cast<int64_t>(pieces[i].size());
+    dcheck(r.active() && n > 0, "prefill of row ", first_row + static_cast<int64_t>(i),
+           ": no sequence or no tokens");
+    check<RequestError>(r.length + n <= r.max_tokens, "the sequence is full: it was started for ",
+                        r.max_tokens, " tokens, and ", r.length, " + ", n, " are needed");
+    for (const int32_t token : pieces[i]) {
+      check<RequestError>(token >= 0 && token < config().vocab_size, "token ", token,
+                          ": the model knows 0 to ", config().vocab_size - 1);
+      tokens.push_back(token);
+      positions.push_back(static_cast<int32_t>(r.length));
+      slots.push_back(r.pages[static_cast<size_t>(r.length / kPageSize)] * static_cast<int32_t>(kPageSize) +
+                      static_cast<int32_t>(r.length % kPageSize));
+      ++r.length;
+    }
+    cu_q.push_back(static_cast<int32_t>(tokens.size()));
+    kv_lens.push_back(static_cast<int32_t>(r.length));
+    last.push_back(static_cast<int32_t>(tokens.size()) - 1);
+  }
+  const auto num_tokens = static_cast<int64_t>(tokens.size());
+  dcheck(num_tokens >= 1 && num_tokens <= limits_.max_batch_tokens, "a pass of ", num_tokens,
+         " tokens: expected 1 to ", limits_.max_batch_tokens);
+  upload_vector(ctx_, buf_.p_tokens, tokens);
+  upload_vector(ctx_, buf_.p_positions, positions);
+  upload_vector(ctx_, buf_.p_slots, slots);
+  upload_vector(ctx_, buf_.p_cu_q, cu_q);
+  upload_vector(ctx_, buf_.p_kv_lens, kv_lens);
+  upload_vector(ctx_, buf_.p_last, last);
+  const auto num_rows = static_cast<int64_t>(pieces.size());
+  upload(ctx_, buf_.kv_lens.slice(0, first_row, first_row + num_rows), kv_lens.data());
+  synchronize(ctx_, "runner: a prefill's inputs");  // they are this function's own memory
+  if (limits_.penalties) {
+    for (size_t i = 0; i < pieces.size(); ++i)
+      for (const int32_t token : pieces[i])
+        upload_element(ctx_, buf_.prompt_mask[first_row + static_cast<int64_t>(i)], token, uint8_t{1});
+    synchronize(ctx_, "runner: a prompt's mask");
+  }
+  prefill_pass(ctx_, first_row, num_rows, num_tokens);
+}
+
+void Runner::decode_step(ExecContext& ctx, int64_t num_rows) const {
+  const auto rows = [&](const Tensor& t) { return t ? t.slice(0, 0, num_rows) : t; };
+  ops::decode_inputs(ctx, {.kv_lens = rows(buf_.kv_lens),
+                           .positions = rows(buf_.positions),
+                           .slots = rows(buf_.slots),
+                           .steps = rows(buf_.steps),
+                           .output_counts = rows(buf_.output_counts),
+                           .tokens = rows(buf_.tokens),
+                           .block_table = rows(buf_.block_table),
+                           .page_size = static_cast<int>(kPageSize),
+                           .num_pages = static_cast<int>(num_pages(limits_))});
+  const model::Batch batch{.tokens = rows(buf_.tokens),
+                           .positions = rows(buf_.positions),
+                           .cu_seqlens = buf_.decode_cu_q.slice(0, 0, num_rows + 1),
+                           .block_table = rows(buf_.block_table),
+                           .kv_lens = rows(buf_.kv_lens),
+                           .slots = rows(buf_.slots)};
+  const model::ServingActivations acts = model::first_tokens(buf_.acts, model_.config, num_rows);
+  model::serving_fwd(ctx, model_.config, model_.weights, batch, cache_, 1, acts);
+  model::serving_head(ctx, model_.weights, acts.normed, {}, buf_.logits.slice(0, 0, num_rows));
+  sample(ctx, 0, num_rows);
+}
+
+void Runner::decode(int64_t num_rows) {
+  dcheck(num_rows >= 1 && num_rows <= limits_.max_sequences, "a step of ", num_rows, " rows: expected 1 to ",
+         limits_.max_sequences);
+  for (int64_t i = 0; i < num_rows; ++i) {
+    Row& r = rows_[static_cast<size_t>(i)];
+    if (!r.active()) continue;
+    check<RequestError>(r.length < r.max_tokens, "the sequence is full: it was started for ", r.max_tokens,
+                        " tokens");
+    ++r.length;
+  }
+  if (!ctx_.backend || !limits_.graphs) return decode_step(ctx_, num_rows);
+  std::unique_ptr<Graph>& graph = graphs_[num_rows];
+  if (!graph) {
+    ctx_.backend->begin_capture();
+    decode_step(ctx_, num_rows);
+    graph = ctx_.backend->end_capture();
+  }
+  graph->launch();
+}
+
+std::vector<int32_t> Runner::tokens(int64_t num_rows) {
+  std::vector<int32_t> host(static_cast<size_t>(num_rows));
+  download(ctx_, host.data(), buf_.tokens.slice(0, 0, num_rows));
+  return host;
+}
+
+std::vector<float> Runner::logits(int64_t num_rows) {
+  std::vector<float> host(static_cast<size_t>(num_rows * config().vocab_size));
+  download(ctx_, host.data(), buf_.logits.slice(0, 0, num_rows));
+  return host;
+}
+
+void Runner::assume_context(int64_t num_rows, int64_t length) {
+  for (int64_t i = 0; i < num_rows; ++i) {
+    Row& r = rows_.at(static_cast<size_t>(i));
+    dcheck(r.active() && length < r.max_tokens, "row ", i, " has no room for ", length, " tokens");
+    r.length = length;
+  }
+  uint64_t stream = 1;
+  for (const std::vector<Tensor>* pages : {&cache_.k_pages, &cache_.v_pages})
+    for (const Tensor& t : *pages) ops::random_fill(ctx_, {.x = t, .std = 1, .seed = stream++});
+  // |x| <= 4 standard deviations fill the eight bits, as in random_fill.
+  const float scale = 4.0F / (limits_.kv_dtype == DType::kI8 ? 127.0F : 448.0F);
+  for (const std::vector<Tensor>* scales : {&cache_.k_scales, &cache_.v_scales})
+    for (const Tensor& t : *scales)
+      upload(ctx_, t, std::vector<float>(static_cast<size_t>(t.numel()), scale).data());
+  upload_vector(ctx_, buf_.kv_lens,
+                std::vector<int32_t>(static_cast<size_t>(num_rows), static_cast<int32_t>(length)));
+  synchronize(ctx_, "runner: a random context");
+}
+
+}  // namespace moge::engine
