@@ -291,8 +291,8 @@ void Runner::prefill_pass(ExecContext& ctx, int64_t first_row, int64_t num_rows,
   sample(ctx, first_row, num_rows);
 }
 
-void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces) {
-  std::vector<int32_t> tokens, positions, slots, cu_q{0}, kv_lens, last;
+void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces, bool last) {
+  std::vector<int32_t> tokens, positions, slots, cu_q{0}, kv_lens, ends;
   for (size_t i = 0; i < pieces.size(); ++i) {
     Row& r = rows_.at(static_cast<size_t>(first_row) + i);
     const auto n = static_cast<int64_t>(pieces[i].size());
@@ -311,7 +311,8 @@ void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>
     }
     cu_q.push_back(static_cast<int32_t>(tokens.size()));
     kv_lens.push_back(static_cast<int32_t>(r.length));
-    last.push_back(static_cast<int32_t>(tokens.size()) - 1);
+    r.decoding = last;
+    ends.push_back(static_cast<int32_t>(tokens.size()) - 1);
   }
   const auto num_tokens = static_cast<int64_t>(tokens.size());
   dcheck(num_tokens >= 1 && num_tokens <= limits_.max_batch_tokens, "a pass of ", num_tokens,
@@ -321,9 +322,10 @@ void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>
   upload_vector(ctx_, buf_.p_slots, slots);
   upload_vector(ctx_, buf_.p_cu_q, cu_q);
   upload_vector(ctx_, buf_.p_kv_lens, kv_lens);
-  upload_vector(ctx_, buf_.p_last, last);
+  upload_vector(ctx_, buf_.p_last, ends);
   const auto num_rows = static_cast<int64_t>(pieces.size());
-  upload(ctx_, buf_.kv_lens.slice(0, first_row, first_row + num_rows), kv_lens.data());
+  // Until the prompt is complete the row is idle to decode steps.
+  if (last) upload(ctx_, buf_.kv_lens.slice(0, first_row, first_row + num_rows), kv_lens.data());
   synchronize(ctx_, "runner: a prefill's inputs");  // they are this function's own memory
   if (limits_.penalties) {
     for (size_t i = 0; i < pieces.size(); ++i)
@@ -357,21 +359,24 @@ void Runner::decode_step(ExecContext& ctx, int64_t num_rows) const {
   sample(ctx, 0, num_rows);
 }
 
-void Runner::decode(int64_t num_rows) {
-  dcheck(num_rows >= 1 && num_rows <= limits_.max_sequences, "a step of ", num_rows, " rows: expected 1 to ",
-         limits_.max_sequences);
-  for (int64_t i = 0; i < num_rows; ++i) {
-    Row& r = rows_[static_cast<size_t>(i)];
-    if (!r.active()) continue;
+void Runner::decode() {
+  int64_t num_rows = 0;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    Row& r = rows_[i];
+    if (!r.decoding) continue;
     check<RequestError>(r.length < r.max_tokens, "the sequence is full: it was started for ", r.max_tokens,
                         " tokens");
     ++r.length;
+    num_rows = static_cast<int64_t>(i) + 1;
   }
-  if (!ctx_.backend || !limits_.graphs) return decode_step(ctx_, num_rows);
-  std::unique_ptr<Graph>& graph = graphs_[num_rows];
+  dcheck(num_rows > 0, "a decode step without a sequence");
+  if (!ctx_.backend || !limits_.graphs || sync_every_op()) return decode_step(ctx_, num_rows);
+  // Graphs for every number of rows would be many; a few idle rows cost little once there are many.
+  const int64_t bucket = std::min(num_rows <= 16 ? num_rows : (num_rows + 7) / 8 * 8, limits_.max_sequences);
+  std::unique_ptr<Graph>& graph = graphs_[bucket];
   if (!graph) {
     ctx_.backend->begin_capture();
-    decode_step(ctx_, num_rows);
+    decode_step(ctx_, bucket);
     graph = ctx_.backend->end_capture();
   }
   graph->launch();
@@ -394,6 +399,7 @@ void Runner::assume_context(int64_t num_rows, int64_t length) {
     Row& r = rows_.at(static_cast<size_t>(i));
     dcheck(r.active() && length < r.max_tokens, "row ", i, " has no room for ", length, " tokens");
     r.length = length;
+    r.decoding = true;
   }
   uint64_t stream = 1;
   for (const std::vector<Tensor>* pages : {&cache_.k_pages, &cache_.v_pages})

@@ -56,11 +56,10 @@ class Runner {
   void stop(int64_t row);
 
   /// One forward pass over pieces of prompts: pieces[i] is appended to the sequence in row first_row + i.
-  /// Every piece's last hidden state is drawn from; the draw counts as the sequence's next token only after
-  /// its last piece.
-  void prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces);
-  /// One token for each of the rows 0 .. num_rows-1 that has a sequence. Queued, not awaited.
-  void decode(int64_t num_rows);
+  /// With `last`, the prompts end there: each sequence's next token is drawn, and decode() goes on from it.
+  void prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces, bool last = true);
+  /// One token for each sequence whose prompt is complete. Queued, not awaited.
+  void decode();
 
   /// Waits for the device. The last drawn token of rows 0 .. num_rows-1.
   std::vector<int32_t> tokens(int64_t num_rows);
@@ -77,6 +76,7 @@ class Runner {
   struct Row {
     int64_t length = 0, max_tokens = 0;
     std::vector<int32_t> pages;
+    bool decoding = false;  // the prompt is complete
     bool active() const { return max_tokens > 0; }
   };
   /// Device memory of one pass's inputs and of the rows' state.

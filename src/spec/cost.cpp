@@ -1,6 +1,7 @@
 #include "spec/cost.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <sstream>
 
@@ -89,6 +90,31 @@ int64_t decode_read_bytes(const ModelConfig& config, int64_t context, DType weig
   const int64_t unread_rows = config.tie_word_embeddings ? 0 : config.vocab_size - 1;
   return (active.total() - unread_rows * config.hidden_size) * size_of(weights) +
          context * kv_bytes_per_token(config, kv);
+}
+
+double expected_distinct_experts(const ModelConfig& c, int64_t num_tokens) {
+  if (!c.is_moe()) return 0;
+  const auto n = static_cast<double>(c.experts_per_group());
+  const double missed =
+      std::pow(1 - static_cast<double>(c.topk_per_group()) / n, static_cast<double>(num_tokens));
+  return static_cast<double>(c.num_experts) * (1 - missed);
+}
+
+double decode_step_bytes(const ModelConfig& config, int64_t batch, int64_t context,
+                         const ServingFormat& format) {
+  const ParameterCount all = parameter_count(config);
+  const auto bytes = [](int64_t elements, DType dtype) {
+    return static_cast<double>(elements) * static_cast<double>(size_of(dtype));
+  };
+  const int64_t head = config.tie_word_embeddings ? all.embedding : all.lm_head;
+  const double hit = config.is_moe()
+                         ? expected_distinct_experts(config, batch) / static_cast<double>(config.num_experts)
+                         : 0;
+  return bytes(all.attention + all.dense_mlp + all.shared_expert, format.weights) +
+         hit * bytes(all.routed_experts, format.weights) + bytes(head, format.vocabulary) +
+         bytes(all.router + all.norms + all.attention_bias, DType::kF32) +
+         bytes(batch * config.hidden_size, format.vocabulary) +
+         static_cast<double>(batch * context * kv_bytes_per_token(config, format.kv));
 }
 
 int64_t activation_elements_per_token(const ModelConfig& c) {

@@ -110,6 +110,22 @@ int64_t kv_bytes_per_token(const ModelConfig& config, DType dtype);
 /// positions.
 int64_t decode_read_bytes(const ModelConfig& config, int64_t context, DType weights, DType kv);
 
+/// Element types of serving: the products' weights (attention, experts, dense MLP), embedding and head, the
+/// cache.
+struct ServingFormat {
+  DType weights = DType::kBF16;
+  DType vocabulary = DType::kBF16;
+  DType kv = DType::kBF16;
+};
+
+/// Routed experts of one layer that a batch of `num_tokens` hits when routing is uniform: in each group of n
+/// experts n (1 - (1 - K'/n)^tokens).
+double expected_distinct_experts(const ModelConfig& config, int64_t num_tokens);
+/// What one decode step of `batch` sequences of `context` tokens has to read: the weights that the batch hits
+/// (once each), one embedding row a sequence, the cache. Eight-bit scales and activations are not counted.
+double decode_step_bytes(const ModelConfig& config, int64_t batch, int64_t context,
+                         const ServingFormat& format);
+
 /// Bytes by purpose; zero where a purpose does not occur.
 struct MemoryPlan {
   int64_t weights = 0;

@@ -1,5 +1,7 @@
 #include "core/cuda/backend.h"
 
+#include <cstdlib>
+
 #include "core/cuda/check.h"
 
 namespace moge::cuda {
@@ -52,6 +54,8 @@ class CudaEvent : public Event {
 class CudaBackend : public Backend {
  public:
   explicit CudaBackend(int index) {
+    // A kernel that is loaded at its first launch cannot be launched first while a graph is recorded.
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
     int count = 0;  // left unwritten when there is no driver
     const cudaError_t found = cudaGetDeviceCount(&count);
     int driver = 0;
