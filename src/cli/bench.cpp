@@ -4,6 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/bench_device.h"
 #include "cli/command.h"
 #include "cli/served_model.h"
 #include "ops/machine.h"
@@ -67,8 +68,13 @@ void bench_machine(const BenchMachineOptions& o) {
 
 struct BenchDecodeOptions {
   ModelOptions model;
+  std::string device = "auto";
   int64_t prompt_tokens = 16;
   int64_t max_tokens = 64;
+  int64_t layers = 0;
+  int64_t batch = 1;
+  bool profile = false;
+  bool eager = false;
   bool json = false;
 
   std::vector<Option> options() {
@@ -81,6 +87,19 @@ struct BenchDecodeOptions {
           .value = "N",
           .help = "To decode",
           .min = 2},
+         {.name = "device",
+          .target = &device,
+          .value = "NAME",
+          .help = "auto is the GPU if there is one",
+          .choices = {"auto", "cpu", "cuda"}},
+         {.name = "layers",
+          .target = &layers,
+          .value = "N",
+          .help = "GPU: the first N layers only, 0 for all",
+          .min = 0},
+         {.name = "batch", .target = &batch, .value = "N", .help = "GPU: sequences", .min = 1},
+         {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more step"},
+         {.name = "eager", .target = &eager, .help = "GPU: launch op by op instead of as a graph"},
          {.name = "json", .target = &json, .help = "Print one JSON object"}});
   }
 };
@@ -93,7 +112,23 @@ double read_bandwidth(ExecContext& ctx) {
   return best;
 }
 
+/// Throws DeviceError when a GPU was asked for and cannot be used.
+bool use_cuda(const std::string& device) {
+  if (device == "cuda") cuda_backend();
+  return device == "cuda" || (device == "auto" && cuda_refusal().empty());
+}
+
 void bench_decode(const BenchDecodeOptions& o) {
+  if (use_cuda(o.device))
+    return bench_device_decode({.model = o.model,
+                                .layers = o.layers,
+                                .batch = o.batch,
+                                .context = o.model.context.value_or(2048),
+                                .steps = o.max_tokens,
+                                .profile = o.profile,
+                                .eager = o.eager,
+                                .json = o.json});
+  check<UsageError>(o.batch == 1 && o.layers == 0, "--batch and --layers: benchmarks of the GPU have them");
   ServedModel model(o.model);
   const std::atomic<bool> never{false};
   const auto generate = [&](int64_t max_tokens) {
@@ -132,6 +167,46 @@ void bench_decode(const BenchDecodeOptions& o) {
 
 }  // namespace
 
+struct BenchPrefillOptions {
+  ModelOptions model;
+  int64_t layers = 0;
+  int64_t batch = 1;
+  int64_t repeats = 8;
+  bool profile = false;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return joined(model.options(),
+                  {{.name = "layers",
+                    .target = &layers,
+                    .value = "N",
+                    .help = "The first N layers only, 0 for all",
+                    .min = 0},
+                   {.name = "batch",
+                    .target = &batch,
+                    .value = "N",
+                    .help = "Prompts of --context tokens each",
+                    .min = 1},
+                   {.name = "repeats",
+                    .target = &repeats,
+                    .value = "N",
+                    .help = "Passes to take the median of",
+                    .min = 1},
+                   {.name = "profile", .target = &profile, .help = "Time by op, of one more pass"},
+                   {.name = "json", .target = &json, .help = "Print one JSON object"}});
+  }
+};
+
+void bench_prefill(const BenchPrefillOptions& o) {
+  bench_device_prefill({.model = o.model,
+                        .layers = o.layers,
+                        .batch = o.batch,
+                        .context = o.model.context.value_or(2048),
+                        .steps = o.repeats,
+                        .profile = o.profile,
+                        .json = o.json});
+}
+
 std::vector<Command> bench_commands() {
   return {
       make_command<BenchMachineOptions>(
@@ -143,9 +218,21 @@ std::vector<Command> bench_commands() {
       make_command<BenchDecodeOptions>(
           {"bench decode", "tokens per second of one sequence, and percent of the memory's roof",
            "Decoding reads every active weight and the cached keys and values once a token; what it reads\n"
-           "a second is compared with what this machine can read.\n\n"
-           "  moge bench decode dense-500m --random-weights\n"},
-          bench_decode)};
+           "a second is compared with what this machine can read. On a GPU --batch sequences that already "
+           "hold\n"
+           "--context tokens (random keys and values) decode together.\n\n"
+           "  moge bench decode dense-500m --random-weights\n"
+           "  moge bench decode pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "
+           "300\n"},
+          bench_decode),
+      make_command<BenchPrefillOptions>(
+          {"bench prefill", "time to the first token of a batch of prompts on a GPU",
+           "One pass over --batch prompts of --context random tokens, from the host's token ids to the "
+           "drawn\n"
+           "tokens on the host.\n\n"
+           "  moge bench prefill pangu-pro-moe-72b-a16b --random-weights --dtype i8 --batch 2 --context "
+           "2048\n"},
+          bench_prefill)};
 }
 
 }  // namespace moge::cli

@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kDefaultContext = 4096;
 
 model::Model load(ExecContext ctx, const std::filesystem::path& dir, const ModelOptions& o) {
+  check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32, "--dtype ", name_of(o.dtype),
+                    ": on the CPU weights are bf16 or f32");
   if (!o.random_weights) {
     check<UsageError>(has_weights(dir) || has_tokenizer(dir), o.model,
                       ": a config without weights; --random-weights makes some up");
@@ -39,8 +41,14 @@ std::vector<Option> ModelOptions::options() {
       {.name = "random-weights",
        .target = &random_weights,
        .help = "Make weights up: for speed and tests; prompt and output are then token ids"},
-      {.name = "dtype", .target = &dtype, .value = "TYPE", .help = "Of the weights: bf16 or f32"},
-      {.name = "kv-dtype", .target = &kv_dtype, .value = "TYPE", .help = "Of cached keys and values"},
+      {.name = "dtype",
+       .target = &dtype,
+       .value = "TYPE",
+       .help = "Of the weights: bf16 or f32; on a GPU bf16, i8 or fp8_e4m3 (W8A8)"},
+      {.name = "kv-dtype",
+       .target = &kv_dtype,
+       .value = "TYPE",
+       .help = "Of cached keys and values: bf16 or f32; on a GPU bf16, i8 or fp8_e4m3"},
       {.name = "context",
        .target = &context,
        .value = "N",

@@ -388,6 +388,11 @@ std::vector<int32_t> Runner::tokens(int64_t num_rows) {
   return host;
 }
 
+void Runner::set_tokens(const std::vector<int32_t>& tokens) {
+  upload_vector(ctx_, buf_.tokens, tokens);
+  synchronize(ctx_, "runner: setting tokens");
+}
+
 std::vector<float> Runner::logits(int64_t num_rows) {
   std::vector<float> host(static_cast<size_t>(num_rows * config().vocab_size));
   download(ctx_, host.data(), buf_.logits.slice(0, 0, num_rows));

@@ -1,0 +1,221 @@
+#include "cli/bench_device.h"
+
+#include <algorithm>
+#include <chrono>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/model_path.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "engine/op_profile.h"
+#include "engine/runner.h"
+#include "spec/cost.h"
+
+namespace moge::cli {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+double quantile(std::vector<double> values, double q) {
+  std::ranges::sort(values);
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+/// Bytes read and written per second by copies between two buffers that no cache holds, the best of several.
+double copy_bandwidth(Backend& backend) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
+  const Buffer from(kBytes, "copy benchmark", &backend), to(kBytes, "copy benchmark", &backend);
+  backend.fill_bytes(from.data(), 0x5a, kBytes);
+  double best = 0;
+  for (int i = 0; i < 12; ++i) {
+    const auto begin = backend.make_event(), end = backend.make_event();
+    begin->record();
+    backend.copy_on_device(to.data(), from.data(), kBytes);
+    end->record();
+    best = std::max(best, 2.0 * kBytes / end->seconds_since(*begin));
+  }
+  return best;
+}
+
+/// The runner of a benchmark and what was measured before its memory was taken.
+struct DeviceBench {
+  DeviceBench(const DeviceBenchOptions& o, const engine::RunnerConfig& limits)
+      : options(o),
+        pool(static_cast<int>(o.model.threads)),
+        backend(cuda_backend()),
+        copy(copy_bandwidth(backend)) {
+    ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
+    const std::filesystem::path dir = find_model(o.model.model);
+    spec::ModelConfig config = spec::load_model_config(dir);
+    if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
+    engine::Runner::check_fits(ctx, config, o.model.dtype, limits);
+    const auto start = std::chrono::steady_clock::now();
+    check<UsageError>(o.model.random_weights || o.layers == 0,
+                      "--layers cuts a model with --random-weights only");
+    model::ServingModel model =
+        o.model.random_weights
+            ? model::random_serving_model(ctx, config, o.model.dtype, o.layers,
+                                          static_cast<uint64_t>(o.model.seed))
+            : model::load_serving_model(ctx, dir, o.model.dtype, [](int64_t done, int64_t total) {
+                log_info("loading: ", 100 * done / std::max<int64_t>(total, 1), "%");
+              });
+    runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    log_info(backend.info().name, ": ready in ", seconds.count(),
+             " s; memory plan: ", runner->memory_plan().str());
+  }
+
+  ordered_json header(const char* what) const {
+    const spec::ModelConfig& c = runner->config();
+    return {{"benchmark", what},
+            {"device", backend.info().name},
+            {"model", options.model.model},
+            {"layers", c.num_hidden_layers},
+            {"weights", name_of(options.model.dtype)},
+            {"kv_dtype", name_of(options.model.kv_dtype)},
+            {"batch", options.batch},
+            {"context", options.context},
+            {"memory_bytes", runner->memory_plan().total()},
+            {"copy_bandwidth", copy}};
+  }
+  std::vector<int32_t> random_ids(int64_t count, uint64_t stream) const {
+    Rng rng(static_cast<uint64_t>(options.model.seed), stream);
+    std::vector<int32_t> ids(static_cast<size_t>(count));
+    for (int32_t& id : ids)
+      id = static_cast<int32_t>(rng.next_below(static_cast<uint32_t>(runner->config().vocab_size)));
+    return ids;
+  }
+  /// Time by op of one more pass, launched op by op.
+  ordered_json profile(const std::function<void()>& pass) {
+    engine::OpProfile profile(backend);
+    ExecContext& ctx = runner->context();
+    ctx.observer = &profile;
+    runner->set_graphs(false);
+    pass();
+    ctx.observer = nullptr;
+    runner->set_graphs(!options.eager);
+    ordered_json ops = ordered_json::array();
+    for (const engine::OpProfile::Line& line : profile.lines())
+      ops.push_back({{"op", line.op}, {"calls", line.calls}, {"ms", line.seconds * 1e3}});
+    return ops;
+  }
+  void print_ops(const ordered_json& ops) const {
+    for (const ordered_json& op : ops)
+      std::cout << "  " << std::left << std::setw(18) << op["op"].get<std::string>() << std::right
+                << std::setw(6) << op["calls"].get<int64_t>() << " calls" << std::setw(10)
+                << op["ms"].get<double>() << " ms\n";
+  }
+
+  const DeviceBenchOptions& options;
+  ThreadPool pool;
+  Backend& backend;
+  double copy;
+  std::unique_ptr<engine::Runner> runner;
+};
+
+}  // namespace
+
+void bench_device_decode(const DeviceBenchOptions& o) {
+  constexpr int64_t kWarmUp = 8;
+  const int64_t room = o.context + o.steps + kWarmUp + 2;
+  DeviceBench bench(o, {.max_sequences = o.batch,
+                        .context = room,
+                        .max_batch_tokens = 1,
+                        .kv_dtype = o.model.kv_dtype,
+                        .graphs = !o.eager});
+  engine::Runner& runner = *bench.runner;
+  for (int64_t row = 0; row < o.batch; ++row) runner.start(row, room, {.temperature = 0});
+  runner.assume_context(o.batch, o.context);
+  runner.set_tokens(bench.random_ids(o.batch, 1));
+  for (int64_t i = 0; i < kWarmUp; ++i) runner.decode();
+  std::vector<std::unique_ptr<Event>> events;
+  for (int64_t i = 0; i <= o.steps; ++i) {
+    events.push_back(bench.backend.make_event());
+    events.back()->record();
+    if (i < o.steps) runner.decode();
+  }
+  std::vector<double> ms;
+  for (size_t i = 1; i < events.size(); ++i) ms.push_back(1e3 * events[i]->seconds_since(*events[i - 1]));
+  runner.tokens(o.batch);
+
+  const double step = quantile(ms, 0.5);
+  const double bytes = spec::decode_step_bytes(runner.config(), o.batch, o.context + kWarmUp + o.steps / 2,
+                                               {.weights = o.model.dtype, .kv = o.model.kv_dtype});
+  const double tokens_per_second = static_cast<double>(o.batch) / step * 1e3;
+  const double rate = bytes / step * 1e3;
+  ordered_json out = bench.header("decode");
+  out.update({{"step_ms", step},
+              {"step_ms_p10", quantile(ms, 0.1)},
+              {"step_ms_p90", quantile(ms, 0.9)},
+              {"tokens_per_second", tokens_per_second},
+              {"bytes", bytes},
+              {"bytes_per_second", rate},
+              {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
+  if (o.profile) out["ops"] = bench.profile([&] { runner.decode(); });
+  if (o.json) {
+    std::cout << out.dump(2) << '\n';
+    return;
+  }
+  std::cout << std::fixed << std::setprecision(3) << "step     " << step << " ms (median of " << o.steps
+            << "; p10 " << quantile(ms, 0.1) << ", p90 " << quantile(ms, 0.9) << ")\n"
+            << std::setprecision(1) << "decode   " << tokens_per_second << " tokens/s, " << o.batch
+            << " sequences at context " << o.context << "\nreads    " << bytes * 1e-9 << " GB a step, "
+            << rate * 1e-9 << " GB/s, " << 100 * rate / bench.copy << "% of the copy bandwidth, "
+            << bench.copy * 1e-9 << " GB/s\n"
+            << std::setprecision(3);
+  if (o.profile) bench.print_ops(out["ops"]);
+}
+
+void bench_device_prefill(const DeviceBenchOptions& o) {
+  DeviceBench bench(o, {.max_sequences = o.batch,
+                        .context = o.context + 1,
+                        .max_batch_tokens = o.batch * o.context,
+                        .kv_dtype = o.model.kv_dtype});
+  engine::Runner& runner = *bench.runner;
+  std::vector<std::vector<int32_t>> prompts;
+  for (int64_t i = 0; i < o.batch; ++i)
+    prompts.push_back(bench.random_ids(o.context, static_cast<uint64_t>(i)));
+  const std::vector<std::span<const int32_t>> pieces(prompts.begin(), prompts.end());
+  const auto pass = [&] {
+    for (int64_t row = 0; row < o.batch; ++row) {
+      runner.stop(row);
+      runner.start(row, o.context + 1, {.temperature = 0});
+    }
+    const auto start = std::chrono::steady_clock::now();
+    runner.prefill(0, pieces);
+    runner.tokens(o.batch);
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
+  pass();
+  std::vector<double> ms;
+  for (int64_t i = 0; i < std::min<int64_t>(o.steps, 16); ++i) ms.push_back(pass());
+
+  const double time = quantile(ms, 0.5);
+  const auto tokens = static_cast<double>(o.batch * o.context);
+  const spec::FlopCount flops = spec::flop_count(runner.config(), o.context, spec::Phase::kPrefill);
+  const double total_flops =
+      tokens * (flops.total() - flops.lm_head) + static_cast<double>(o.batch) * flops.lm_head;
+  ordered_json out = bench.header("prefill");
+  out.update({{"ttft_ms", time},
+              {"ttft_ms_p90", quantile(ms, 0.9)},
+              {"tokens_per_second", tokens / time * 1e3},
+              {"flops", total_flops},
+              {"flops_per_second", total_flops / time * 1e3}});
+  if (o.profile) out["ops"] = bench.profile([&] { pass(); });
+  if (o.json) {
+    std::cout << out.dump(2) << '\n';
+    return;
+  }
+  std::cout << std::fixed << std::setprecision(2) << "prefill  " << time
+            << " ms to the first token (median of " << ms.size() << "; p90 " << quantile(ms, 0.9) << "), "
+            << o.batch << " x " << o.context << " tokens\n"
+            << std::setprecision(0) << "         " << tokens / time * 1e3 << " tokens/s, "
+            << total_flops / time * 1e-9 << " TFLOP/s\n"
+            << std::setprecision(3);
+  if (o.profile) bench.print_ops(out["ops"]);
+}
+
+}  // namespace moge::cli
