@@ -1,0 +1,109 @@
+// The Runner on the CPU: what it promises, its agreement with the session's plain forward, its refusals.
+#include "engine/runner.h"
+
+#include "engine/runner_cases.h"
+#include "engine/session.h"
+#include "refusal.h"
+
+namespace moge::engine {
+namespace {
+
+class RunnerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    write_checkpoint(temp_ / "moge", small_moge());
+    write_checkpoint(temp_ / "dense", small_dense());
+  }
+  RunnerCase moge(DType weights = DType::kI8, DType kv = DType::kBF16) {
+    return {{.pool = &pool_}, temp_ / "moge", weights, kv};
+  }
+  RunnerCase dense() { return {{.pool = &pool_}, temp_ / "dense", DType::kI8, DType::kI8}; }
+  test::TempDir temp_;
+  ThreadPool pool_{2};
+};
+
+TEST_F(RunnerTest, GivesTheSameBitsHoweverAPromptIsCut) {
+  check_chunked_prefill(moge());
+  check_chunked_prefill(dense());
+}
+
+TEST_F(RunnerTest, GivesTheSameBitsWhateverElseIsInTheBatch) {
+  check_batch_invariance(moge(), 5);
+  check_batch_invariance(dense(), 5);
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
+  double diff = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    diff += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    norm += double{want[i]} * want[i];
+  }
+  return std::sqrt(diff / norm);
+}
+
+/// Serving rounds to bf16 (or eight bits) where the session keeps fp32: about ten roundings a layer, which
+/// add up like a random walk when routing stays the same.
+TEST_F(RunnerTest, AgreesWithTheSession) {
+  ExecContext ctx{.pool = &pool_};
+  const std::vector<int32_t> tokens = prompt(60, 1);
+  for (const char* name : {"moge", "dense"}) {
+    Session session({.pool = &pool_}, model::load_model(ctx, temp_ / name, DType::kBF16), {.context = 100});
+    session.append(tokens);
+    const Tensor logits = session.logits();
+    const std::span<float> values = elements<float>(logits);
+    const std::vector<float> want(values.begin(), values.end());
+    // Unit roundoff of a row's coarsest format: bf16 2^-9 relative; eight bits of the row's largest element,
+    // which is some 3.5 times the root mean square of such a row.
+    const auto bound = [](double eps) { return 2 * eps * std::sqrt(10.0 * 3); };
+    for (const auto& [dtype, eps] :
+         {std::pair{DType::kBF16, 0x1p-9}, {DType::kI8, 3.5 / 254}, {DType::kFP8E4M3, 0x1p-4}}) {
+      Runner runner = RunnerCase{{.pool = &pool_}, temp_ / name, dtype, DType::kBF16}.make(1);
+      const Trace got = greedy(runner, tokens, 0);
+      EXPECT_LE(relative_error(got.logits[0], want), bound(eps)) << name << " " << name_of(dtype);
+      EXPECT_GT(relative_error(got.logits[0], want), 0) << "these are different computations";
+    }
+  }
+}
+
+TEST_F(RunnerTest, SequencesComeAndGo) {
+  const RunnerCase c = moge();
+  Runner alone = c.make(1);
+  const Trace want = greedy(alone, prompt(30, 5), 4);
+  Runner runner = c.make(2);
+  EXPECT_EQ(greedy(runner, prompt(90, 4), 4).tokens.size(), 5U);
+  EXPECT_EQ(greedy(runner, prompt(30, 5), 4).logits, want.logits) << "in the pages of a sequence before it";
+  EXPECT_EQ(runner.length(0), 0);
+}
+
+TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
+  Runner runner = moge().make(1);
+  EXPECT_NE(test::refusal<RequestError>([&] { runner.start(0, 601, {}); }).find("the context holds 600"),
+            std::string::npos);
+  runner.start(0, 10, {.temperature = 0});
+  const std::vector<int32_t> tokens = prompt(11, 1), unknown{500};
+  const std::span<const int32_t> too_long(tokens), bad(unknown);
+  EXPECT_NE(test::refusal<RequestError>([&] {
+              runner.prefill(0, {&bad, 1});
+            }).find("token 500"),
+            std::string::npos);
+  EXPECT_NE(test::refusal<RequestError>([&] {
+              runner.prefill(0, {&too_long, 1});
+            }).find("started for 10 tokens"),
+            std::string::npos);
+  const ExecContext ctx{.pool = &pool_};
+  EXPECT_NE(test::refusal<UsageError>([&] {
+              Runner::plan(ctx, small_moge(), DType::kI8, {.kv_dtype = DType::kF32});
+            }).find("expected bf16, i8 or fp8_e4m3"),
+            std::string::npos);
+}
+
+TEST_F(RunnerTest, AllocatesWhatItPlanned) {
+  const RunnerCase c = moge();
+  const Runner runner = c.make(3);
+  const RunnerPlan plan = Runner::plan(c.ctx, small_moge(), DType::kI8, runner.limits());
+  EXPECT_EQ(plan.total(), runner.memory_plan().total());
+  EXPECT_GT(plan.workspace, 0);
+}
+
+}  // namespace
+}  // namespace moge::engine
