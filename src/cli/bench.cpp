@@ -68,7 +68,6 @@ void bench_machine(const BenchMachineOptions& o) {
 
 struct BenchDecodeOptions {
   ModelOptions model;
-  std::string device = "auto";
   int64_t prompt_tokens = 16;
   int64_t max_tokens = 64;
   int64_t layers = 0;
@@ -87,11 +86,6 @@ struct BenchDecodeOptions {
           .value = "N",
           .help = "To decode",
           .min = 2},
-         {.name = "device",
-          .target = &device,
-          .value = "NAME",
-          .help = "auto is the GPU if there is one",
-          .choices = {"auto", "cpu", "cuda"}},
          {.name = "layers",
           .target = &layers,
           .value = "N",
@@ -112,14 +106,8 @@ double read_bandwidth(ExecContext& ctx) {
   return best;
 }
 
-/// Throws DeviceError when a GPU was asked for and cannot be used.
-bool use_cuda(const std::string& device) {
-  if (device == "cuda") cuda_backend();
-  return device == "cuda" || (device == "auto" && cuda_refusal().empty());
-}
-
 void bench_decode(const BenchDecodeOptions& o) {
-  if (use_cuda(o.device))
+  if (use_cuda(o.model.device))
     return bench_device_decode({.model = o.model,
                                 .layers = o.layers,
                                 .batch = o.batch,
@@ -139,9 +127,9 @@ void bench_decode(const BenchDecodeOptions& o) {
         never);
   };
   generate(2);  // touches every page
-  model.generator().session().truncate(0);
+  model.generator().sequence().truncate(0);
   const engine::Generation g = generate(o.max_tokens);
-  ExecContext& ctx = model.generator().session().context();
+  ExecContext& ctx = model.exec_context();
   const double roof = read_bandwidth(ctx);
   const double percent = roof > 0 ? 100 * g.decode_bytes_per_second() / roof : 0;
   if (o.json) {

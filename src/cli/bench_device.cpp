@@ -48,20 +48,11 @@ struct DeviceBench {
         backend(cuda_backend()),
         copy(copy_bandwidth(backend)) {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
-    const std::filesystem::path dir = find_model(o.model.model);
-    spec::ModelConfig config = spec::load_model_config(dir);
+    spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
     engine::Runner::check_fits(ctx, config, o.model.dtype, limits);
     const auto start = std::chrono::steady_clock::now();
-    check<UsageError>(o.model.random_weights || o.layers == 0,
-                      "--layers cuts a model with --random-weights only");
-    model::ServingModel model =
-        o.model.random_weights
-            ? model::random_serving_model(ctx, config, o.model.dtype, o.layers,
-                                          static_cast<uint64_t>(o.model.seed))
-            : model::load_serving_model(ctx, dir, o.model.dtype, [](int64_t done, int64_t total) {
-                log_info("loading: ", 100 * done / std::max<int64_t>(total, 1), "%");
-              });
+    model::ServingModel model = load_on_device(ctx, o.model, o.layers);
     runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     log_info(backend.info().name, ": ready in ", seconds.count(),

@@ -252,7 +252,7 @@ class Runner {
              rounded(g.decode_tokens_per_second(), 1), " tokens/s, ",
              rounded(g.decode_bytes_per_second() * 1e-9, 2), " GB/s; ", engine::name_of(g.finish), "]");
     if (g.finish == engine::Finish::kContextFull)
-      log_warning("the context of ", model_.generator().session().limits().context,
+      log_warning("the context of ", model_.generator().sequence().context(),
                   " tokens is full; --context takes up to ", model_.config().max_position_embeddings);
   }
 
@@ -269,7 +269,7 @@ class Runner {
         {"decode_seconds", g.decode_seconds},
         {"decode_tokens_per_second", g.decode_tokens_per_second()},
         {"decode_bytes_per_second", g.decode_bytes_per_second()},
-        {"memory_bytes", model_.generator().session().memory_plan().total()},
+        {"memory_bytes", model_.generator().sequence().memory_bytes()},
         {"options", nlohmann::ordered_json::parse(options_json(options.options()))}};
     std::cout << out.dump() << '\n';
   }

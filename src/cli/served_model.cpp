@@ -7,6 +7,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/rng.h"
+#include "engine/device_sequence.h"
+#include "engine/session.h"
 #include "model/loader.h"
 
 namespace moge::cli {
@@ -29,15 +31,16 @@ model::Model load(ExecContext ctx, const std::filesystem::path& dir, const Model
   return model;
 }
 
-std::string mib(int64_t bytes) {
-  return str((bytes + (1 << 19)) >> 20, " MiB");
-}
-
 }  // namespace
 
 std::vector<Option> ModelOptions::options() {
   return {
       {.name = "MODEL", .target = &model, .help = "Hugging Face directory, or a config's name"},
+      {.name = "device",
+       .target = &device,
+       .value = "NAME",
+       .help = "cpu, cuda (a GPU), or auto: the GPU if there is one",
+       .choices = {"auto", "cpu", "cuda"}},
       {.name = "random-weights",
        .target = &random_weights,
        .help = "Make weights up: for speed and tests; prompt and output are then token ids"},
@@ -64,20 +67,49 @@ std::vector<Option> ModelOptions::options() {
        .max = 4096}};
 }
 
+bool use_cuda(const std::string& device) {
+  if (device == "cuda") cuda_backend();
+  return device == "cuda" || (device == "auto" && cuda_refusal().empty());
+}
+
+model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& o, int64_t layers) {
+  const std::filesystem::path dir = find_model(o.model);
+  if (o.random_weights)
+    return model::random_serving_model(ctx, spec::load_model_config(dir), o.dtype, layers,
+                                       static_cast<uint64_t>(o.seed));
+  check<UsageError>(has_weights(dir), o.model, ": a config without weights; --random-weights makes some up");
+  check<UsageError>(layers == 0, "--layers cuts a model with --random-weights only");
+  int64_t tenths = 0;
+  return model::load_serving_model(ctx, dir, o.dtype, [&](int64_t done, int64_t total) {
+    if (10 * done / total > tenths) log_info("loading: ", 10 * (tenths = 10 * done / total), "%");
+  });
+}
+
 ServedModel::ServedModel(const ModelOptions& o)
     : dir_(find_model(o.model)), pool_(static_cast<int>(o.threads)) {
   const auto start = std::chrono::steady_clock::now();
-  const ExecContext ctx{.pool = &pool_};
-  model::Model model = load(ctx, dir_, o);
-  const int64_t longest = model.config.max_position_embeddings;
-  generator_ = std::make_unique<engine::Generator>(
-      ctx, std::move(model),
-      engine::SessionConfig{.context = o.context.value_or(std::min(longest, kDefaultContext)),
-                            .kv_dtype = o.kv_dtype});
+  ctx_.pool = &pool_;
+  const spec::ModelConfig config = spec::load_model_config(dir_);
+  const int64_t context = o.context.value_or(std::min(config.max_position_embeddings, kDefaultContext));
+  std::unique_ptr<engine::Sequence> sequence;
+  if (use_cuda(o.device)) {
+    ctx_.device = {DeviceKind::kCuda, 0};
+    ctx_.backend = &cuda_backend();
+    const engine::RunnerConfig limits{.context = context,
+                                      .max_batch_tokens = std::min(context, kDefaultContext),
+                                      .kv_dtype = o.kv_dtype,
+                                      .penalties = true};
+    engine::Runner::check_fits(ctx_, config, o.dtype, limits);
+    sequence =
+        std::make_unique<engine::DeviceSequence>(engine::Runner(ctx_, load_on_device(ctx_, o, 0), limits));
+  } else {
+    sequence = std::make_unique<engine::Session>(
+        ctx_, load(ctx_, dir_, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});
+  }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  const engine::Session::MemoryPlan& plan = generator_->session().memory_plan();
-  log_info("ready in ", seconds.count(), " s; memory: weights ", mib(plan.weights), ", KV cache ",
-           mib(plan.kv_cache), ", activations ", mib(plan.activations), ", workspace ", mib(plan.workspace));
+  log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU",
+           "; memory: ", sequence->memory_plan_text());
+  generator_ = std::make_unique<engine::Generator>(std::move(sequence));
 }
 
 std::vector<int32_t> ServedModel::random_ids(int64_t count, uint64_t seed) {

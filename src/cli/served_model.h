@@ -7,13 +7,15 @@
 #include <vector>
 
 #include "cli/options.h"
-#include "core/thread_pool.h"
+#include "core/exec_context.h"
 #include "engine/generator.h"
+#include "engine/runner.h"
 
 namespace moge::cli {
 
 struct ModelOptions {
   std::string model;
+  std::string device = "auto";
   bool random_weights = false;
   DType dtype = DType::kBF16;
   DType kv_dtype = DType::kBF16;
@@ -24,6 +26,14 @@ struct ModelOptions {
   std::vector<Option> options();
 };
 
+/// Whether a --device of auto, cpu or cuda means the GPU. DeviceError when it was asked for and cannot be
+/// used.
+bool use_cuda(const std::string& device);
+
+/// The weights of a model on ctx.backend's device: from its directory with progress on standard error, or
+/// random, then only the first `layers` of them (0: all).
+model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& options, int64_t layers);
+
 class ServedModel {
  public:
   /// Loads the weights, or with random_weights makes them up from the seed, and logs the memory plan.
@@ -31,13 +41,15 @@ class ServedModel {
 
   const std::filesystem::path& dir() const { return dir_; }
   engine::Generator& generator() { return *generator_; }
-  const spec::ModelConfig& config() { return generator_->session().config(); }
+  const spec::ModelConfig& config() { return generator_->sequence().config(); }
+  ExecContext& exec_context() { return ctx_; }
   /// `count` token ids that only depend on the seed.
   std::vector<int32_t> random_ids(int64_t count, uint64_t seed);
 
  private:
   std::filesystem::path dir_;
   ThreadPool pool_;
+  ExecContext ctx_;
   std::unique_ptr<engine::Generator> generator_;
 };
 

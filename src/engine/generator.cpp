@@ -4,7 +4,6 @@
 #include <chrono>
 
 #include "core/error.h"
-#include "spec/cost.h"
 
 namespace moge::engine {
 
@@ -50,26 +49,28 @@ double Generation::decode_bytes_per_second() const {
   return per_second(decode_bytes, decode_seconds);
 }
 
-Generator::Generator(ExecContext ctx, model::Model model, const SessionConfig& config)
-    : session_(ctx, std::move(model), config), sampler_(ctx, session_.config().vocab_size) {}
-
-bool Generator::prefill(std::span<const int32_t> prompt, Generation& result,
+bool Generator::prefill(std::span<const int32_t> prompt, const SamplingParams& sampling, Generation& result,
                         const std::atomic<bool>& interrupt) {
-  const int64_t context = session_.limits().context;
+  const int64_t context = sequence_->context();
   check<RequestError>(!prompt.empty(), "the prompt has no tokens");
   check<RequestError>(static_cast<int64_t>(prompt.size()) <= context, "the prompt has ", prompt.size(),
                       " tokens; the context holds ", context);
+  const int64_t vocab_size = sequence_->config().vocab_size;
+  for (const int32_t token : prompt)
+    check<RequestError>(token >= 0 && token < vocab_size, "token ", token, ": the model knows 0 to ",
+                        vocab_size - 1);
   const auto start = Clock::now();
-  const std::vector<int32_t>& past = session_.tokens();
+  const std::vector<int32_t>& past = sequence_->tokens();
   const auto shared = std::ranges::mismatch(prompt, past).in1 - prompt.begin();
   // The last token is always computed: its logits are not kept.
   result.cached_tokens = std::min<int64_t>(shared, std::ssize(prompt) - 1);
   result.prompt_tokens = std::ssize(prompt);
-  session_.truncate(result.cached_tokens);
+  sequence_->truncate(result.cached_tokens);
+  sequence_->start_sampling(sampling, prompt);
   std::span<const int32_t> rest = prompt.subspan(static_cast<size_t>(result.cached_tokens));
   while (!rest.empty() && !interrupt) {
-    const auto n = std::min(rest.size(), static_cast<size_t>(session_.limits().max_batch_tokens));
-    session_.append(rest.first(n));
+    const auto n = std::min(rest.size(), static_cast<size_t>(sequence_->max_batch_tokens()));
+    sequence_->append(rest.first(n), n == rest.size());
     rest = rest.subspan(n);
   }
   result.prefill_seconds = seconds_since(start);
@@ -81,14 +82,13 @@ Generation Generator::generate(std::span<const int32_t> prompt, const Generation
                                const std::atomic<bool>& interrupt) {
   check<RequestError>(params.max_tokens >= 1, "max_tokens: expected at least 1, got ", params.max_tokens);
   Generation result;
-  if (!prefill(prompt, result, interrupt)) {
+  if (!prefill(prompt, params.sampling, result, interrupt)) {
     result.finish = Finish::kInterrupted;
     return result;
   }
-  sampler_.start(params.sampling, prompt);
   const auto start = Clock::now();
   while (true) {
-    const int32_t token = sampler_.sample(session_.logits());
+    const int32_t token = sequence_->draw();
     result.tokens.push_back(token);
     const bool go_on = on_token(token);
     const std::optional<Finish> finish = finish_after(result, params, go_on, interrupt);
@@ -97,10 +97,9 @@ Generation Generator::generate(std::span<const int32_t> prompt, const Generation
       result.decode_seconds = seconds_since(start);
       return result;
     }
-    session_.append({&token, 1});
+    sequence_->append({&token, 1}, true);
     ++result.decode_steps;
-    result.decode_bytes += spec::decode_read_bytes(session_.config(), std::ssize(session_.tokens()),
-                                                   session_.weight_dtype(), session_.limits().kv_dtype);
+    result.decode_bytes += sequence_->decode_read_bytes(std::ssize(sequence_->tokens()));
   }
 }
 
@@ -109,7 +108,7 @@ std::optional<Finish> Generator::finish_after(const Generation& result, const Ge
   if (std::ranges::count(params.stop_ids, result.tokens.back()) > 0) return Finish::kStopId;
   if (!go_on) return Finish::kStopped;
   if (std::ssize(result.tokens) >= params.max_tokens) return Finish::kMaxTokens;
-  if (std::ssize(session_.tokens()) >= session_.limits().context) return Finish::kContextFull;
+  if (std::ssize(sequence_->tokens()) >= sequence_->context()) return Finish::kContextFull;
   if (interrupt) return Finish::kInterrupted;
   return std::nullopt;
 }

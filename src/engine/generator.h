@@ -2,12 +2,12 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
-#include "engine/sampler.h"
-#include "engine/session.h"
+#include "engine/sequence.h"
 
 namespace moge::engine {
 
@@ -44,7 +44,7 @@ struct Generation {
 
 class Generator {
  public:
-  Generator(ExecContext ctx, model::Model model, const SessionConfig& config);
+  explicit Generator(std::unique_ptr<Sequence> sequence) : sequence_(std::move(sequence)) {}
 
   /// Continues `prompt`. What it shares with the sequence in the cache is not computed again, so a chat may
   /// pass the whole conversation every time. `on_token` sees each token as it comes and returns whether to go
@@ -53,17 +53,17 @@ class Generator {
   Generation generate(std::span<const int32_t> prompt, const GenerationParams& params,
                       const std::function<bool(int32_t token)>& on_token, const std::atomic<bool>& interrupt);
 
-  Session& session() { return session_; }
+  Sequence& sequence() { return *sequence_; }
 
  private:
   /// False when interrupted.
-  bool prefill(std::span<const int32_t> prompt, Generation& result, const std::atomic<bool>& interrupt);
+  bool prefill(std::span<const int32_t> prompt, const SamplingParams& sampling, Generation& result,
+               const std::atomic<bool>& interrupt);
   /// Why the generation ends with its last token, if it does.
   std::optional<Finish> finish_after(const Generation& result, const GenerationParams& params, bool go_on,
                                      const std::atomic<bool>& interrupt) const;
 
-  Session session_;
-  Sampler sampler_;
+  std::unique_ptr<Sequence> sequence_;
 };
 
 }  // namespace moge::engine

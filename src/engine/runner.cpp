@@ -235,20 +235,33 @@ void Runner::start(int64_t row, int64_t max_tokens, const SamplingParams& sampli
   const auto pages = static_cast<size_t>(pages_for(max_tokens));
   check<RequestError>(pages <= free_pages_.size(), "a sequence of ", max_tokens, " tokens needs ", pages,
                       " pages of the KV cache, ", free_pages_.size(), " are free");
-  check<UsageError>(limits_.penalties || sampling.repetition_penalty == 1,
-                    "a repetition penalty needs a runner with memory for penalties");
   r = {.length = 0, .max_tokens = max_tokens, .pages = {}};
   r.pages.assign(free_pages_.end() - static_cast<int64_t>(pages), free_pages_.end());
   std::ranges::reverse(r.pages);
   free_pages_.resize(free_pages_.size() - pages);
+  set_sampling(row, sampling, {});
+}
+
+void Runner::set_sampling(int64_t row, const SamplingParams& sampling, std::span<const int32_t> prompt) {
+  check<UsageError>(limits_.penalties || sampling.repetition_penalty == 1,
+                    "a repetition penalty needs a runner with memory for penalties");
   upload_row(row, sampling);
-  if (limits_.penalties) {
-    upload(ctx_, buf_.output_counts[row],
-           std::vector<int32_t>(static_cast<size_t>(config().vocab_size)).data());
-    upload(ctx_, buf_.prompt_mask[row],
-           std::vector<uint8_t>(static_cast<size_t>(config().vocab_size)).data());
-    synchronize(ctx_, "runner: a row's penalties");
-  }
+  if (!limits_.penalties) return;
+  const std::vector<int32_t> counts(static_cast<size_t>(config().vocab_size));
+  std::vector<uint8_t> seen(static_cast<size_t>(config().vocab_size));
+  for (const int32_t token : prompt) seen.at(static_cast<size_t>(token)) = 1;
+  upload(ctx_, buf_.output_counts[row], counts.data());
+  upload(ctx_, buf_.prompt_mask[row], seen.data());
+  synchronize(ctx_, "runner: a row's penalties");
+}
+
+void Runner::truncate(int64_t row, int64_t num_tokens) {
+  Row& r = rows_.at(static_cast<size_t>(row));
+  dcheck(num_tokens >= 0 && num_tokens <= r.length, "cannot keep ", num_tokens, " of ", r.length, " tokens");
+  r.length = num_tokens;
+  r.decoding = false;
+  upload_element(ctx_, buf_.kv_lens, row, int32_t{-1});
+  synchronize(ctx_, "runner: truncating a row");
 }
 
 void Runner::stop(int64_t row) {
@@ -327,12 +340,6 @@ void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>
   // Until the prompt is complete the row is idle to decode steps.
   if (last) upload(ctx_, buf_.kv_lens.slice(0, first_row, first_row + num_rows), kv_lens.data());
   synchronize(ctx_, "runner: a prefill's inputs");  // they are this function's own memory
-  if (limits_.penalties) {
-    for (size_t i = 0; i < pieces.size(); ++i)
-      for (const int32_t token : pieces[i])
-        upload_element(ctx_, buf_.prompt_mask[first_row + static_cast<int64_t>(i)], token, uint8_t{1});
-    synchronize(ctx_, "runner: a prompt's mask");
-  }
   prefill_pass(ctx_, first_row, num_rows, num_tokens);
 }
 

@@ -46,12 +46,18 @@ class Runner {
 
   const spec::ModelConfig& config() const { return model_.config; }
   const RunnerConfig& limits() const { return limits_; }
+  DType weight_dtype() const { return model_.dtype; }
   const RunnerPlan& memory_plan() const { return plan_; }
   ExecContext& context() { return ctx_; }
 
   /// Begins a sequence in a row, with pages for `max_tokens` (prompt and answer). RequestError when the
   /// context or the free pages cannot hold it.
   void start(int64_t row, int64_t max_tokens, const SamplingParams& sampling);
+  /// Other parameters from now on: draws are numbered from 0 again, penalties know `prompt` (which is not
+  /// cached).
+  void set_sampling(int64_t row, const SamplingParams& sampling, std::span<const int32_t> prompt);
+  /// Forgets all but the first tokens of a row's sequence; a prefill goes on from there.
+  void truncate(int64_t row, int64_t num_tokens);
   /// Gives the row's pages back.
   void stop(int64_t row);
 

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "spec/cost.h"
 
 namespace moge::engine {
 
@@ -29,7 +30,7 @@ void check_limits(const SessionConfig& limits, const spec::ModelConfig& config) 
 }  // namespace
 
 Session::Session(ExecContext ctx, model::Model model, const SessionConfig& config)
-    : ctx_(ctx), limits_(config), model_(std::move(model)) {
+    : ctx_(ctx), limits_(config), model_(std::move(model)), sampler_(ctx, model_.config.vocab_size) {
   check_limits(limits_, model_.config);
   limits_.max_batch_tokens = std::min(limits_.max_batch_tokens, limits_.context);
   model::pack_for_inference(ctx_, model_);
@@ -104,13 +105,23 @@ void Session::plan_workspace() {
   ctx_.workspace = &workspace_;
 }
 
+std::string Session::memory_plan_text() const {
+  const auto mib = [](int64_t bytes) { return str((bytes + (1 << 19)) >> 20, " MiB"); };
+  return str("weights ", mib(plan_.weights), ", KV cache ", mib(plan_.kv_cache), ", activations ",
+             mib(plan_.activations), ", workspace ", mib(plan_.workspace));
+}
+
+int64_t Session::decode_read_bytes(int64_t cached_tokens) const {
+  return spec::decode_read_bytes(config(), cached_tokens, weight_dtype(), limits_.kv_dtype);
+}
+
 void Session::truncate(int64_t num_tokens) {
   dcheck(num_tokens >= 0 && num_tokens <= static_cast<int64_t>(tokens_.size()), "cannot keep ", num_tokens,
          " of ", tokens_.size(), " tokens");
   tokens_.resize(static_cast<size_t>(num_tokens));
 }
 
-void Session::append(std::span<const int32_t> tokens) {
+void Session::append(std::span<const int32_t> tokens, bool /*last*/) {
   const auto T = static_cast<int64_t>(tokens.size());
   const auto past = static_cast<int64_t>(tokens_.size());
   dcheck(T >= 1 && T <= limits_.max_batch_tokens, "a pass of ", T, " tokens: expected 1 to ",

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/sequence.h"
 #include "model/loader.h"
 #include "model/transformer.h"
 
@@ -15,24 +16,32 @@ struct SessionConfig {
   int64_t max_batch_tokens = 256;  ///< tokens of one forward pass: how finely a prompt is cut
 };
 
-class Session {
+class Session : public Sequence {
  public:
   /// Takes the model over and packs it (model::pack_for_inference). `ctx` needs a pool. Throws UsageError for
   /// sizes that the model does not have, OutOfMemoryError.
   Session(ExecContext ctx, model::Model model, const SessionConfig& config);
 
-  const spec::ModelConfig& config() const { return model_.config; }
+  const spec::ModelConfig& config() const override { return model_.config; }
   const SessionConfig& limits() const { return limits_; }
   DType weight_dtype() const { return model_.weights.embed_tokens.dtype; }
-  ExecContext& context() { return ctx_; }
+  ExecContext& exec_context() { return ctx_; }
+  int64_t context() const override { return limits_.context; }
+  int64_t max_batch_tokens() const override { return limits_.max_batch_tokens; }
+  std::string memory_plan_text() const override;
+  int64_t memory_bytes() const override { return plan_.total(); }
+  int64_t decode_read_bytes(int64_t cached_tokens) const override;
 
-  /// The sequence: tokens whose keys and values are cached.
-  const std::vector<int32_t>& tokens() const { return tokens_; }
-  /// Forgets all but the first `num_tokens`.
-  void truncate(int64_t num_tokens);
+  const std::vector<int32_t>& tokens() const override { return tokens_; }
+  void truncate(int64_t num_tokens) override;
+  void start_sampling(const SamplingParams& params, std::span<const int32_t> prompt) override {
+    sampler_.start(params, prompt);
+  }
+  void append(std::span<const int32_t> tokens, bool last) override;
+  int32_t draw() override { return sampler_.sample(logits()); }
   /// Appends 1 to max_batch_tokens tokens: one forward pass. However a sequence is cut into passes, its
   /// hidden states are the same bits. RequestError when the context is full or a token is unknown.
-  void append(std::span<const int32_t> tokens);
+  void append(std::span<const int32_t> tokens) { append(tokens, true); }
   /// [V] f32: of what follows the last appended token. Computed by the call, valid until the next.
   Tensor logits();
 
@@ -68,6 +77,7 @@ class Session {
   Buffers buf_;
   model::Activations one_token_;  // views for decoding, made once
   Workspace workspace_;
+  Sampler sampler_;
   MemoryPlan plan_{};
   std::vector<int32_t> tokens_;
   int64_t last_row_ = 0;  // of the last pass

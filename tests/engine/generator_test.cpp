@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "engine/session.h"
 #include "engine/small_model.h"
 
 namespace moge::engine {
@@ -19,8 +20,8 @@ class GeneratorTest : public testing::Test {
  protected:
   std::unique_ptr<Generator> open(int64_t max_batch_tokens = 32, int64_t context = 64) {
     return std::make_unique<Generator>(
-        ExecContext{.pool = &pool_}, packable_model(pool_, DType::kBF16, true),
-        SessionConfig{.context = context, .max_batch_tokens = max_batch_tokens});
+        std::make_unique<Session>(ExecContext{.pool = &pool_}, packable_model(pool_, DType::kBF16, true),
+                                  SessionConfig{.context = context, .max_batch_tokens = max_batch_tokens}));
   }
   ThreadPool pool_{1};
   const std::vector<int32_t> prompt_{5, 99, 3, 42, 42, 7, 150, 11, 0, 63, 64};
