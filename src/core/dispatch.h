@@ -41,7 +41,12 @@ void log_dispatch(const std::string& message);
 template <class Args>
 void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
   const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
-  if (ctx.planning) return ctx.workspace->plan(bytes);
+  dcheck(bytes == 0 || ctx.workspace != nullptr, table.op, ": needs ", bytes,
+         " bytes of workspace, the context has none");
+  if (ctx.planning) {
+    if (bytes > 0) ctx.workspace->plan(bytes);
+    return;
+  }
   impl.run(ctx, args, bytes > 0 ? ctx.workspace->get(bytes, table.op) : std::span<std::byte>{});
   if (ctx.backend && sync_every_op()) ctx.backend->synchronize(table.op);
 }

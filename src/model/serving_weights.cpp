@@ -44,6 +44,15 @@ class Converter {
     const int64_t rows = std::max({config.q_dim() + 2 * config.kv_dim(), 2 * F, D});
     interleaved_ = Buffer(2 * F * D * size_of(DType::kBF16), "loader: interleaved rows");
     if (dtype == DType::kBF16) return;
+    ExecContext planning = cpu_;
+    planning.workspace = &workspace_;
+    planning.planning = true;
+    for (const Shape& shape : {Shape{1, D}, Shape{1, F}, Shape{1, config.q_dim()}})
+      ops::quantize_rows(planning, {.q = Tensor(nullptr, dtype, shape),
+                                    .scale = Tensor(nullptr, DType::kF32, {1}),
+                                    .x = Tensor(nullptr, DType::kBF16, shape)});
+    workspace_ = Workspace(workspace_.planned_bytes());
+    cpu_.workspace = &workspace_;
     quantised_ = Buffer(elements, "loader: quantised rows");
     scales_ = Buffer(rows * size_of(DType::kF32), "loader: scales");
   }
@@ -80,6 +89,7 @@ class Converter {
   ExecContext& ctx_;
   ExecContext cpu_;
   Buffer interleaved_, quantised_, scales_;
+  Workspace workspace_;
 };
 
 ServingLinear expert(const ServingLinear& all, int64_t e) {

@@ -14,7 +14,9 @@
 namespace moge::engine {
 
 /// 16 experts in 4 groups of 4, two shared; sizes that the fast kernels take (heads of 64, widths of 64).
-inline spec::ModelConfig small_moge() {
+/// With topk 16 every expert is chosen: then rounding cannot flip a selection, and two computations can be
+/// compared closely.
+inline spec::ModelConfig small_moge(int64_t topk = 4) {
   spec::ModelConfig c;
   c.model_type = "PanguProMoE";
   c.vocab_size = 500;
@@ -25,7 +27,7 @@ inline spec::ModelConfig small_moge() {
   c.head_dim = 64;
   c.max_position_embeddings = 4096;
   c.num_experts = 16;
-  c.num_experts_per_tok = 4;
+  c.num_experts_per_tok = topk;
   c.num_expert_groups = 4;
   c.moe_intermediate_size = 192;
   c.shared_expert_intermediate_size = 384;

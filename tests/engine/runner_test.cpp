@@ -10,15 +10,18 @@ namespace {
 
 class RunnerTest : public testing::Test {
  protected:
-  void SetUp() override {
-    write_checkpoint(temp_ / "moge", small_moge());
-    write_checkpoint(temp_ / "dense", small_dense());
+  static void SetUpTestSuite() {
+    temp_ = new test::TempDir;
+    write_checkpoint(*temp_ / "moge", small_moge());
+    write_checkpoint(*temp_ / "every_expert", small_moge(16));
+    write_checkpoint(*temp_ / "dense", small_dense());
   }
+  static void TearDownTestSuite() { delete temp_; }
   RunnerCase moge(DType weights = DType::kI8, DType kv = DType::kBF16) {
-    return {{.pool = &pool_}, temp_ / "moge", weights, kv};
+    return {{.pool = &pool_}, *temp_ / "moge", weights, kv};
   }
-  RunnerCase dense() { return {{.pool = &pool_}, temp_ / "dense", DType::kI8, DType::kI8}; }
-  test::TempDir temp_;
+  RunnerCase dense() { return {{.pool = &pool_}, *temp_ / "dense", DType::kI8, DType::kI8}; }
+  static inline test::TempDir* temp_ = nullptr;
   ThreadPool pool_{2};
 };
 
@@ -46,8 +49,8 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
 TEST_F(RunnerTest, AgreesWithTheSession) {
   ExecContext ctx{.pool = &pool_};
   const std::vector<int32_t> tokens = prompt(60, 1);
-  for (const char* name : {"moge", "dense"}) {
-    Session session({.pool = &pool_}, model::load_model(ctx, temp_ / name, DType::kBF16), {.context = 100});
+  for (const char* name : {"every_expert", "dense"}) {
+    Session session({.pool = &pool_}, model::load_model(ctx, *temp_ / name, DType::kBF16), {.context = 100});
     session.append(tokens);
     const Tensor logits = session.logits();
     const std::span<float> values = elements<float>(logits);
@@ -57,7 +60,7 @@ TEST_F(RunnerTest, AgreesWithTheSession) {
     const auto bound = [](double eps) { return 2 * eps * std::sqrt(10.0 * 3); };
     for (const auto& [dtype, eps] :
          {std::pair{DType::kBF16, 0x1p-9}, {DType::kI8, 3.5 / 254}, {DType::kFP8E4M3, 0x1p-4}}) {
-      Runner runner = RunnerCase{{.pool = &pool_}, temp_ / name, dtype, DType::kBF16}.make(1);
+      Runner runner = RunnerCase{{.pool = &pool_}, *temp_ / name, dtype, DType::kBF16}.make(1);
       const Trace got = greedy(runner, tokens, 0);
       EXPECT_LE(relative_error(got.logits[0], want), bound(eps)) << name << " " << name_of(dtype);
       EXPECT_GT(relative_error(got.logits[0], want), 0) << "these are different computations";

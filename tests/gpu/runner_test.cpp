@@ -20,7 +20,8 @@ class GpuRunner : public testing::TestWithParam<Format> {
   void SetUp() override {
     if (const std::string why = cuda_refusal(); !why.empty()) GTEST_SKIP() << why;
     const Format& f = GetParam();
-    write_checkpoint(temp_ / "model", std::string(f.model) == "moge" ? small_moge() : small_dense());
+    const std::string name = f.model;
+    write_checkpoint(temp_ / "model", name == "dense" ? small_dense() : small_moge(name == "moge" ? 4 : 16));
     gpu_ = {{.device = {DeviceKind::kCuda, 0}, .pool = &pool_, .backend = &cuda_backend()},
             temp_ / "model",
             f.weights,
@@ -60,6 +61,8 @@ double bound(const Format& f, int64_t num_layers) {
 }
 
 TEST_P(GpuRunner, AgreesWithTheCpu) {
+  if (std::string(GetParam().model) == "moge")
+    GTEST_SKIP() << "rounding may flip a selection; every_expert is compared";
   Runner gpu = gpu_.make(1), cpu = cpu_.make(1);
   const std::vector<int32_t> tokens = prompt(100, 1);
   const Trace want = greedy(cpu, tokens, 200), got = greedy(gpu, tokens, 200);
@@ -98,7 +101,10 @@ TEST_P(GpuRunner, SaysWhatDoesNotFit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, GpuRunner,
-                         testing::Values(Format{"moge", DType::kI8, DType::kBF16},
+                         testing::Values(Format{"every_expert", DType::kI8, DType::kBF16},
+                                         Format{"every_expert", DType::kFP8E4M3, DType::kI8},
+                                         Format{"every_expert", DType::kBF16, DType::kFP8E4M3},
+                                         Format{"moge", DType::kI8, DType::kBF16},
                                          Format{"moge", DType::kI8, DType::kI8},
                                          Format{"moge", DType::kFP8E4M3, DType::kFP8E4M3},
                                          Format{"moge", DType::kBF16, DType::kBF16},
