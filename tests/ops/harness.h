@@ -1,10 +1,12 @@
 // The op harness: a case of an op is declared once and runs in four modes (ggml's test-backend-ops, split
 // up).
-//   test     every implementation against the reference, and bit-equal for 1, 2 and 3 threads
+//   test     every implementation against the reference, and bit-equal for 1, 2 and 3 threads; those of the
+//            GPU also as a graph, launched twice, over a workspace full of NaN
 //   grad     every backward implementation against finite differences of the reference forward
-//   perf     median time, GB/s, GFLOP/s and percent of the machine's measured ceiling
+//   perf     median time, GB/s, GFLOP/s and percent of the machine's measured ceiling; on the GPU inside a
+//            graph of runs over copies of the inputs that the L2 cannot hold
 //   support  which implementation takes which case, and why others refuse
-// `op_cases MODE [FILTER]`. To add an op: write tests/ops/NAME_cases.cpp with a `const Cases` object.
+// `op_cases MODE [FILTER [IMPL]]`. To add an op: write tests/ops/NAME_cases.cpp with a `const Cases` object.
 #pragma once
 #include <cmath>
 #include <functional>
@@ -15,6 +17,7 @@
 #include "core/buffer.h"
 #include "core/dispatch.h"
 #include "core/rng.h"
+#include "ops/device.h"
 
 namespace moge::test {
 
@@ -61,9 +64,10 @@ struct Case {
   std::string params;  ///< "T=64 D=256"
   std::function<Args(Inputs&)> make;
   std::vector<Output<Args>> outputs;
-  bool perf = false;  ///< timed, and not run by test: shapes that take long to compare
-  double flops = 0;   ///< for perf; 0: not counted
-  double bytes = 0;   ///< for perf: what must be moved at least
+  bool perf = false;      ///< timed, and not run by test: shapes that take long to compare
+  bool gpu_only = false;  ///< shapes at which the CPU's implementations take long
+  double flops = 0;       ///< for perf; 0: not counted
+  double bytes = 0;       ///< for perf: what must be moved at least
 };
 
 /// A backward against finite differences of its forward. `outputs` pairs each differentiable forward output
@@ -91,8 +95,11 @@ struct AnyCase {
   };
   std::function<Timing(const std::string& impl)> perf;
   std::function<std::string(const std::string& impl)> refusal;
-  std::vector<std::string> impls;  ///< of this machine's device, fastest first
+  std::function<std::vector<std::string>()> impls;  ///< of this machine's devices, fastest first
 };
+inline bool on_gpu(const std::string& impl) {
+  return impl.starts_with("cuda");
+}
 
 std::vector<AnyCase>& all_cases();
 
@@ -108,20 +115,44 @@ inline constexpr uint64_t kSeed = 1;
 /// A context with its own pool and a workspace grown to what the op asks for.
 class Bench {
  public:
-  explicit Bench(int num_threads) : pool_(num_threads) {
+  explicit Bench(int num_threads, Backend* backend = nullptr) : pool_(num_threads), backend_(backend) {
+    ctx.device.kind = backend ? DeviceKind::kCuda : DeviceKind::kCpu;
     ctx.pool = &pool_;
+    ctx.backend = backend;
     ctx.workspace = &workspace_;
   }
+  /// Arguments on the CPU; an implementation of the GPU runs on their mirror.
   template <class Args>
   void run(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
-    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
-    if (bytes > capacity_) workspace_ = Workspace(capacity_ = bytes);
+    if (impl.device == DeviceKind::kCuda && !backend_) {
+      Mirror<Args> mirror(*device(), args);
+      Bench(1, device()).run(table, impl, mirror.args());
+      return mirror.memory().download();
+    }
+    reserve(impl, args);
     run_impl(ctx, table, impl, args);
+  }
+  /// `runs` as one graph.
+  template <class Args>
+  std::unique_ptr<Graph> capture(const OpTable<Args>& table, const Impl<Args>& impl,
+                                 const std::vector<std::unique_ptr<Mirror<Args>>>& runs) {
+    for (const auto& mirror : runs) reserve(impl, mirror->args());
+    backend_->begin_capture();
+    for (const auto& mirror : runs) run_impl(ctx, table, impl, mirror->args());
+    return backend_->end_capture();
   }
   ExecContext ctx;
 
  private:
+  template <class Args>
+  void reserve(const Impl<Args>& impl, const Args& args) {
+    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
+    if (bytes <= capacity_) return;
+    workspace_ = Workspace(capacity_ = bytes, backend_);
+    if (backend_) backend_->fill_bytes(workspace_.get(bytes, "workspace").data(), 0xff, bytes);
+  }
   ThreadPool pool_;
+  Backend* backend_;
   Workspace workspace_;
   int64_t capacity_ = 0;
 };
@@ -148,56 +179,122 @@ const Impl<Args>& reference(const OpTable<Args>& table) {
 
 template <class Args>
 AnyCase erase(OpTable<Args>& table, const std::string& params) {
-  AnyCase any{
-      .op = table.op, .params = params, .test = {}, .grad = {}, .perf = {}, .refusal = {}, .impls = {}};
-  for (const Impl<Args>& impl : table.impls)
-    if (impl.device == DeviceKind::kCpu) any.impls.emplace_back(impl.name);
-  return any;
+  return {
+      .op = table.op, .params = params, .test = {}, .grad = {}, .perf = {}, .refusal = {}, .impls = [&table] {
+        std::vector<std::string> names;
+        for (const Impl<Args>& impl : table.impls) names.emplace_back(impl.name);
+        return names;
+      }};
+}
+
+/// The case's outputs in `args` against the reference's, or "".
+template <class Args>
+std::string compare_outputs(const Case<Args>& c, const Args& args, const Args& ref) {
+  for (const Output<Args>& o : c.outputs) {
+    if (!(args.*o.tensor)) continue;
+    std::string why = compare(o.name, to_doubles(args.*o.tensor), to_doubles(ref.*o.tensor), o.roundings,
+                              o.eps, o.magnitude ? o.magnitude(args) : std::vector<double>{});
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+template <class Args>
+std::string same_outputs(const Case<Args>& c, const Args& args, const Args& other) {
+  for (const Output<Args>& o : c.outputs) {
+    std::string why = args.*o.tensor ? same_bits(o.name, args.*o.tensor, other.*o.tensor) : "";
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
+template <class Args>
+std::string test_on_cpu(const OpTable<Args>& table, const Impl<Args>& impl, const Case<Args>& c,
+                        const Args& ref) {
+  Inputs first_in(kSeed);
+  const Args first = c.make(first_in);
+  for (const int threads : {1, 2, 3}) {
+    Inputs in(kSeed);
+    const Args args = threads == 1 ? first : c.make(in);
+    Bench(threads).run(table, impl, args);
+    const std::string why = threads == 1 ? compare_outputs(c, args, ref) : same_outputs(c, args, first);
+    if (!why.empty()) return str(threads, " threads: ", why);
+  }
+  return "";
+}
+
+/// Once as it is called, then as a graph that is launched twice: it must not wait, allocate or remember.
+template <class Args>
+std::string test_on_gpu(const OpTable<Args>& table, const Impl<Args>& impl, const Case<Args>& c,
+                        const Args& ref) {
+  Inputs first_in(kSeed);
+  const Args first = c.make(first_in);
+  Bench bench(1, device());
+  bench.run(table, impl, first);
+  std::string why = compare_outputs(c, first, ref);
+  if (!why.empty() || sync_every_op()) return why;
+  std::unique_ptr<Graph> graph;
+  std::vector<std::unique_ptr<Mirror<Args>>> runs;
+  for (const char* launch : {"as a graph: ", "as a graph, again: "}) {
+    Inputs in(kSeed);
+    const Args args = c.make(in);
+    if (!graph) {
+      runs.push_back(std::make_unique<Mirror<Args>>(*device(), args));
+      graph = bench.capture(table, impl, runs);
+    }
+    runs[0]->memory().upload();
+    graph->launch();
+    runs[0]->memory().download();
+    why = same_outputs(c, args, first);
+    if (!why.empty()) return launch + why;
+  }
+  return "";
+}
+
+/// A graph of runs over enough copies of the inputs that the L2 forgets them in between.
+template <class Args>
+double gpu_seconds(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
+  constexpr int64_t kMaxCopies = 64;
+  Bench bench(1, device());
+  std::vector<std::unique_ptr<Mirror<Args>>> copies;
+  int64_t bytes = 0;
+  while (copies.empty() || (bytes < 3 * device()->info().l2_bytes && copies.size() < kMaxCopies)) {
+    copies.push_back(std::make_unique<Mirror<Args>>(*device(), args));
+    bytes += copies.back()->memory().bytes();
+  }
+  const auto restore = [&] {
+    for (const auto& copy : copies) copy->memory().restore();
+  };
+  const auto graph = bench.capture(table, impl, copies);
+  return median_graph_seconds(*device(), restore, *graph, static_cast<int>(copies.size()));
 }
 
 template <class Args>
 void add(OpTable<Args>& table, Case<Args> c) {
   AnyCase any = erase(table, c.params);
   auto shared = std::make_shared<Case<Args>>(std::move(c));
-  const auto test = [&table, shared](const std::string& name) -> std::string {
-    const Impl<Args>& impl = find_impl(table, name);
-    Inputs ref_in(kSeed);
-    const Args ref = shared->make(ref_in);
-    Bench(1).run(table, reference(table), ref);
-    std::unique_ptr<Inputs> first_in;
-    Args first;
-    for (const int threads : {1, 2, 3}) {
-      auto in = std::make_unique<Inputs>(kSeed);
-      const Args args = shared->make(*in);
-      Bench(threads).run(table, impl, args);
-      for (const Output<Args>& o : shared->outputs) {
-        if (!(args.*o.tensor)) continue;
-        std::string why =
-            first_in ? same_bits(o.name, args.*o.tensor, first.*o.tensor)
-                     : compare(o.name, to_doubles(args.*o.tensor), to_doubles(ref.*o.tensor), o.roundings,
-                               o.eps, o.magnitude ? o.magnitude(args) : std::vector<double>{});
-        if (!why.empty()) return str(threads, " threads: ", why);
-      }
-      if (!first_in) {
-        first_in = std::move(in);
-        first = args;
-      }
-    }
-    return "";
-  };
   if (!shared->perf) {
-    any.test = test;
+    any.test = [&table, shared](const std::string& name) {
+      const Impl<Args>& impl = find_impl(table, name);
+      Inputs ref_in(kSeed);
+      const Args ref = shared->make(ref_in);
+      Bench(shared->gpu_only ? 0 : 1).run(table, reference(table), ref);
+      return impl.device == DeviceKind::kCpu ? test_on_cpu(table, impl, *shared, ref)
+                                             : test_on_gpu(table, impl, *shared, ref);
+    };
   } else {
     any.perf = [&table, shared](const std::string& name) {
       const Impl<Args>& impl = find_impl(table, name);
       Inputs in(kSeed);
       const Args args = shared->make(in);
       Bench bench(0);
-      const double seconds = median_seconds([&] { bench.run(table, impl, args); });
+      const double seconds = impl.device == DeviceKind::kCpu
+                                 ? median_seconds([&] { bench.run(table, impl, args); })
+                                 : gpu_seconds(table, impl, args);
       return AnyCase::Timing{seconds, shared->flops, shared->bytes};
     };
   }
-  any.refusal = [&table, shared](const std::string& name) {
+  any.refusal = [&table, shared](const std::string& name) -> Refusal {
+    if (shared->gpu_only && !on_gpu(name)) return "a case for the GPU alone";
     Inputs in(kSeed);
     return find_impl(table, name).supports(shared->make(in));
   };

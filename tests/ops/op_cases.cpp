@@ -1,21 +1,36 @@
-// op_cases MODE [FILTER]: runs the op cases whose "op params" contains FILTER.
+// op_cases MODE [FILTER [IMPL]]: runs the op cases whose "op params" contains FILTER, on the implementations
+// whose names contain IMPL.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
+#include <map>
+#include <optional>
 
 #include "ops/harness.h"
 #include "ops/machine.h"
+#include "spec/hardware.h"
 
 namespace moge::test {
 namespace {
 
+struct Selection {
+  std::string filter, impl;
+  bool takes(const AnyCase& c) const { return (c.op + " " + c.params).find(filter) != std::string::npos; }
+  std::vector<std::string> impls(const AnyCase& c) const {
+    std::vector<std::string> names = c.impls();
+    std::erase_if(names, [&](const std::string& name) { return name.find(impl) == std::string::npos; });
+    return names;
+  }
+};
+
 /// Runs `check` over the cases that have it; prints failures; returns how many there were.
-int run_checks(const std::string& filter, std::function<std::string(const std::string&)> AnyCase::*check) {
+int run_checks(const Selection& selection, std::function<std::string(const std::string&)> AnyCase::*check) {
   int passed = 0, failed = 0;
   for (const AnyCase& c : all_cases()) {
-    if (!(c.*check) || (c.op + " " + c.params).find(filter) == std::string::npos) continue;
-    for (const std::string& impl : c.impls) {
+    if (!(c.*check) || !selection.takes(c)) continue;
+    for (const std::string& impl : selection.impls(c)) {
       std::string why;
       try {
         if (!c.refusal(impl).empty()) continue;
@@ -26,52 +41,102 @@ int run_checks(const std::string& filter, std::function<std::string(const std::s
       ++(why.empty() ? passed : failed);
       if (!why.empty())
         std::printf("FAILED %s %s %s: %s\n", c.op.c_str(), c.params.c_str(), impl.c_str(), why.c_str());
+      std::fflush(stdout);
     }
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return passed == 0 ? 1 : failed;
 }
 
-/// Seconds that the machine's measured ceilings allow at best: DRAM copy bandwidth, and the arithmetic of the
-/// case's precision. A case that stays in cache may beat the former.
-double roof_seconds(const ops::MachineCeilings& machine, const AnyCase& c, const AnyCase::Timing& t) {
-  if (machine.compute.empty() || machine.memory.empty()) return 0;
-  int threads = 0;
-  double flops = 0, bytes = 0;
-  for (const ops::ComputeCeiling& ceiling : machine.compute) {
-    const bool bf16 = c.params.find("bf16") != std::string::npos && ceiling.bf16_flops > 0;
-    if (ceiling.num_threads >= threads)
-      flops = std::max(flops, bf16 ? ceiling.bf16_flops : ceiling.f32_flops);
-    threads = std::max(threads, ceiling.num_threads);
+/// The operands' type as the case's parameters name it, the first of several: what a peak is looked up by.
+DType operand_type(const AnyCase& c) {
+  size_t first = std::string::npos;
+  DType type = DType::kF32;
+  for (const DType t : {DType::kBF16, DType::kI8, DType::kFP8E4M3}) {
+    const size_t at = c.params.find(name_of(t));
+    if (at < first) {
+      first = at;
+      type = t;
+    }
   }
-  for (const ops::MemoryCeiling& ceiling : machine.memory) bytes = std::max(bytes, ceiling.dram_copy_bytes);
-  return std::max(t.bytes / bytes, t.flops / flops);
+  return type;
+}
+
+/// What limits a case: bytes/s and, for its operands, FLOP/s. 0: unknown.
+struct Roof {
+  double bytes = 0;
+  std::map<DType, double> flops;
+  double seconds(const AnyCase& c, const AnyCase::Timing& t) const {
+    const auto peak = flops.find(operand_type(c));
+    return std::max(bytes > 0 ? t.bytes / bytes : 0, peak != flops.end() ? t.flops / peak->second : 0);
+  }
+};
+
+/// The measured ceilings of the CPU. A case that stays in cache may beat the memory's.
+Roof cpu_roof() {
+  Bench bench(0);
+  const ops::MachineCeilings machine = ops::measure_machine(bench.ctx);
+  Roof roof;
+  int threads = 0;
+  for (const ops::ComputeCeiling& ceiling : machine.compute) threads = std::max(threads, ceiling.num_threads);
+  for (const ops::ComputeCeiling& ceiling : machine.compute) {
+    if (ceiling.num_threads < threads) continue;
+    roof.flops[DType::kF32] = std::max(roof.flops[DType::kF32], ceiling.f32_flops);
+    roof.flops[DType::kBF16] = std::max({roof.flops[DType::kBF16], ceiling.f32_flops, ceiling.bf16_flops});
+  }
+  for (const ops::MemoryCeiling& ceiling : machine.memory)
+    roof.bytes = std::max(roof.bytes, ceiling.dram_copy_bytes);
+  return roof;
+}
+
+/// The measured copy bandwidth, and the datasheet's peak (configs/hardware) of the matrix units.
+Roof gpu_roof(Backend& gpu) {
+  namespace fs = std::filesystem;
+  Roof roof{.bytes = measure_copy_bandwidth(gpu), .flops = {}};
+  std::printf("%s: copies at %.0f GB/s\n", gpu.info().name.c_str(), roof.bytes * 1e-9);
+  // The device calls itself "NVIDIA H100 80GB HBM3", the file "NVIDIA H100 SXM".
+  const std::string& name = gpu.info().name;
+  const std::string model = name.substr(0, name.find(' ', name.find(' ') + 1));
+  const fs::path configs =
+      fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "share/moge/configs/hardware";
+  std::error_code missing;
+  for (const auto& file : fs::directory_iterator(configs, missing)) {
+    const spec::Hardware hardware = spec::load_hardware(file);
+    if (!hardware.name.starts_with(model + " ")) continue;
+    for (const auto& [dtype, peak] : hardware.peak_flops) roof.flops[dtype] = peak.value;
+  }
+  return roof;
 }
 
 /// References are not timed: some take minutes at these shapes, and nobody runs them for speed.
-void run_perf(const std::string& filter) {
-  Bench bench(0);
-  const ops::MachineCeilings machine = ops::measure_machine(bench.ctx);
-  std::printf("%-20s %-44s %-12s %10s %8s %8s %6s\n", "op", "case", "impl", "us", "GB/s", "GFLOP/s",
+void run_perf(const Selection& selection) {
+  std::optional<Roof> cpu, gpu;
+  const auto roof_of = [&](const std::string& impl) -> const Roof& {
+    if (on_gpu(impl)) return gpu ? *gpu : gpu.emplace(gpu_roof(*device()));
+    return cpu ? *cpu : cpu.emplace(cpu_roof());
+  };
+  std::printf("%-20s %-52s %-14s %10s %8s %8s %6s\n", "op", "case", "impl", "us", "GB/s", "GFLOP/s",
               "% roof");
   for (const AnyCase& c : all_cases()) {
-    if (!c.perf || (c.op + " " + c.params).find(filter) == std::string::npos) continue;
-    for (const std::string& impl : c.impls) {
-      if (!c.refusal(impl).empty() || (impl == "cpu.ref" && c.impls.size() > 1)) continue;
+    if (!c.perf || !selection.takes(c)) continue;
+    const bool only_reference = c.impls().size() == 1;
+    for (const std::string& impl : selection.impls(c)) {
+      if ((impl == "cpu.ref" && !only_reference) || !c.refusal(impl).empty()) continue;
+      const Roof& roof = roof_of(impl);
       const AnyCase::Timing t = c.perf(impl);
-      std::printf("%-20s %-44s %-12s %10.1f %8.1f %8.1f %6.0f\n", c.op.c_str(), c.params.c_str(),
+      std::printf("%-20s %-52s %-14s %10.2f %8.1f %8.1f %6.0f\n", c.op.c_str(), c.params.c_str(),
                   impl.c_str(), t.seconds * 1e6, t.bytes / t.seconds * 1e-9, t.flops / t.seconds * 1e-9,
-                  100 * roof_seconds(machine, c, t) / t.seconds);
+                  100 * roof.seconds(c, t) / t.seconds);
       std::fflush(stdout);
     }
   }
 }
 
-void run_support(const std::string& filter) {
+void run_support(const Selection& selection) {
   for (const AnyCase& c : all_cases()) {
-    if ((c.op + " " + c.params).find(filter) == std::string::npos) continue;
-    std::printf("%-20s %-44s", c.op.c_str(), c.params.c_str());
-    for (const std::string& impl : c.impls) {
+    if (!selection.takes(c)) continue;
+    std::printf("%-20s %-52s", c.op.c_str(), c.params.c_str());
+    for (const std::string& impl : selection.impls(c)) {
       const Refusal refusal = c.refusal(impl);
       std::printf("  %s%s%s", impl.c_str(), refusal.empty() ? "" : " refused: ", refusal.c_str());
     }
@@ -81,12 +146,13 @@ void run_support(const std::string& filter) {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "";
-  const std::string filter = argc > 2 ? argv[2] : "";
-  if (mode == "test") return run_checks(filter, &AnyCase::test) > 0;
-  if (mode == "grad") return run_checks(filter, &AnyCase::grad) > 0;
-  if (mode == "perf") return run_perf(filter), 0;
-  if (mode == "support") return run_support(filter), 0;
-  std::fprintf(stderr, "usage: op_cases test|grad|perf|support [FILTER]\n");
+  const Selection selection{.filter = argc > 2 ? argv[2] : "", .impl = argc > 3 ? argv[3] : ""};
+  device();  // its implementations join the tables
+  if (mode == "test") return run_checks(selection, &AnyCase::test) > 0;
+  if (mode == "grad") return run_checks(selection, &AnyCase::grad) > 0;
+  if (mode == "perf") return run_perf(selection), 0;
+  if (mode == "support") return run_support(selection), 0;
+  std::fprintf(stderr, "usage: op_cases test|grad|perf|support [FILTER [IMPL]]\n");
   return 2;
 }
 
