@@ -34,10 +34,12 @@ int default_num_threads() {
 }  // namespace
 
 struct ThreadPool::State {
-  // A generation is one run(). Workers wait for it to change, take task numbers, and count themselves out.
+  // A run() is a new generation. A thread takes a task by lowering `unclaimed`; that it was above 0 proves
+  // that a run is open and will stay so until this task is counted in `unfinished`. Only then are the fields
+  // of the run read: a worker that wakes late finds nothing to take, or takes part in a later run.
   alignas(64) std::atomic<int64_t> generation{0};
-  alignas(64) std::atomic<int64_t> next_task{0};
-  alignas(64) std::atomic<int> busy_workers{0};
+  alignas(64) std::atomic<int64_t> unclaimed{0};  ///< at most 0 when nothing is left
+  alignas(64) std::atomic<int64_t> unfinished{0};
   std::atomic<bool> stop{false};
   int64_t num_tasks = 0;
   Call call = nullptr;
@@ -75,24 +77,28 @@ void ThreadPool::work(int thread) {
       state_->wake.wait(lock, [&] { return state_->generation.load(std::memory_order_acquire) != seen; });
       --state_->sleepers;
     }
-    ++seen;
+    seen = state_->generation.load(std::memory_order_acquire);
     if (state_->stop) return;
     drain(thread);
-    state_->busy_workers.fetch_sub(1, std::memory_order_acq_rel);
   }
 }
 
 void ThreadPool::drain(int thread) {
+  State& s = *state_;
+  int64_t finished = 0;
   while (true) {
-    const int64_t task = state_->next_task.fetch_add(1, std::memory_order_relaxed);
-    if (task >= state_->num_tasks) return;
+    const int64_t left = s.unclaimed.fetch_sub(1, std::memory_order_acq_rel);
+    if (left <= 0) break;
     try {
-      state_->call(state_->fn, task, thread);
+      s.call(s.fn, s.num_tasks - left, thread);
     } catch (...) {
-      const std::lock_guard lock(state_->mutex);
-      if (!state_->error) state_->error = std::current_exception();
+      const std::lock_guard lock(s.mutex);
+      if (!s.error) s.error = std::current_exception();
     }
+    ++finished;
   }
+  // Once for all: run() cannot end before.
+  if (finished > 0) s.unfinished.fetch_sub(finished, std::memory_order_acq_rel);
 }
 
 void ThreadPool::run_erased(int64_t num_tasks, Call call, const void* fn) {
@@ -104,8 +110,8 @@ void ThreadPool::run_erased(int64_t num_tasks, Call call, const void* fn) {
   s.num_tasks = num_tasks;
   s.call = call;
   s.fn = fn;
-  s.next_task.store(0, std::memory_order_relaxed);
-  s.busy_workers.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  s.unfinished.store(num_tasks, std::memory_order_relaxed);
+  s.unclaimed.store(num_tasks, std::memory_order_release);
   {
     // The lock pairs with the wait's predicate: a worker is either before its check or asleep.
     const std::lock_guard lock(s.mutex);
@@ -114,7 +120,7 @@ void ThreadPool::run_erased(int64_t num_tasks, Call call, const void* fn) {
   if (s.sleepers.load() > 0) s.wake.notify_all();
   drain(0);
   // Spin first: the last tasks end together. Yield later: a worker may have lost its core.
-  for (int i = 0; s.busy_workers.load(std::memory_order_acquire) != 0; ++i) {
+  for (int i = 0; s.unfinished.load(std::memory_order_acquire) != 0; ++i) {
     if (i < kSpins)
       _mm_pause();
     else

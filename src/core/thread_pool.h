@@ -20,8 +20,9 @@ class ThreadPool {
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls fn(task, thread) for each task in 0..num_tasks-1, thread in 0..num_threads()-1; returns when all
-  /// are done. An exception of a task is rethrown here after the others finished. Not reentrant: a task must
-  /// not call run().
+  /// are done, whether or not every worker had a part in it: one that has lost its core holds nobody up. An
+  /// exception of a task is rethrown here after the others finished. Not reentrant: a task must not call
+  /// run().
   template <class Fn>
   void run(int64_t num_tasks, const Fn& fn) {
     run_erased(

@@ -1,7 +1,11 @@
 #include "core/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
 
+#include <array>
 #include <numeric>
 
 #include "core/error.h"
@@ -30,6 +34,61 @@ TEST(ThreadPool, RethrowsAndGoesOn) {
   std::atomic<int> sum = 0;
   pool.run(10, [&](int64_t task, int) { sum += static_cast<int>(task); });
   EXPECT_EQ(sum, 45);
+}
+
+/// Runs so short that workers arrive late, when their run is over and perhaps the next has begun: each task
+/// must still run once, with the arguments of its own run.
+TEST(ThreadPool, LateWorkersMeetOnlyOpenRuns) {
+  ThreadPool pool(4);
+  for (int64_t round = 0; round < 2000; ++round) {
+    const int64_t n = 2 + round % 5;
+    std::array<int64_t, 8> seen{};  // on this run's stack frame: a late write would be caught by the next
+    pool.run(n, [&seen, round](int64_t task, int) { seen[task] += round + task; });
+    for (int64_t i = 0; i < 8; ++i) ASSERT_EQ(seen[i], i < n ? round + i : 0) << "round " << round;
+  }
+}
+
+/// A thread that a signal stops until it is let go.
+class Stopped {
+ public:
+  explicit Stopped(pthread_t thread) {
+    EXPECT_EQ(pipe(entered_), 0);
+    EXPECT_EQ(pipe(leave_), 0);
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      char byte = 0;
+      if (write(entered_[1], &byte, 1) != 1 || read(leave_[0], &byte, 1) != 1) _exit(1);
+    };
+    EXPECT_EQ(sigaction(SIGUSR1, &action, &before_), 0);
+    EXPECT_EQ(pthread_kill(thread, SIGUSR1), 0);
+    char byte = 0;
+    EXPECT_EQ(read(entered_[0], &byte, 1), 1);
+  }
+  ~Stopped() {
+    EXPECT_EQ(write(leave_[1], "", 1), 1);
+    EXPECT_EQ(sigaction(SIGUSR1, &before_, nullptr), 0);
+  }
+
+ private:
+  // Statics: a handler has no other way to them. They stay open: the thread may still be reading.
+  static inline int entered_[2], leave_[2];
+  struct sigaction before_ {};
+};
+
+TEST(ThreadPool, DoesNotWaitForAWorkerThatHasNoTask) {
+  ThreadPool pool(2);
+  std::atomic<int> arrived{0};
+  pthread_t worker{};
+  pool.run(2, [&](int64_t, int thread) {
+    if (thread == 1) worker = pthread_self();
+    for (++arrived; arrived < 2;) std::this_thread::yield();  // so that each thread takes one task
+  });
+  // By now it sleeps, or spins; it is not between, where it would hold the pool's mutex.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const Stopped stopped(worker);
+  std::vector<int> threads(50, -1);
+  pool.run(50, [&](int64_t task, int thread) { threads[task] = thread; });
+  EXPECT_EQ(threads, std::vector<int>(50, 0));
 }
 
 TEST(ParallelFor, BlocksDoNotDependOnThreads) {
