@@ -44,6 +44,7 @@ Command inspect_command();
 std::vector<Command> tokenizer_commands();
 std::vector<Command> bench_commands();
 std::vector<Command> sim_step_commands();
+Command sim_calibrate_command();
 Command sim_imbalance_command();
 
 /// All of them, in the order of the help.

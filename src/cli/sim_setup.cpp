@@ -43,7 +43,11 @@ std::vector<Option> SimSetupOptions::options() {
         .max = 1 << 20},
        {.name = "weights", .target = &weights, .value = "FORMAT", .help = "bf16, fp16, w8a8, w4a8 or fp8"},
        {.name = "kv", .target = &kv, .value = "FORMAT", .help = "bf16, fp16, int8, fp8 or int4"},
-       {.name = "plan", .target = &plan, .value = "auto|FILE", .help = "auto: the best of all plans"},
+       {.name = "plan",
+        .target = &plan,
+        .value = "auto|best|FILE",
+        .help =
+            "auto: the best of those that models are served with (docs/sim.md); best: of every even split"},
        {.name = "skew",
         .target = &skew,
         .value = "S",
@@ -64,13 +68,17 @@ SimSetup load_setup(const SimSetupOptions& o) {
   s.cards = o.cards;
   s.devices = o.cards * s.device.hardware.devices_per_card;
   s.skew = o.skew;
-  if (o.plan != "auto") s.plan = sim::load_plan(o.plan);
+  if (o.plan == "best")
+    s.space = sim::PlanSpace::kAll;
+  else if (o.plan != "auto")
+    s.plan = sim::load_plan(o.plan);
   if (o.ops) s.table = std::make_unique<sim::OpTable>(sim::load_op_table(*o.ops));
   return s;
 }
 
 sim::PlanSearch SimSetup::search() const {
-  return {model, device, precision, devices, plan, skew, table.get()};
+  if (plan) return {model, device, precision, devices, *plan, skew, table.get()};
+  return {model, device, precision, devices, space, skew, table.get()};
 }
 
 Speculation parse_speculation(const std::string& text) {

@@ -43,7 +43,8 @@ struct SimSetup {
   sim::Precision precision;
   int64_t cards = 1;
   int64_t devices = 1;
-  std::optional<spec::ParallelPlan> plan;  ///< --plan; without: all
+  std::optional<spec::ParallelPlan> plan;  ///< --plan FILE
+  sim::PlanSpace space = sim::PlanSpace::kServed;
   double skew = 0;
   std::unique_ptr<sim::OpTable> table;  ///< --ops
 

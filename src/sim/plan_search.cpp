@@ -65,20 +65,25 @@ int64_t most_requests_in_memory(const StepModel& model, const ServingGoal& goal)
 }  // namespace
 
 std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, const spec::Hardware& hardware,
-                                              int64_t devices) {
+                                              int64_t devices, PlanSpace space) {
   const int64_t limit = max_devices(hardware);
   std::vector<spec::ParallelPlan> plans;
   if (devices < 1 || (limit > 0 && devices > limit)) return plans;
   for (const int64_t stages : divisors(devices)) {
     const int64_t R = devices / stages;
     for (const int64_t dp : divisors(R)) {
+      // Dense models are served tensor parallel, with all-reduces; copies of their attention beside a split
+      // MLP are nobody's practice, and separate instances are separate cards.
+      if (!config.is_moe() && dp > 1) continue;
       const std::vector<int64_t> parts = config.is_moe() ? divisors(R) : std::vector<int64_t>{1};
       for (const int64_t ep : parts) {
         for (const int64_t shared : divisors(R)) {
           for (const bool scatter : {false, true}) {
             // One device has nothing to scatter; without scattering every device has all tokens, so a
             // narrower split of the shared expert would only repeat work.
-            if ((R == 1 && scatter) || (dp > 1 && !scatter) || (!scatter && shared != R)) continue;
+            if ((scatter && R == 1) || (scatter && !config.is_moe() && space == PlanSpace::kServed) ||
+                (dp > 1 && !scatter) || (!scatter && shared != R))
+              continue;
             const spec::ParallelPlan plan{.pipeline = stages,
                                           .attention_dp = dp,
                                           .attention_tp = R / dp,
@@ -96,23 +101,23 @@ std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, c
 }
 
 PlanSearch::PlanSearch(const spec::ModelConfig& config, const Device& device, Precision precision,
-                       int64_t devices, const std::optional<spec::ParallelPlan>& plan, double skew,
-                       const OpTable* table) {
+                       int64_t devices, PlanSpace space, double skew, const OpTable* table) {
   const int64_t limit = max_devices(device.hardware);
   check<UsageError>(devices >= 1, devices, " devices: expected at least 1");
   check<UsageError>(limit == 0 || devices <= limit, device.hardware.name, " joins ", limit,
                     " devices, asked for ", devices);
-  if (plan) {
-    check<UsageError>(plan->devices() == devices, "parallel plan ", plan->str(), " is for ", plan->devices(),
-                      " devices, asked for ", devices);
-    models_.emplace_back(config, device, precision, *plan, skew, table);
-    return;
-  }
-  for (const spec::ParallelPlan& p : serving_plans(config, device.hardware, devices))
+  for (const spec::ParallelPlan& p : serving_plans(config, device.hardware, devices, space))
     models_.emplace_back(config, device, precision, p, skew, table);
   check<UsageError>(!models_.empty(), "no plan splits this model evenly over ", devices, " devices (",
                     config.num_attention_heads, " query heads, ", config.num_key_value_heads, " KV heads, ",
                     config.num_experts, " experts)");
+}
+
+PlanSearch::PlanSearch(const spec::ModelConfig& config, const Device& device, Precision precision,
+                       int64_t devices, const spec::ParallelPlan& plan, double skew, const OpTable* table) {
+  check<UsageError>(plan.devices() == devices, "parallel plan ", plan.str(), " is for ", plan.devices(),
+                    " devices, asked for ", devices);
+  models_.emplace_back(config, device, precision, plan, skew, table);
 }
 
 PlanChoice PlanSearch::fastest(const StepLoad& load, double cached_requests, double cached_positions) const {

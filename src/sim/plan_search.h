@@ -47,10 +47,12 @@ struct Infeasible {
 
 class PlanSearch {
  public:
-  /// `plan` limits the search to one. Throws UsageError if no plan is possible.
+  /// Throws UsageError if no plan is possible.
   PlanSearch(const spec::ModelConfig& config, const Device& device, Precision precision, int64_t devices,
-             const std::optional<spec::ParallelPlan>& plan = std::nullopt, double skew = 0,
-             const OpTable* table = nullptr);
+             PlanSpace space = PlanSpace::kServed, double skew = 0, const OpTable* table = nullptr);
+  /// Of one plan only. Throws UsageError if it does not fit.
+  PlanSearch(const spec::ModelConfig& config, const Device& device, Precision precision, int64_t devices,
+             const spec::ParallelPlan& plan, double skew = 0, const OpTable* table = nullptr);
 
   /// The fastest of the plans that fit with `cached_requests` requests of `cached_positions`; if none fits,
   /// the one that needs least memory (PlanChoice::memory.fits() is false).
