@@ -101,8 +101,9 @@ std::vector<Vector> jacobian(const Problem& problem, const Vector& x) {
 }  // namespace
 
 double predict(const spec::Hardware& hardware, const Calibration& calibration, const Observation& row) {
-  const PlanSearch search(row.model, make_device(hardware, calibration), row.precision, row.devices,
-                          row.plan);
+  const Device device = make_device(hardware, calibration);
+  const PlanSearch search = row.plan ? PlanSearch(row.model, device, row.precision, row.devices, *row.plan)
+                                     : PlanSearch(row.model, device, row.precision, row.devices);
   return search.fastest(row.load, row.cached_requests, row.cached_positions).seconds;
 }
 

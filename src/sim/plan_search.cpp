@@ -70,20 +70,19 @@ std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, c
   std::vector<spec::ParallelPlan> plans;
   if (devices < 1 || (limit > 0 && devices > limit)) return plans;
   for (const int64_t stages : divisors(devices)) {
+    if (space == PlanSpace::kServed && !plans.empty()) break;
     const int64_t R = devices / stages;
     for (const int64_t dp : divisors(R)) {
-      // Dense models are served tensor parallel, with all-reduces; copies of their attention beside a split
-      // MLP are nobody's practice, and separate instances are separate cards.
-      if (!config.is_moe() && dp > 1) continue;
+      const int64_t least_tp = config.is_moe() ? std::min(R, kServedTp) : R;
+      if (space == PlanSpace::kServed && R / dp < least_tp) continue;
       const std::vector<int64_t> parts = config.is_moe() ? divisors(R) : std::vector<int64_t>{1};
       for (const int64_t ep : parts) {
         for (const int64_t shared : divisors(R)) {
           for (const bool scatter : {false, true}) {
             // One device has nothing to scatter; without scattering every device has all tokens, so a
             // narrower split of the shared expert would only repeat work.
-            if ((scatter && R == 1) || (scatter && !config.is_moe() && space == PlanSpace::kServed) ||
-                (dp > 1 && !scatter) || (!scatter && shared != R))
-              continue;
+            if ((scatter && R == 1) || (dp > 1 && !scatter) || (!scatter && shared != R)) continue;
+            if (scatter && !config.is_moe() && space == PlanSpace::kServed) continue;
             const spec::ParallelPlan plan{.pipeline = stages,
                                           .attention_dp = dp,
                                           .attention_tp = R / dp,

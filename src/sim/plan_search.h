@@ -9,10 +9,22 @@
 
 namespace moge::sim {
 
-/// Every plan of serving that `devices` devices allow, the simplest first. Never empty unless no split of
-/// this model over these devices is even.
+enum class PlanSpace : uint8_t {
+  /// As models are served: dense ones tensor parallel, with all-reduces; attention of MoE models over at
+  /// least
+  /// kServedTp devices before there are copies of it (the report's H2P has DP2 x TP4 on eight, and its dense
+  /// rows are tensor parallel on two and four cards), stages of a pipeline only where nothing else is even.
+  /// The experts'
+  /// split is free.
+  kServed,
+  kAll,  ///< every even split
+};
+inline constexpr int64_t kServedTp = 4;
+
+/// The plans that serve a model on `devices` devices, the simplest first. Empty if no split of this model
+/// over these devices is even.
 std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, const spec::Hardware& hardware,
-                                              int64_t devices);
+                                              int64_t devices, PlanSpace space);
 
 struct PlanChoice {
   spec::ParallelPlan plan;
