@@ -195,6 +195,19 @@ void bench_prefill(const BenchPrefillOptions& o) {
                         .json = o.json});
 }
 
+struct BenchOpsOptions {
+  ModelOptions model;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return joined(model.options(), {{.name = "json", .target = &json, .help = "Print one JSON object"}});
+  }
+};
+
+void bench_ops(const BenchOpsOptions& o) {
+  bench_device_ops({.model = o.model, .context = o.model.context.value_or(2048), .json = o.json});
+}
+
 std::vector<Command> bench_commands() {
   return {
       make_command<BenchMachineOptions>(
@@ -220,7 +233,14 @@ std::vector<Command> bench_commands() {
            "tokens on the host.\n\n"
            "  moge bench prefill pangu-pro-moe-72b-a16b --random-weights --dtype i8 --batch 2 --context "
            "2048\n"},
-          bench_prefill)};
+          bench_prefill),
+      make_command<BenchOpsOptions>(
+          {"bench ops", "the operators of a model's layer alone, on a GPU",
+           "Products at 1 to 4096 rows and attention at batches of 1 to 256, each over weights or caches "
+           "that\n"
+           "no cache holds. The JSON is a table of measured operators for moge sim.\n\n"
+           "  moge bench ops pangu-pro-moe-72b-a16b --dtype i8 --kv-dtype i8 --json > h200.json\n"},
+          bench_ops)};
 }
 
 }  // namespace moge::cli

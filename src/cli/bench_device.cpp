@@ -24,22 +24,6 @@ double quantile(std::vector<double> values, double q) {
   return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
 }
 
-/// Bytes read and written per second by copies between two buffers that no cache holds, the best of several.
-double copy_bandwidth(Backend& backend) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  const Buffer from(kBytes, "copy benchmark", &backend), to(kBytes, "copy benchmark", &backend);
-  backend.fill_bytes(from.data(), 0x5a, kBytes);
-  double best = 0;
-  for (int i = 0; i < 12; ++i) {
-    const auto begin = backend.make_event(), end = backend.make_event();
-    begin->record();
-    backend.copy_on_device(to.data(), from.data(), kBytes);
-    end->record();
-    best = std::max(best, 2.0 * kBytes / end->seconds_since(*begin));
-  }
-  return best;
-}
-
 /// The runner of a benchmark and what was measured before its memory was taken.
 struct DeviceBench {
   DeviceBench(const DeviceBenchOptions& o, const engine::RunnerConfig& limits)
@@ -108,6 +92,21 @@ struct DeviceBench {
 };
 
 }  // namespace
+
+double copy_bandwidth(Backend& backend) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
+  const Buffer from(kBytes, "copy benchmark", &backend), to(kBytes, "copy benchmark", &backend);
+  backend.fill_bytes(from.data(), 0x5a, kBytes);
+  double best = 0;
+  for (int i = 0; i < 12; ++i) {
+    const auto begin = backend.make_event(), end = backend.make_event();
+    begin->record();
+    backend.copy_on_device(to.data(), from.data(), kBytes);
+    end->record();
+    best = std::max(best, 2.0 * kBytes / end->seconds_since(*begin));
+  }
+  return best;
+}
 
 void bench_device_decode(const DeviceBenchOptions& o) {
   constexpr int64_t kWarmUp = 8;

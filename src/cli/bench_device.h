@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/served_model.h"
+#include "core/backend.h"
 
 namespace moge::cli {
 
@@ -19,9 +20,15 @@ struct DeviceBenchOptions {
   bool json = false;
 };
 
+/// Bytes read and written per second by copies between two buffers that no cache holds, the best of several.
+double copy_bandwidth(Backend& backend);
+
 /// A step of `batch` sequences that hold `context` tokens each.
 void bench_device_decode(const DeviceBenchOptions& options);
 /// `batch` prompts of `context` tokens in one pass.
 void bench_device_prefill(const DeviceBenchOptions& options);
+/// The products and attention of one layer and the head, alone, over numbers of rows: time, GB/s, TFLOP/s.
+/// The JSON is what the simulator takes as measured operators (docs/sim.md).
+void bench_device_ops(const DeviceBenchOptions& options);
 
 }  // namespace moge::cli
