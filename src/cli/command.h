@@ -46,6 +46,7 @@ std::vector<Command> bench_commands();
 std::vector<Command> sim_step_commands();
 Command sim_calibrate_command();
 Command sim_imbalance_command();
+Command sim_serve_command();
 
 /// All of them, in the order of the help.
 std::vector<Command> all_commands();

@@ -200,12 +200,14 @@ int64_t cached_at_most(const Request& r, const SchedulerPolicy& policy) {
 }
 
 void check_fits(std::span<const Request> trace, const SchedulerPolicy& policy) {
-  const int64_t capacity = policy.cache_tokens / policy.block_tokens * policy.block_tokens;
+  const int64_t capacity =
+      policy.cache_tokens / policy.block_tokens / policy.cache_parts * policy.block_tokens;
   for (size_t i = 0; i < trace.size(); ++i) {
     const int64_t need = cached_at_most(trace[i], policy);
     check<UsageError>(need <= capacity, "request ", i, " (", trace[i].input_tokens, " tokens in, ",
                       trace[i].output_tokens, " out) can never run: it needs ", need, " cached tokens, ",
-                      need - capacity, " more than the ", capacity, " that the cache holds");
+                      need - capacity, " more than the ", capacity, " that ",
+                      policy.cache_parts > 1 ? "one attention replica's" : "the", " cache holds");
   }
 }
 
@@ -218,6 +220,7 @@ void SchedulerPolicy::validate() const {
   positive(max_step_tokens, "tokens of a step");
   positive(max_running, "running requests");
   positive(block_tokens, "tokens of a block");
+  positive(cache_parts, "parts of the cache");
   check<UsageError>(cache_tokens >= block_tokens, "the cache holds ", cache_tokens,
                     " tokens, less than one block of ", block_tokens);
   check<UsageError>(draft_tokens >= 0 && draft_tokens <= 64, "draft tokens: expected 0 to 64, got ",

@@ -30,6 +30,9 @@ struct SchedulerPolicy {
   int64_t max_running = 256;  ///< requests
   int64_t block_tokens = 16;
   int64_t cache_tokens = 0;  ///< capacity; whole blocks count
+  /// Attention replicas (DP) that hold equal parts of the cache: a request must fit in one part. Otherwise
+  /// the cache counts as one pool.
+  int64_t cache_parts = 1;
   /// K tokens drafted for each decoding request and step, each right with probability `acceptance` if those
   /// before it were. The cache needs room for all K + 1.
   int64_t draft_tokens = 0;

@@ -323,6 +323,7 @@ std::vector<double> round_ticks(double low, double high, int count) {
 }
 
 std::vector<double> log_ticks(double low, double high) {
+  if (high < 8 * low) return round_ticks(low, high, 6);
   const auto first = static_cast<int>(std::floor(std::log10(low))),
              last = static_cast<int>(std::ceil(std::log10(high)));
   std::vector<double> factors{1};

@@ -13,8 +13,19 @@
     return [Math.min(...values), Math.max(...values)];
   }
 
-  // Powers of ten, with twice and five times them where those are few.
+  // 1, 2 or 5 times a power of ten, about `count` of them to the range.
+  function roundStep(range, count) {
+    const power = 10 ** Math.floor(Math.log10(range / count));
+    return [1, 2, 5, 10].find((f) => f * power >= range / count) * power;
+  }
+
+  // Powers of ten, with twice and five times them where those are few; round numbers where even those are.
   function logTicks([low, high]) {
+    if (high / low < 8) {
+      const step = roundStep(high - low || high, 6);
+      const first = Math.max(1, Math.floor(low / step) - 1);
+      return Array.from({ length: 12 }, (_, i) => (first + i) * step);
+    }
     const decades = Math.log10(high / low);
     const factors = decades > 2.5 ? [1] : [1, 2, 5];
     const ticks = [];
@@ -121,7 +132,7 @@
     const bound = (v) => (chart[letter].log ? Math.log10(v) : v);
     const [low, high] = extent(chart, letter).map(bound);
     const far = bound(g.value) > (low + high) / 2;
-    const place = g.vertical ? { y: 1, yref: "paper", xanchor: far ? "right" : "left", yanchor: "top" } : { x: 1, xref: "paper", xanchor: "right", yanchor: "bottom" };
+    const place = g.vertical ? { y: 0.94, yref: "paper", xanchor: far ? "right" : "left", yanchor: "top" } : { x: 1, xref: "paper", xanchor: "right", yanchor: "bottom" };
     return { ...place, [letter]: bound(g.value), text: g.label, showarrow: false, font: { color: colour("bad"), size: 12 }, bgcolor: colour("paper"), opacity: 0.9 };
   }
 
