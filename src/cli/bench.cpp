@@ -195,6 +195,43 @@ void bench_prefill(const BenchPrefillOptions& o) {
                         .json = o.json});
 }
 
+struct BenchServeOptions {
+  ModelOptions model;
+  int64_t layers = 0;
+  int64_t batch = 16;
+  int64_t requests = 64;
+  int64_t max_tokens = 128;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return joined(model.options(),
+                  {{.name = "layers",
+                    .target = &layers,
+                    .value = "N",
+                    .help = "The first N layers only, 0 for all",
+                    .min = 0},
+                   {.name = "batch", .target = &batch, .value = "N", .help = "Requests at a time", .min = 1},
+                   {.name = "requests", .target = &requests, .value = "N", .help = "In all", .min = 1},
+                   {.name = "max-tokens",
+                    .letter = 'n',
+                    .target = &max_tokens,
+                    .value = "N",
+                    .help = "Of an answer, the mean",
+                    .min = 4},
+                   {.name = "json", .target = &json, .help = "Print one JSON object"}});
+  }
+};
+
+void bench_serve_like(const BenchServeOptions& o) {
+  bench_device_serve({.model = o.model,
+                      .layers = o.layers,
+                      .batch = o.batch,
+                      .context = o.model.context.value_or(1024),
+                      .steps = o.max_tokens,
+                      .requests = o.requests,
+                      .json = o.json});
+}
+
 struct BenchOpsOptions {
   ModelOptions model;
   bool json = false;
@@ -234,6 +271,16 @@ std::vector<Command> bench_commands() {
            "  moge bench prefill pangu-pro-moe-72b-a16b --random-weights --dtype i8 --batch 2 --context "
            "2048\n"},
           bench_prefill),
+      make_command<BenchServeOptions>(
+          {"bench serve-like", "requests that come and go on a GPU: throughput, TTFT, TPOT",
+           "--batch clients, each with its next request as soon as the last is answered; prompts of "
+           "--context\n"
+           "random tokens, answers of half to one and a half times --max-tokens; a prefill pass stops the "
+           "others'\n"
+           "decoding. No server, tokenizer or scheduler is measured.\n\n"
+           "  moge bench serve-like pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "
+           "64\n"},
+          bench_serve_like),
       make_command<BenchOpsOptions>(
           {"bench ops", "the operators of a model's layer alone, on a GPU",
            "Products at 1 to 4096 rows and attention at batches of 1 to 256, each over weights or caches "

@@ -208,4 +208,95 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
   if (o.profile) bench.print_ops(out["ops"]);
 }
 
+void bench_device_serve(const DeviceBenchOptions& o) {
+  const int64_t longest = o.context + o.steps * 3 / 2 + 1;
+  DeviceBench bench(o, {.max_sequences = o.batch,
+                        .context = longest,
+                        .max_batch_tokens = std::max<int64_t>(o.context, 4096),
+                        .kv_dtype = o.model.kv_dtype});
+  engine::Runner& runner = *bench.runner;
+  struct Client {
+    int64_t request = -1, left = 0;  // tokens to come
+    Event* begin = nullptr;
+    Event* first = nullptr;
+  };
+  std::vector<Client> clients(static_cast<size_t>(o.batch));
+  std::vector<std::unique_ptr<Event>> events;
+  const auto now = [&]() -> Event* {
+    events.push_back(bench.backend.make_event());
+    events.back()->record();
+    return events.back().get();
+  };
+  struct Served {
+    Event *begin, *first, *last;
+    int64_t tokens;
+  };
+  std::vector<Served> served;
+  Rng lengths(static_cast<uint64_t>(o.model.seed), 99);
+  int64_t next_request = 0, answer_tokens = 0;
+  Event* const begin = now();
+  Event* last_pass = begin;
+  while (true) {
+    // New prompts first: the rows that wait, as many as a pass takes, side by side.
+    const auto waits = [](const Client& c) { return c.left == 0; };
+    const auto first = std::ranges::find_if(clients, waits);
+    if (first != clients.end() && next_request < o.requests) {
+      std::vector<std::vector<int32_t>> prompts;
+      const int64_t first_row = first - clients.begin();
+      auto client = first;
+      for (; client != clients.end() && waits(*client) && next_request < o.requests &&
+             std::ssize(prompts) < runner.limits().max_batch_tokens / o.context;
+           ++client) {
+        const int64_t row = client - clients.begin();
+        const int64_t answer = o.steps / 2 + lengths.next_below(static_cast<uint32_t>(o.steps) + 1);
+        client->request = next_request++;
+        client->left = std::max<int64_t>(answer, 2) - 1;
+        client->begin = last_pass;
+        answer_tokens += client->left + 1;
+        runner.start(row, o.context + client->left + 1, {.temperature = 0});
+        prompts.push_back(bench.random_ids(o.context, static_cast<uint64_t>(client->request)));
+      }
+      runner.prefill(first_row, std::vector<std::span<const int32_t>>(prompts.begin(), prompts.end()));
+      last_pass = now();
+      for (auto c = first; c != client; ++c) c->first = last_pass;
+      continue;
+    }
+    if (std::ranges::all_of(clients, waits)) break;
+    runner.decode();
+    last_pass = now();
+    for (size_t row = 0; row < clients.size(); ++row) {
+      Client& c = clients[row];
+      if (c.left == 0 || --c.left > 0) continue;
+      const int64_t tokens = runner.length(static_cast<int64_t>(row)) - o.context + 1;
+      served.push_back({c.begin, c.first, last_pass, tokens});
+      runner.stop(static_cast<int64_t>(row));
+    }
+  }
+  const double seconds = last_pass->seconds_since(*begin);
+  std::vector<double> ttft, tpot;
+  for (const Served& s : served) {
+    ttft.push_back(1e3 * s.first->seconds_since(*s.begin));
+    tpot.push_back(1e3 * s.last->seconds_since(*s.first) / static_cast<double>(s.tokens - 1));
+  }
+  ordered_json out = bench.header("serve-like");
+  out.update({{"requests", served.size()},
+              {"seconds", seconds},
+              {"prompt_tokens_per_second", static_cast<double>(o.requests * o.context) / seconds},
+              {"answer_tokens_per_second", static_cast<double>(answer_tokens) / seconds},
+              {"ttft_ms", quantile(ttft, 0.5)},
+              {"ttft_ms_p90", quantile(ttft, 0.9)},
+              {"tpot_ms", quantile(tpot, 0.5)},
+              {"tpot_ms_p90", quantile(tpot, 0.9)}});
+  if (o.json) {
+    std::cout << out.dump(2) << '\n';
+    return;
+  }
+  std::cout << std::fixed << std::setprecision(1) << served.size() << " requests of " << o.context
+            << " + about " << o.steps << " tokens, " << o.batch << " at a time: " << seconds
+            << " s\nprompts  " << static_cast<double>(o.requests * o.context) / seconds
+            << " tokens/s; to the first token " << quantile(ttft, 0.5) << " ms (p90 " << quantile(ttft, 0.9)
+            << ")\nanswers  " << static_cast<double>(answer_tokens) / seconds << " tokens/s; between tokens "
+            << quantile(tpot, 0.5) << " ms (p90 " << quantile(tpot, 0.9) << ")\n";
+}
+
 }  // namespace moge::cli

@@ -14,7 +14,9 @@ struct DeviceBenchOptions {
   int64_t layers = 0;  ///< 0: all
   int64_t batch = 1;   ///< sequences
   int64_t context = 2048;
-  int64_t steps = 64;
+  int64_t steps =
+      64;  ///< decode: timed steps; prefill: timed passes; serve-like: tokens of an answer, the mean
+  int64_t requests = 64;  ///< serve-like
   bool profile = false;
   bool eager = false;
   bool json = false;
@@ -27,6 +29,9 @@ double copy_bandwidth(Backend& backend);
 void bench_device_decode(const DeviceBenchOptions& options);
 /// `batch` prompts of `context` tokens in one pass.
 void bench_device_prefill(const DeviceBenchOptions& options);
+/// `batch` clients, each with its next request as soon as the last is answered: prompts of `context` tokens,
+/// answers of half to one and a half times `steps` tokens, prefill passes between decode steps.
+void bench_device_serve(const DeviceBenchOptions& options);
 /// The products and attention of one layer and the head, alone, over numbers of rows: time, GB/s, TFLOP/s.
 /// The JSON is what the simulator takes as measured operators (docs/sim.md).
 void bench_device_ops(const DeviceBenchOptions& options);
