@@ -4,6 +4,9 @@ file(GLOB moge_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu ${C
      ${CMAKE_CURRENT_LIST_DIR}/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/core/cuda/*.cpp)
 add_library(moge_cuda MODULE ${moge_cuda_sources})
 find_package(CUDAToolkit REQUIRED)
+# CMake 3.25 does not know how to ask this nvcc for C++20.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 target_include_directories(moge_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 # cudart is linked statically, so that the plugin runs where only the driver is installed; libcuda never is: driver
 # functions come through cudaGetDriverEntryPointByVersion.

@@ -1,0 +1,53 @@
+// Warp-wide matrix instructions on 16-bit operands (PTX ISA, "mma" and "ldmatrix"). With lane = 4g + t:
+//   A [16, 16]: a0 = (g, 2t..) a1 = (g + 8, 2t..) a2 = (g, 2t + 8..) a3 = (g + 8, 2t + 8..), two elements
+//   each B [16, 8]:  b0 = (2t.., g) b1 = (2t + 8.., g) C [16, 8]:  c0, c1 = (g, 2t..) c2, c3 = (g + 8, 2t..)
+#pragma once
+#include <cstdint>
+
+namespace moge::ops::cuda {
+
+/// c += a b
+__device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. Each lane
+/// gets elements (g, 2t..) of every matrix.
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+/// The same, transposed: elements (2t.., g).
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared)
+               : "memory");
+}
+/// Two 8x8 matrices, stored transposed: the lane's elements (g, 2t..) become (2t.., g).
+__device__ __forceinline__ void store_matrices_transposed(uint32_t shared, uint32_t r0, uint32_t r1) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared), "r"(r0),
+               "r"(r1)
+               : "memory");
+}
+
+/// The nearest bf16s, `low` in the lower half.
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+/// 2^x; 0 for -infinity, exactly 1 for 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace moge::ops::cuda

@@ -1,0 +1,226 @@
+// A warp per token and head, which holds the head in registers: norm, rotation and quantisation are between
+// one read and one write. Bound by bandwidth with many tokens, by latency in decode.
+#include "ops/cuda/rope_kv_write.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+#include "ops/cuda/launch.cuh"
+
+namespace moge::ops::cuda {
+
+namespace {
+
+constexpr int kWarps = 8;
+
+struct Params {
+  __nv_bfloat16* q;
+  void *k_pages, *v_pages;
+  float *k_scales, *v_scales;
+  const __nv_bfloat16* qkv;
+  const float *q_norm, *k_norm, *cos_sin;
+  const int32_t* slots;
+  int64_t q_row, q_head, qkv_row, qkv_head, cos_sin_row;
+  int64_t page, page_head, page_row, scale_page, scale_head;  ///< strides of pages and scales
+  int T, H, KV, Dh, PS;
+  float eps;
+};
+
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(~0U, x, d);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0U, x, d));
+  return x;
+}
+
+template <class T, int kN>
+struct alignas(sizeof(T) * kN) Vector {
+  T e[kN];
+};
+
+template <DType kDType>
+using Element = std::conditional_t<kDType == DType::kBF16, __nv_bfloat16,
+                                   std::conditional_t<kDType == DType::kI8, int8_t, __nv_fp8_storage_t>>;
+
+template <DType kDType>
+__device__ __forceinline__ Element<kDType> rounded(float x) {
+  if constexpr (kDType == DType::kBF16)
+    return __float2bfloat16_rn(x);
+  else if constexpr (kDType == DType::kI8)
+    return static_cast<int8_t>(__float2int_rn(fminf(fmaxf(x, -127.0F), 127.0F)));
+  else
+    return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+}
+
+/// A lane's elements of a head: kN from lane * kN on and as many of the second half, so that both partners of
+/// a rotation are here. Lanes past the half hold nothing.
+template <int kN>
+struct Head {
+  float low[kN], high[kN];
+  int first = static_cast<int>(threadIdx.x) % 32 * kN;
+  int half;
+
+  __device__ Head(const __nv_bfloat16* x, int half) : half(half) {
+    Vector<__nv_bfloat16, kN> a{}, b{};
+    if (here()) {
+      a = *reinterpret_cast<const Vector<__nv_bfloat16, kN>*>(x + first);
+      b = *reinterpret_cast<const Vector<__nv_bfloat16, kN>*>(x + half + first);
+    }
+#pragma unroll
+    for (int i = 0; i < kN; ++i) low[i] = __bfloat162float(a.e[i]), high[i] = __bfloat162float(b.e[i]);
+  }
+  __device__ bool here() const {
+    return first < half;
+  }
+
+  __device__ void norm(const float* weight, float eps) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) sum += low[i] * low[i] + high[i] * high[i];
+    const float rstd = 1 / sqrtf(warp_sum(sum) / static_cast<float>(2 * half) + eps);
+    if (!here()) return;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      low[i] = low[i] * rstd * weight[first + i];
+      high[i] = high[i] * rstd * weight[half + first + i];
+    }
+  }
+  __device__ void turn(const float* cos_sin) {
+    if (!here()) return;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      const float c = cos_sin[first + i], s = cos_sin[half + first + i], a = low[i], b = high[i];
+      low[i] = a * c - b * s;
+      high[i] = b * c + a * s;
+    }
+  }
+  template <DType kDType>
+  __device__ void store(Element<kDType>* to, float scale) const {
+    if (!here()) return;
+    Vector<Element<kDType>, kN> a, b;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      const auto quantum = [&](float x) { return scale == 0 ? 0.0F : __fdiv_rn(x, scale); };
+      const bool plain = kDType == DType::kBF16;
+      a.e[i] = rounded<kDType>(plain ? low[i] : quantum(low[i]));
+      b.e[i] = rounded<kDType>(plain ? high[i] : quantum(high[i]));
+    }
+    *reinterpret_cast<Vector<Element<kDType>, kN>*>(to + first) = a;
+    *reinterpret_cast<Vector<Element<kDType>, kN>*>(to + half + first) = b;
+  }
+  __device__ float largest() const {
+    float x = 0;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) x = fmaxf(x, fmaxf(fabsf(low[i]), fabsf(high[i])));
+    return warp_max(x);
+  }
+};
+
+template <DType kDType, int kN>
+__global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
+  wait_for_previous();
+  let_next_start();
+  const int heads = p.H + 2 * p.KV;
+  const int index = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  const int t = index / heads, h = index % heads;
+  if (t >= p.T) return;
+  Head<kN> x(p.qkv + t * p.qkv_row + h * p.qkv_head, p.Dh / 2);
+  const float* norm = h < p.H ? p.q_norm : p.k_norm;
+  const bool value = h >= p.H + p.KV;
+  if (!value) {
+    if (norm) x.norm(norm, p.eps);
+    x.turn(p.cos_sin + t * p.cos_sin_row);
+  }
+  if (h < p.H) return x.template store<DType::kBF16>(p.q + t * p.q_row + h * p.q_head, 1);
+  const int kv = (h - p.H) % p.KV, page = p.slots[t] / p.PS, row = p.slots[t] % p.PS;
+  float scale = 1;
+  if constexpr (kDType != DType::kBF16) {
+    scale = __fdiv_rn(x.largest(), kDType == DType::kI8 ? 127.0F : 448.0F);
+    if (threadIdx.x % 32 == 0)
+      (value ? p.v_scales : p.k_scales)[page * p.scale_page + kv * p.scale_head + row] = scale;
+  }
+  auto* pages = static_cast<Element<kDType>*>(value ? p.v_pages : p.k_pages);
+  x.template store<kDType>(pages + page * p.page + kv * p.page_head + row * p.page_row, scale);
+}
+
+template <DType kDType, int kN>
+void launch_n(ExecContext& ctx, const Params& p) {
+  const int64_t warps = int64_t{p.T} * (p.H + 2 * p.KV);
+  launch(ctx, "rope_kv_write", rope_kv_write_kernel<kDType, kN>,
+         {.grid = static_cast<unsigned>((warps + kWarps - 1) / kWarps), .block = kWarps * 32}, p);
+}
+
+template <DType kDType>
+void launch_dtype(ExecContext& ctx, const Params& p) {
+  if (p.Dh % 8 == 0 && p.Dh > 128) return launch_n<kDType, 4>(ctx, p);
+  if (p.Dh % 4 == 0 && p.Dh > 64) return launch_n<kDType, 2>(ctx, p);
+  launch_n<kDType, 1>(ctx, p);
+}
+
+Refusal refusal(const RopeKvWrite& a) {
+  const int64_t Dh = a.q.dim(2);
+  if (Dh > 256 || (Dh > 64 && Dh % 4 != 0) || (Dh > 128 && Dh % 8 != 0))
+    return str("head dimension ", Dh, ": expected at most 256, above 64 a multiple of 4, above 128 of 8");
+  const auto whole_rows = [](const Tensor& x) { return !x || x.stride(-1) == 1; };
+  if (!whole_rows(a.q) || !whole_rows(a.qkv) || !whole_rows(a.cos_sin) || !whole_rows(a.k_pages) ||
+      !whole_rows(a.v_pages) || !whole_rows(a.k_scales) || !whole_rows(a.v_scales))
+    return "expected rows of adjacent elements";
+  if (a.k_pages.strides != a.v_pages.strides || a.k_scales.strides != a.v_scales.strides)
+    return "expected k's and v's pages to lie alike";
+  // Vectors of up to four elements.
+  const auto aligned = [](const Tensor& x) {
+    return reinterpret_cast<uintptr_t>(x.data) % 8 == 0 && x.stride(0) % 4 == 0 && x.stride(1) % 4 == 0;
+  };
+  if (Dh > 64 && !(aligned(a.q) && aligned(a.qkv) && aligned(a.k_pages) && aligned(a.v_pages)))
+    return "expected heads that begin at multiples of four elements";
+  return {};
+}
+
+void rope_kv_write(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte>) {
+  const bool scales{a.k_scales};
+  const Params p{.q = static_cast<__nv_bfloat16*>(a.q.data),
+                 .k_pages = a.k_pages.data,
+                 .v_pages = a.v_pages.data,
+                 .k_scales = scales ? a.k_scales.ptr<float>() : nullptr,
+                 .v_scales = scales ? a.v_scales.ptr<float>() : nullptr,
+                 .qkv = static_cast<const __nv_bfloat16*>(a.qkv.data),
+                 .q_norm = a.q_norm ? a.q_norm.ptr<float>() : nullptr,
+                 .k_norm = a.k_norm ? a.k_norm.ptr<float>() : nullptr,
+                 .cos_sin = a.cos_sin.ptr<float>(),
+                 .slots = a.slots.ptr<int32_t>(),
+                 .q_row = a.q.stride(0),
+                 .q_head = a.q.stride(1),
+                 .qkv_row = a.qkv.stride(0),
+                 .qkv_head = a.qkv.stride(1),
+                 .cos_sin_row = a.cos_sin.stride(0),
+                 .page = a.k_pages.stride(0),
+                 .page_head = a.k_pages.stride(1),
+                 .page_row = a.k_pages.stride(2),
+                 .scale_page = scales ? a.k_scales.stride(0) : 0,
+                 .scale_head = scales ? a.k_scales.stride(1) : 0,
+                 .T = static_cast<int>(a.q.dim(0)),
+                 .H = static_cast<int>(a.q.dim(1)),
+                 .KV = static_cast<int>(a.k_pages.dim(1)),
+                 .Dh = static_cast<int>(a.q.dim(2)),
+                 .PS = static_cast<int>(a.k_pages.dim(2)),
+                 .eps = a.eps};
+  if (p.T == 0) return;
+  switch (a.k_pages.dtype) {
+    case DType::kI8:
+      return launch_dtype<DType::kI8>(ctx, p);
+    case DType::kFP8E4M3:
+      return launch_dtype<DType::kFP8E4M3>(ctx, p);
+    default:
+      return launch_dtype<DType::kBF16>(ctx, p);
+  }
+}
+
+}  // namespace
+
+std::vector<Impl<RopeKvWrite>> rope_kv_write_impls() {
+  return {{"cuda.warp", DeviceKind::kCuda, refusal, rope_kv_write}};
+}
+
+}  // namespace moge::ops::cuda

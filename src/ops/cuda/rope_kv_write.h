@@ -1,0 +1,9 @@
+// The CUDA implementations of ops/rope_kv_write.h.
+#pragma once
+#include "ops/rope_kv_write.h"
+
+namespace moge::ops::cuda {
+
+std::vector<Impl<RopeKvWrite>> rope_kv_write_impls();
+
+}  // namespace moge::ops::cuda

@@ -1,0 +1,22 @@
+// MulAttention: attention of a few query rows per sequence over a paged cache, bound by the bytes of the
+// cache. Log of predictions and outcomes: docs/kernels/mul_attention.md.
+//
+// The arithmetic does not depend on the batch. Keys are cut in chunks of 256 positions; a chunk gives, for
+// every query row, the maximum m of its scores, the sum l of exp(score - m) and the weighted values o. Chunks
+// merge in increasing order into spans of 2048 positions, spans in increasing order into the row's result.
+// How the work is shared changes none of that: with enough sequences a block takes whole spans, with few
+// single chunks; what a block cannot finish alone it leaves in the workspace for the combine kernel.
+#pragma once
+#include "ops/attention.h"
+
+namespace moge::ops::cuda {
+
+/// How blocks share the work; kAuto decides on the device, from the lengths.
+enum class Split { kAuto, kSpans, kChunks };
+
+Refusal mul_attention_refusal(const PagedAttention& args);
+int64_t mul_attention_workspace(const ExecContext& ctx, const PagedAttention& args);
+void mul_attention(ExecContext& ctx, const PagedAttention& args, std::span<std::byte> workspace,
+                   Split split = Split::kAuto);
+
+}  // namespace moge::ops::cuda

@@ -1,0 +1,17 @@
+// Tensor maps for the bulk copy engine (CUDA driver API, "Tensor Map Object Management").
+#pragma once
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace moge::ops::cuda {
+
+/// Boxes of `box_rows` x `box_columns` elements of a row-major matrix whose rows follow each other without a
+/// gap. A box's row has 64 or 128 bytes, which is also the span of its swizzle in shared memory. Throws
+/// DeviceError naming `op`.
+CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t rows, int64_t columns,
+                       int box_rows, int box_columns);
+
+}  // namespace moge::ops::cuda
