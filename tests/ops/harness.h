@@ -1,8 +1,9 @@
-// The op harness: a case of an op is declared once and runs in four modes (ggml's test-backend-ops, split
+// The op harness: a case of an op is declared once and runs in five modes (ggml's test-backend-ops, split
 // up).
 //   test     every implementation against the reference, and bit-equal for 1, 2 and 3 threads; those of the
 //            GPU also as a graph, launched twice, over a workspace full of NaN
 //   grad     every backward implementation against finite differences of the reference forward
+//   races    every CPU implementation once on 3 threads, nothing compared: what ThreadSanitizer has to see
 //   perf     median time, GB/s, GFLOP/s and percent of the machine's measured ceiling; on the GPU inside a
 //            graph of runs over copies of the inputs that the L2 cannot hold
 //   support  which implementation takes which case, and why others refuse
@@ -90,6 +91,7 @@ struct AnyCase {
   std::string params;
   std::function<std::string(const std::string& impl)> test;  ///< null: not such a case
   std::function<std::string(const std::string& impl)> grad;
+  std::function<std::string(const std::string& impl)> races;
   struct Timing {
     double seconds, flops, bytes;
   };
@@ -179,12 +181,18 @@ const Impl<Args>& reference(const OpTable<Args>& table) {
 
 template <class Args>
 AnyCase erase(OpTable<Args>& table, const std::string& params) {
-  return {
-      .op = table.op, .params = params, .test = {}, .grad = {}, .perf = {}, .refusal = {}, .impls = [&table] {
-        std::vector<std::string> names;
-        for (const Impl<Args>& impl : table.impls) names.emplace_back(impl.name);
-        return names;
-      }};
+  return {.op = table.op,
+          .params = params,
+          .test = {},
+          .grad = {},
+          .races = {},
+          .perf = {},
+          .refusal = {},
+          .impls = [&table] {
+            std::vector<std::string> names;
+            for (const Impl<Args>& impl : table.impls) names.emplace_back(impl.name);
+            return names;
+          }};
 }
 
 /// The case's outputs in `args` against the reference's, or "".
@@ -280,6 +288,13 @@ void add(OpTable<Args>& table, Case<Args> c) {
       Bench(shared->gpu_only ? 0 : 1).run(table, reference(table), ref);
       return impl.device == DeviceKind::kCpu ? test_on_cpu(table, impl, *shared, ref)
                                              : test_on_gpu(table, impl, *shared, ref);
+    };
+    any.races = [&table, shared](const std::string& name) -> std::string {
+      const Impl<Args>& impl = find_impl(table, name);
+      if (impl.device != DeviceKind::kCpu) return "";
+      Inputs in(kSeed);
+      Bench(3).run(table, impl, shared->make(in));
+      return "";
     };
   } else {
     any.perf = [&table, shared](const std::string& name) {

@@ -25,12 +25,19 @@ struct Selection {
   }
 };
 
+/// A plain reference where something faster exists: not timed, some take minutes at perf's shapes.
+bool is_beaten(const AnyCase& c, const std::string& impl) {
+  return impl == "cpu.ref" && c.impls().size() > 1;
+}
+
 /// Runs `check` over the cases that have it; prints failures; returns how many there were.
 int run_checks(const Selection& selection, std::function<std::string(const std::string&)> AnyCase::*check) {
   int passed = 0, failed = 0;
   for (const AnyCase& c : all_cases()) {
     if (!(c.*check) || !selection.takes(c)) continue;
     for (const std::string& impl : selection.impls(c)) {
+      // A reference has the tasks of the rest of its list, or no threads.
+      if (check == &AnyCase::races && is_beaten(c, impl)) continue;
       std::string why;
       try {
         if (!c.refusal(impl).empty()) continue;
@@ -108,7 +115,6 @@ Roof gpu_roof(Backend& gpu) {
   return roof;
 }
 
-/// References are not timed: some take minutes at these shapes, and nobody runs them for speed.
 void run_perf(const Selection& selection) {
   std::optional<Roof> cpu, gpu;
   const auto roof_of = [&](const std::string& impl) -> const Roof& {
@@ -119,9 +125,8 @@ void run_perf(const Selection& selection) {
               "% roof");
   for (const AnyCase& c : all_cases()) {
     if (!c.perf || !selection.takes(c)) continue;
-    const bool only_reference = c.impls().size() == 1;
     for (const std::string& impl : selection.impls(c)) {
-      if ((impl == "cpu.ref" && !only_reference) || !c.refusal(impl).empty()) continue;
+      if (is_beaten(c, impl) || !c.refusal(impl).empty()) continue;
       const Roof& roof = roof_of(impl);
       const AnyCase::Timing t = c.perf(impl);
       std::printf("%-20s %-52s %-14s %10.2f %8.1f %8.1f %6.0f\n", c.op.c_str(), c.params.c_str(),
@@ -150,9 +155,10 @@ int main(int argc, char** argv) {
   device();  // its implementations join the tables
   if (mode == "test") return run_checks(selection, &AnyCase::test) > 0;
   if (mode == "grad") return run_checks(selection, &AnyCase::grad) > 0;
+  if (mode == "races") return run_checks(selection, &AnyCase::races) > 0;
   if (mode == "perf") return run_perf(selection), 0;
   if (mode == "support") return run_support(selection), 0;
-  std::fprintf(stderr, "usage: op_cases test|grad|perf|support [FILTER [IMPL]]\n");
+  std::fprintf(stderr, "usage: op_cases test|grad|races|perf|support [FILTER [IMPL]]\n");
   return 2;
 }
 
