@@ -9,24 +9,24 @@ namespace moge {
 
 namespace {
 
-std::map<std::string, std::string> parse_forced() {
-  std::map<std::string, std::string> forced;
+std::map<std::string, ForcedImpl> parse_forced() {
+  std::map<std::string, ForcedImpl> forced;
   const char* env = std::getenv("MOGE_IMPL");
   std::istringstream in(env ? env : "");
   for (std::string item; std::getline(in, item, ',');) {
     const size_t colon = item.find(':');
     const std::string name = item.substr(colon == std::string::npos ? 0 : colon + 1);
     check<UsageError>(!name.empty(), "MOGE_IMPL: expected op:implementation, got '", item, "'");
-    forced[colon == std::string::npos ? "" : item.substr(0, colon)] = name;
+    forced[colon == std::string::npos ? "" : item.substr(0, colon)] = {name, colon == std::string::npos};
   }
   return forced;
 }
 
 }  // namespace
 
-const std::string& forced_impl(const std::string& op) {
-  static const std::map<std::string, std::string> forced = parse_forced();
-  static const std::string none;
+const ForcedImpl& forced_impl(const std::string& op) {
+  static const std::map<std::string, ForcedImpl> forced = parse_forced();
+  static const ForcedImpl none;
   auto it = forced.find(op);
   if (it == forced.end()) it = forced.find("");
   return it == forced.end() ? none : it->second;
@@ -56,7 +56,7 @@ void throw_unsupported(const char* op, const std::vector<std::string>& refusals)
   std::string all;
   for (const std::string& r : refusals) all += "\n  " + r;
   throw ShapeError(str(op, ": no implementation ",
-                       forced_impl(op).empty() ? "supports these arguments" : "named by MOGE_IMPL fits",
+                       forced_impl(op).name.empty() ? "supports these arguments" : "named by MOGE_IMPL fits",
                        all));
 }
 

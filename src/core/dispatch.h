@@ -1,8 +1,9 @@
 // An op's ordered implementation list, fastest first, reference last (oneDNN's idea). dispatch() runs the
 // first implementation on the context's device that supports the arguments; why others refused is logged with
 // MOGE_VERBOSE=dispatch. MOGE_IMPL=rmsnorm_fwd:cpu.ref,matmul_nt:cpu.avx2 forces implementations by name; a
-// name without an op (MOGE_IMPL=cpu.ref) holds for every op that has it.
+// name without an op (MOGE_IMPL=cpu.ref) holds for every op that has it, the others choose as ever.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,13 @@ struct OpTable {
   std::vector<Impl<Args>> impls;
 };
 
-/// The implementation that MOGE_IMPL forces for the op, or "" (read once at start).
-const std::string& forced_impl(const std::string& op);
+/// What MOGE_IMPL says about an op.
+struct ForcedImpl {
+  std::string name;          ///< of the implementation; "": any
+  bool if_there_is = false;  ///< named without an op: binds only ops that have it
+};
+/// Read once, at the first call.
+const ForcedImpl& forced_impl(const std::string& op);
 bool verbose_dispatch();
 /// MOGE_CUDA_SYNC=1: every op waits for its end on the device, so that a failure names the op that caused it.
 bool sync_every_op();
@@ -53,10 +59,14 @@ void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& im
 
 template <class Args>
 void dispatch(ExecContext& ctx, const OpTable<Args>& table, const Args& args) {
-  const std::string& forced = forced_impl(table.op);
+  const ForcedImpl& forced = forced_impl(table.op);
+  const auto on_device = [&](const Impl<Args>& impl) { return impl.device == ctx.device.kind; };
+  const auto is_forced = [&](const Impl<Args>& impl) { return on_device(impl) && forced.name == impl.name; };
+  const bool any =
+      forced.name.empty() || (forced.if_there_is && std::ranges::none_of(table.impls, is_forced));
   std::vector<std::string> refusals;
   for (const Impl<Args>& impl : table.impls) {
-    if (impl.device != ctx.device.kind || (!forced.empty() && forced != impl.name)) continue;
+    if (!on_device(impl) || !(any || is_forced(impl))) continue;
     const Refusal refusal = impl.supports(args);
     if (refusal.empty()) {
       if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name));
