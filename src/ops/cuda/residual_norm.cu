@@ -1,0 +1,164 @@
+// Residual, RMSNorm and quantisation of a row by one block: the row stays in registers between them, so each
+// byte is read and written once. The row's sum of squares and its largest element are reduced together, which
+// is why the quantised row is x * weight * (127 / max|x * weight|): the root mean square cancels out.
+#include "ops/cuda/residual_norm.h"
+
+#include "core/match.h"
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/reduce.cuh"
+#include "ops/cuda/vec.cuh"
+#include "ops/quantize.h"
+
+namespace moge::ops::cuda {
+
+namespace {
+
+/// One vector of eight a thread.
+constexpr int kMaxThreads = 1024;
+
+/// Few rows wait for their loads: all of an MoE's slots in flight at once. Many rows fill the memory bus
+/// anyhow, and fewer registers let more of them run side by side. The bits are the same.
+struct FewRows {
+  static constexpr int kThreads = 640, kInFlight = 12;
+};
+struct ManyRows {
+  static constexpr int kThreads = kMaxThreads, kInFlight = 4;
+};
+
+struct Params {
+  float* x;
+  const BF16* delta;
+  const BF16* rows;
+  const int32_t* slot_row;
+  const float* weight;
+  BF16* normed;
+  void* q;
+  float* q_scale;
+  int64_t x_stride, delta_stride, rows_stride, normed_stride, q_stride;
+  int slots, slot_stride, vecs;
+  DType q_dtype;
+  float eps, inverse_width;
+};
+
+/// x += the rows of the token's slots, in order.
+template <int kInFlight>
+__device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int64_t token, int column,
+                                          bool active) {
+  const int lane = threadIdx.x % kWarp;
+  for (int first = 0; first < p.slots; first += kInFlight) {
+    const int count = min(kInFlight, p.slots - first);
+    const int row = lane < count ? p.slot_row[token * p.slot_stride + first + lane] : 0;
+    uint4 v[kInFlight];
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      const int64_t r = __shfl_sync(kAllLanes, row, i);
+      if (i < count && active) v[i] = *reinterpret_cast<const uint4*>(p.rows + r * p.rows_stride + column);
+    }
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (i >= count) break;
+      float y[kVec];
+      unpack_bf16(y, v[i]);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) x[j] += y[j];
+    }
+  }
+}
+
+template <class Variant>
+__global__ void __launch_bounds__(Variant::kThreads) residual_norm_kernel(const Params p) {
+  const int64_t token = blockIdx.x;
+  const int column = threadIdx.x * kVec;
+  const bool active = threadIdx.x < p.vecs;
+  let_next_start();
+  float weight[kVec] = {}, x[kVec] = {};
+  if (active) load_vec(weight, p.weight + column);
+  wait_for_previous();
+
+  if (active) load_vec(x, p.x + token * p.x_stride + column);
+  if (p.delta && active) {
+    float delta[kVec];
+    load_vec(delta, p.delta + token * p.delta_stride + column);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) x[j] += delta[j];
+  }
+  if (p.rows) add_slots<Variant::kInFlight>(x, p, token, column, active);
+  if ((p.delta || p.rows) && active) store_vec(p.x + token * p.x_stride + column, x);
+
+  SumAndMax row{0, 0};
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) {
+    row.sum += x[j] * x[j];
+    row.max = fmaxf(row.max, fabsf(x[j] * weight[j]));
+  }
+  row = block_sum_and_max(row);
+  const float rstd = 1 / sqrtf(row.sum * p.inverse_width + p.eps);
+  if (!active) return;
+  float y[kVec];
+  if (p.normed) {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) y[j] = x[j] * rstd * weight[j];
+    store_vec(p.normed + token * p.normed_stride + column, y);
+  }
+  if (!p.q) return;
+  const float largest = largest_quantum(p.q_dtype);
+  const float inverse = row.max > 0 ? largest / row.max : 0;
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) y[j] = x[j] * weight[j] * inverse;
+  if (p.q_dtype == DType::kI8)
+    store_vec(static_cast<int8_t*>(p.q) + token * p.q_stride + column, y);
+  else
+    store_vec(static_cast<FP8E4M3*>(p.q) + token * p.q_stride + column, y);
+  if (threadIdx.x == 0) p.q_scale[token] = row.max * rstd / largest;
+}
+
+Refusal supports(const ResidualNorm& a) {
+  const int64_t D = a.x.dim(1);
+  if (D > kMaxThreads * kVec) return str("width ", D, ": expected at most ", kMaxThreads * kVec);
+  for (const Tensor* t : {&a.x, &a.delta, &a.rows, &a.normed, &a.q})
+    if (!rows_in_vecs(*t)) return str(t->str(), ": expected rows of aligned vectors of ", kVec);
+  if (a.q_scale && !a.q_scale.is_contiguous()) return "q_scale: expected contiguous";
+  return "";
+}
+
+template <class T>
+T* data(const Tensor& t) {
+  return t ? t.ptr<T>() : nullptr;
+}
+
+void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
+  const int64_t T = a.x.dim(0), D = a.x.dim(1);
+  if (T == 0 || D == 0) return;
+  const auto stride = [](const Tensor& t) { return t ? t.stride(0) : 0; };
+  const Params p{.x = data<float>(a.x),
+                 .delta = data<BF16>(a.delta),
+                 .rows = data<BF16>(a.rows),
+                 .slot_row = data<int32_t>(a.slot_row),
+                 .weight = data<float>(a.weight),
+                 .normed = data<BF16>(a.normed),
+                 .q = a.q.data,
+                 .q_scale = data<float>(a.q_scale),
+                 .x_stride = stride(a.x),
+                 .delta_stride = stride(a.delta),
+                 .rows_stride = stride(a.rows),
+                 .normed_stride = stride(a.normed),
+                 .q_stride = stride(a.q),
+                 .slots = a.slot_row ? narrow(a.slot_row.dim(1), "residual_norm: slots") : 0,
+                 .slot_stride = narrow(stride(a.slot_row), "residual_norm: stride of slot_row"),
+                 .vecs = narrow(D / kVec, "residual_norm: width"),
+                 .q_dtype = a.q.dtype,
+                 .eps = a.eps,
+                 .inverse_width = 1 / static_cast<float>(D)};
+  const unsigned threads = (p.vecs + kWarp - 1) / kWarp * kWarp;
+  const bool few = T <= ctx.backend->info().num_sms && threads <= FewRows::kThreads;
+  launch(ctx, "residual_norm", few ? residual_norm_kernel<FewRows> : residual_norm_kernel<ManyRows>,
+         {.grid = static_cast<unsigned>(T), .block = threads}, p);
+}
+
+}  // namespace
+
+std::vector<Impl<ResidualNorm>> residual_norm_impls() {
+  return {{"cuda.block", DeviceKind::kCuda, supports, run}};
+}
+
+}  // namespace moge::ops::cuda
