@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/config_path.h"
 #include "cli/model_path.h"
+#include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -15,6 +16,7 @@
 #include "core/nearest.h"
 #include "core/toml.h"
 #include "sim/calibrate.h"
+#include "sim/calibration_report.h"
 #include "sim/plan_file.h"
 
 namespace moge::cli {
@@ -33,34 +35,34 @@ struct SimCalibrateOptions {
   bool leave_one_out = false;
   bool frozen = false;
   std::optional<std::string> write;
-  bool json = false;
+  ReportOptions files;
 
   std::vector<Option> options() {
-    return {
-        {.name = "rows",
-         .target = &rows,
-         .value = "FILE",
-         .help = "Measured steps, as configs/sim/rows.toml",
-         .required = true},
-        {.name = "hold-out",
-         .target = &hold_out,
-         .value = "ID",
-         .help = "A row that is predicted and not fitted to; may be repeated"},
-        {.name = "hardware",
-         .target = &hardware,
-         .value = "NAME",
-         .help = "Only this machine's rows (default: every machine of FILE)"},
-        {.name = "calibration",
-         .target = &calibration,
-         .value = "FILE",
-         .help = "Of the constants and their priors (default: configs/sim, by the machine's name)"},
-        {.name = "leave-one-out", .target = &leave_one_out, .help = "Predict each row from the others, too"},
-        {.name = "frozen", .target = &frozen, .help = "Don't fit: the constants as they are in the file"},
-        {.name = "write",
-         .target = &write,
-         .value = "FILE",
-         .help = "Of one machine: write the fitted constants there"},
-        {.name = "json", .target = &json, .help = "Print one JSON object"}};
+    return joined(
+        {{.name = "rows",
+          .target = &rows,
+          .value = "FILE",
+          .help = "Measured steps, as configs/sim/rows.toml",
+          .required = true},
+         {.name = "hold-out",
+          .target = &hold_out,
+          .value = "ID",
+          .help = "A row that is predicted and not fitted to; may be repeated"},
+         {.name = "hardware",
+          .target = &hardware,
+          .value = "NAME",
+          .help = "Only this machine's rows (default: every machine of FILE)"},
+         {.name = "calibration",
+          .target = &calibration,
+          .value = "FILE",
+          .help = "Of the constants and their priors (default: configs/sim, by the machine's name)"},
+         {.name = "leave-one-out", .target = &leave_one_out, .help = "Predict each row from the others, too"},
+         {.name = "frozen", .target = &frozen, .help = "Don't fit: the constants as they are in the file"},
+         {.name = "write",
+          .target = &write,
+          .value = "FILE",
+          .help = "Of one machine: write the fitted constants there"}},
+        files.options());
   }
 };
 
@@ -226,8 +228,10 @@ void sim_calibrate(const SimCalibrateOptions& o) {
   check<UsageError>(!o.write || machines.size() == 1, "--write is of one machine: choose it by --hardware");
   ordered_json all = ordered_json::array();
   for (const auto& [name, rows] : machines) all.push_back(calibrate_machine(o, name, rows));
-  if (o.json) {
-    std::cout << ordered_json{{"machines", all}}.dump(2) << '\n';
+  const ordered_json out{{"machines", all}};
+  if (o.files.any()) o.files.write(sim::calibration_report(out), out);
+  if (o.files.json) {
+    std::cout << out.dump(2) << '\n';
     return;
   }
   for (const ordered_json& machine : all) print(machine, !o.hold_out.empty());

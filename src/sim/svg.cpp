@@ -110,8 +110,9 @@ Scale fit(const Chart& chart, const Axis& axis, Values values, bool vertical_gui
   Scale scale{axis.log ? std::log10(low) : low, axis.log ? std::log10(high) : high, 0, 1, axis.log};
   if (scale.high <= scale.low) scale.low -= 0.5, scale.high += 0.5;
   const double margin = 0.04 * (scale.high - scale.low);
-  if (!axis.min && (axis.log || low != 0)) scale.low -= margin;
-  if (!axis.max) scale.high += labels_beside_bars(chart) && horizontal ? 6 * margin : margin;
+  const double label_margin = labels_beside_bars(chart) && horizontal ? 6 * margin : margin;
+  if (!axis.min && (axis.log || low != 0)) scale.low -= label_margin;
+  if (!axis.max) scale.high += label_margin;
   return scale;
 }
 
@@ -224,7 +225,8 @@ class Drawing {
     }
     for (size_t i = 0; i < s.x.size() && (s.labelled || s.mark == Mark::kLabels); ++i) {
       if (labels_beside_bars(chart_))
-        text(x_(s.x[i]) + 6, y_(s.y[i]) + 4, s.notes[i], "start", kInk);
+        text(x_(s.x[i]) + (s.x[i] < 0 ? -6 : 6), y_(s.y[i]) + 4, s.notes[i], s.x[i] < 0 ? "end" : "start",
+             kInk);
       else if (horizontal())
         text(x_(stacked_[s.y[i]] - s.x[i] / 2), y_(s.y[i]) + 4, s.notes[i], "middle", "#ffffff");
       else  // by turns above and below, for neighbours

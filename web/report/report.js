@@ -64,7 +64,7 @@
     const margin = 0.05 * (bound(high) - bound(low) || 1);
     const labels = letter === "x" && chart.y.categories.length > 1 && chart.series.some((s) => s.labelled);
     if (a.min !== undefined || a.max !== undefined || labels)
-      out.range = [a.min !== undefined ? bound(a.min) : labels ? 0 : bound(low) - margin, a.max !== undefined ? bound(a.max) : labels ? 1.35 * high : bound(high) + margin];
+      out.range = [a.min !== undefined ? bound(a.min) : labels ? Math.min(0, 1.35 * low) : bound(low) - margin, a.max !== undefined ? bound(a.max) : labels ? Math.max(0, 1.35 * high) : bound(high) + margin];
     return out;
   }
 
