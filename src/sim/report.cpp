@@ -122,7 +122,7 @@ std::string chart_html(const Chart& chart) {
 }
 
 std::string table_html(const Table& table) {
-  const bool small = table.columns.size() <= 3 && table.rows.size() <= 16;
+  const bool small = table.columns.size() <= 4 && table.rows.size() <= 16;
   std::vector<bool> numeric(table.columns.size(), !table.rows.empty());
   for (const std::vector<std::string>& row : table.rows) {
     dcheck(row.size() == numeric.size(), table.id, ": a row has ", row.size(), " cells for ", numeric.size(),

@@ -63,8 +63,13 @@
     const bound = (v) => (a.log ? Math.log10(v) : v);
     const margin = 0.05 * (bound(high) - bound(low) || 1);
     const labels = letter === "x" && chart.y.categories.length > 1 && chart.series.some((s) => s.labelled);
-    if (a.min !== undefined || a.max !== undefined || labels)
-      out.range = [a.min !== undefined ? bound(a.min) : labels ? Math.min(0, 1.35 * low) : bound(low) - margin, a.max !== undefined ? bound(a.max) : labels ? Math.max(0, 1.35 * high) : bound(high) + margin];
+    if (labels) {
+      const [least, most] = [Math.min(low, 0), Math.max(high, 0)];
+      const room = 0.3 * (most - least || 1);
+      out.range = [least < 0 ? least - room : 0, most > 0 ? most + room : 0];
+    } else if (a.min !== undefined || a.max !== undefined) {
+      out.range = [a.min !== undefined ? bound(a.min) : bound(low) - margin, a.max !== undefined ? bound(a.max) : bound(high) + margin];
+    }
     return out;
   }
 
