@@ -20,14 +20,14 @@ CollectiveRates collective_rates(const spec::Hardware& hardware, int64_t group, 
   for (const spec::LinkLevel& level : hardware.interconnect) {
     if (group <= below) break;
     const double bandwidth = level.bandwidth.value * efficiency;
-    // Gathers and reductions go level by level: what comes from outside crosses the outer link once.
-    const auto local = static_cast<double>(level.devices == 0 ? group : std::min(group, level.devices));
     if (level.kind == spec::LinkLevel::Kind::kMesh) {
-      rates.gather = std::max(rates.gather, 1 / (local * bandwidth));
+      // What comes from outside comes by other links, a part to each device, and is spread like the rest.
+      const auto joined = static_cast<double>(std::min(group, level.devices));
+      rates.gather = std::max(rates.gather, 1 / (joined * bandwidth));
       rates.all_to_all = std::max(rates.all_to_all, 1 / (n * n * bandwidth));
     } else {
       const auto u = static_cast<double>(std::min(level.unit_devices, group));
-      rates.gather = std::max(rates.gather, (1 - u / local) / bandwidth);
+      rates.gather = std::max(rates.gather, (1 - u / n) / bandwidth);
       rates.all_to_all = std::max(rates.all_to_all, u * (n - u) / (n * n) / bandwidth);
     }
     below = level.devices == 0 ? group : level.devices;

@@ -1,9 +1,9 @@
 // Collectives of one device group on a machine's interconnect (spec::LinkLevel), as seconds a byte. A group
-// of n devices are neighbours. S = bytes of the whole tensor, n' = the group's devices that a level joins, u
-// = those that share one end of its link:
+// of n devices are neighbours. S = bytes of the whole tensor, m = the group's devices that a mesh joins, u =
+// those that share one end of a switch's link:
 //
-//   all-gather, reduce-scatter    mesh: S / n' over each pair's own link
-//                                 switch: what a unit must take in, (1 - u/n') S, over the unit's link
+//   all-gather, reduce-scatter    mesh: S / m over each pair's own link
+//                                 switch: what a unit must take in, (1 - u/n) S, over the unit's link
 //   all-reduce                    both of them one after the other: twice the bytes
 //   all-to-all                    each device sends S / n, a share 1/n of it to every device; a unit's link
 //                                 carries u (n - u) / n of S / n

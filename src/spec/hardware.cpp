@@ -72,6 +72,8 @@ LinkLevel read_level(const nlohmann::json& value, const std::string& where, cons
   table.refuse_unread();
   check<FileError>(level.kind == LinkLevel::Kind::kSwitch || level.unit_devices == 1, where,
                    ": a mesh joins single devices; 'unit_devices' is of a switch");
+  check<FileError>(level.kind == LinkLevel::Kind::kSwitch || level.devices > 0, where,
+                   ": a mesh needs 'devices'");
   check<FileError>(level.devices % level.unit_devices == 0, where, ": ", level.devices,
                    " devices are not a multiple of unit_devices ", level.unit_devices);
   if (inner) {
