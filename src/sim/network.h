@@ -24,9 +24,11 @@ struct CollectiveRates {
   double all_to_all = 0;  ///< S = bytes that all devices of the group send together
 };
 
-/// The rates of `group` neighbours, at the links' peak times `efficiency`. Throws UsageError for more devices
-/// than the interconnect joins.
-CollectiveRates collective_rates(const spec::Hardware& hardware, int64_t group, double efficiency);
+/// The rates of `group` devices `stride` apart, at the links' peak times `efficiency`; the groups of the
+/// devices between them work at the same time. Throws UsageError for more devices than the interconnect
+/// joins.
+CollectiveRates collective_rates(const spec::Hardware& hardware, int64_t group, double efficiency,
+                                 int64_t stride = 1);
 
 /// Seconds a byte from one device to the device `distance` places on (a pipeline's next stage).
 double send_rate(const spec::Hardware& hardware, int64_t distance, double efficiency);

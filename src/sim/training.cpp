@@ -1,0 +1,238 @@
+#include "sim/training.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "sim/network.h"
+#include "sim/op_time.h"
+#include "spec/cost.h"
+
+namespace moge::sim {
+
+namespace {
+
+constexpr double kBytes16 = 2;
+constexpr double kBytes32 = 4;
+constexpr double kMomentsAndMaster = 3 * kBytes32;
+/// The backward pass computes two matmuls for each of the forward's; attention's recomputes scores, too.
+constexpr double kBackwardMatmuls = 2;
+constexpr double kBackwardAttention = 2.5;
+/// Sequence parallelism gathers and scatters around attention and around the MLP; backwards the inputs are
+/// gathered once more for the weights' gradients.
+constexpr double kForwardGathers = 4;
+constexpr double kBackwardGathers = 6;
+constexpr double kKernelsForward = 21;
+
+/// One layer's forward pass of one microbatch on one device.
+struct LayerForward {
+  double matmul_s = 0;
+  double expert_s = 0;  ///< of matmul_s
+  double attention_s = 0;
+  double vector_s = 0;
+  double gather_s = 0;    ///< one all-gather or reduce-scatter over TP
+  double exchange_s = 0;  ///< one all-to-all over EP
+  double ring_s = 0;      ///< all of the ring's transfers
+};
+
+void validate(const TrainingLoad& load, const spec::ParallelPlan& plan, const spec::ModelConfig& config,
+              const Device& device) {
+  check<UsageError>(load.sequence >= 1 && load.micro_batch >= 1 && load.global_batch_tokens >= 1, "sequence ",
+                    load.sequence, ", micro batch ", load.micro_batch, ", global batch ",
+                    load.global_batch_tokens, " tokens: expected positive numbers");
+  check<UsageError>(load.overlap >= 0 && load.overlap <= 1 && load.dp_overlap >= 0 && load.dp_overlap <= 1,
+                    "overlap ", load.overlap, " and ", load.dp_overlap, ": expected from 0 to 1");
+  plan.validate(config);
+  check<UsageError>(load.sequence % plan.context_parallel == 0, "parallel plan: sequence ", load.sequence,
+                    " is not divisible by context_parallel ", plan.context_parallel);
+  check<UsageError>(plan.pipeline * plan.pipeline_chunks <= config.num_hidden_layers,
+                    "parallel plan: ", plan.pipeline, " stages of ", plan.pipeline_chunks, " chunks for ",
+                    config.num_hidden_layers, " layers");
+  const int64_t limit = max_devices(device.hardware);
+  check<UsageError>(limit == 0 || plan.devices() <= limit, device.hardware.name, " joins ", limit,
+                    " devices, the plan needs ", plan.devices());
+}
+
+/// Parameters of one device: of a layer's attention, router and shared expert or MLP, and of its experts.
+struct LayerShare {
+  double dense = 0;
+  double experts = 0;
+};
+
+LayerShare layer_share(const spec::ModelConfig& c, const spec::ParallelPlan& plan) {
+  const spec::LayerLinears w = spec::layer_linears(c);
+  const auto weights = [](const spec::LinearShape& l) { return static_cast<double>(l.weights()); };
+  const auto tp = static_cast<double>(plan.attention_tp);
+  const auto shared = static_cast<double>(plan.shared_tp);
+  LayerShare share;
+  share.dense =
+      (weights(w.qkv) + weights(w.o)) / tp + weights(w.router) +
+      (weights(w.mlp_gate_up) + weights(w.mlp_down) + weights(w.shared_gate_up) + weights(w.shared_down)) /
+          shared;
+  share.experts = static_cast<double>(c.num_experts) * (weights(w.expert_gate_up) + weights(w.expert_down)) /
+                  static_cast<double>(plan.expert_ep * plan.expert_tp);
+  return share;
+}
+
+LayerForward layer_forward(const spec::ModelConfig& c, const Device& device, const spec::ParallelPlan& plan,
+                           const TrainingLoad& load) {
+  const spec::LayerLinears w = spec::layer_linears(c);
+  const auto tp = static_cast<double>(plan.attention_tp);
+  const auto cp = static_cast<double>(plan.context_parallel);
+  const auto R = static_cast<double>(plan.devices_per_stage());
+  const auto D = static_cast<double>(c.hidden_size);
+  const auto S = static_cast<double>(load.sequence);
+  const double t = static_cast<double>(load.micro_batch) * S / cp;  // tokens of a tensor-parallel group
+  const double all = t * R / tp;                                    // of the stage
+  const double link = device.calibration.link_efficiency.value;
+  const auto shared_split = static_cast<double>(plan.shared_tp);
+  // Each device of a shared_tp group runs its part for all the group's tokens.
+  const double shared_tokens = t * shared_split / tp;
+  LayerForward f;
+  f.expert_s = all * static_cast<double>(c.num_experts_per_tok) *
+               (w.expert_gate_up.flops(1) + w.expert_down.flops(1)) / R / device.dense_flops;
+  f.matmul_s = ((w.qkv.flops(t) + w.o.flops(t)) / tp + w.router.flops(t) / tp +
+                (w.mlp_gate_up.flops(shared_tokens) + w.mlp_down.flops(shared_tokens) +
+                 w.shared_gate_up.flops(shared_tokens) + w.shared_down.flops(shared_tokens)) /
+                    shared_split) /
+                   device.dense_flops +
+               f.expert_s + kKernelsForward * device.op_s;
+  f.attention_s = t * (S + 1) / 2 * static_cast<double>(spec::attention_flops_per_position(c)) / tp /
+                  device.attention_flops;
+  // Each kept element is written once and read about twice.
+  f.vector_s = 3 * t * static_cast<double>(spec::activation_elements_per_token(c)) * kBytes16 / tp /
+               device.memory_bandwidth;
+  const auto collective = [&](double bytes, double rate) {
+    return rate <= 0 ? 0.0 : std::max(device.collective_s, bytes * rate);
+  };
+  f.gather_s =
+      collective(t * D * kBytes16, collective_rates(device.hardware, plan.attention_tp, link).gather);
+  if (c.is_moe() && plan.expert_ep > 1) {
+    const auto ep = static_cast<double>(plan.expert_ep);
+    const double parts = c.num_expert_groups % plan.expert_ep == 0
+                             ? ep
+                             : ep * (1 - std::pow(1 - 1 / ep, static_cast<double>(c.num_experts_per_tok)));
+    // One exchange group has a device of each part; it moves its share of the stage's tokens.
+    const double bytes = all / static_cast<double>(plan.expert_tp) * parts * D * kBytes16;
+    f.exchange_s =
+        collective(bytes, collective_rates(device.hardware, plan.expert_ep, link, plan.expert_tp).all_to_all);
+  }
+  if (plan.context_parallel > 1) {
+    const double block = t * static_cast<double>(spec::kv_elements_per_position(c)) * kBytes16 / tp;
+    f.ring_s =
+        (cp - 1) * std::max(device.collective_s, block * send_rate(device.hardware, plan.attention_tp, link));
+  }
+  return f;
+}
+
+}  // namespace
+
+TrainingEstimate estimate_training(const spec::ModelConfig& c, const Device& device,
+                                   const spec::ParallelPlan& plan, const TrainingLoad& load) {
+  validate(load, plan, c, device);
+  const auto p = static_cast<double>(plan.pipeline);
+  const auto v = static_cast<double>(plan.pipeline_chunks);
+  const auto tp = static_cast<double>(plan.attention_tp);
+  const auto L = static_cast<double>(c.num_hidden_layers);
+  const auto D = static_cast<double>(c.hidden_size);
+  const auto V = static_cast<double>(c.vocab_size);
+  const double link = device.calibration.link_efficiency.value;
+  const double micro_tokens = static_cast<double>(load.micro_batch * load.sequence);
+  const double t = micro_tokens / static_cast<double>(plan.context_parallel);
+  const auto copies = static_cast<double>(plan.replicas * plan.attention_dp);
+  TrainingEstimate e;
+  e.micro_batches =
+      static_cast<int64_t>(ceil_div(static_cast<double>(load.global_batch_tokens), micro_tokens * copies));
+  check<UsageError>(static_cast<double>(load.global_batch_tokens) >= micro_tokens * copies,
+                    "a global batch of ", load.global_batch_tokens, " tokens is less than one microbatch of ",
+                    micro_tokens, " tokens for each of ", copies, " data-parallel copies");
+  const auto m = static_cast<double>(e.micro_batches);
+
+  // Equal chunks: empty slots fill up the last stage, beside the lm_head.
+  const double slots = ceil_div(L, p * v) * p * v;
+  e.padded_layers = static_cast<int64_t>(slots - L);
+  const double stage_layers = slots / p;
+  const double last_layers = std::max(0.0, stage_layers - (slots - L));
+
+  const LayerForward f = layer_forward(c, device, plan, load);
+  const RoutingModel routing(c, plan.expert_ep, load.skew);
+  const double waiting =
+      (routing.straggler(t * static_cast<double>(plan.devices_per_stage()) / tp) - 1) * f.expert_s;
+  const double exposed = 1 - load.overlap;
+  const double ring_s = std::max(0.0, f.ring_s - f.attention_s) +
+                        std::max(0.0, 2 * f.ring_s - kBackwardAttention * f.attention_s);
+  const double redo = load.recompute == Recompute::kFull
+                          ? f.matmul_s + f.attention_s + f.vector_s
+                          : (load.recompute == Recompute::kAttention ? f.attention_s : 0);
+  // One layer, both passes, of one microbatch.
+  const double matmul_s = (1 + kBackwardMatmuls) * f.matmul_s;
+  const double attention_s = (1 + kBackwardAttention) * f.attention_s;
+  const double vector_s = (1 + kBackwardMatmuls) * f.vector_s;
+  const double straggler_s = (1 + kBackwardMatmuls) * waiting;
+  const double again = load.recompute == Recompute::kFull ? 1 : 0;
+  const double tp_s = exposed * (kForwardGathers * (1 + again) + kBackwardGathers) * f.gather_s;
+  const double ep_s = exposed * (2 * (1 + again) + 2) * f.exchange_s;
+  const double layer_s = matmul_s + attention_s + vector_s + straggler_s + redo + tp_s + ep_s + ring_s;
+  const double head_s = (1 + kBackwardMatmuls) * spec::lm_head_linear(c).flops(t) / tp / device.dense_flops;
+
+  // The slowest stage: a full one, or the last with its lm_head.
+  const double layers = std::max(stage_layers, last_layers + head_s / layer_s);
+  const bool last_is_slowest = layers > stage_layers;
+  const double counted = last_is_slowest ? last_layers : stage_layers;
+  e.matmul_s = m * counted * matmul_s;
+  e.attention_s = m * counted * attention_s;
+  e.vector_s = m * counted * vector_s;
+  e.straggler_s = m * counted * straggler_s;
+  e.recompute_s = m * counted * redo;
+  e.tp_s = m * counted * tp_s;
+  e.ep_s = m * counted * ep_s;
+  e.cp_s = m * counted * ring_s;
+  e.head_s = last_is_slowest ? m * head_s : 0;
+  if (plan.pipeline > 1) {
+    const double rate = send_rate(device.hardware, plan.devices_per_stage(), link);
+    // Forward and backward, of every chunk; the sends of one microbatch run beside another's computation.
+    e.pp_s = exposed * m * 2 * v * std::max(device.collective_s, t * D * kBytes16 / tp * rate);
+  }
+  e.bubble = (p - 1) / (v * m);
+  const double work = e.matmul_s + e.attention_s + e.vector_s + e.straggler_s + e.recompute_s + e.tp_s +
+                      e.ep_s + e.cp_s + e.head_s + e.pp_s;
+  e.bubble_s = e.bubble * work;
+
+  const LayerShare share = layer_share(c, plan);
+  const double parameters = stage_layers * (share.dense + share.experts) + V * D / tp;
+  const auto dense_copies = plan.replicas * plan.attention_dp * plan.context_parallel;
+  if (dense_copies > 1) {
+    // fp32 gradients are reduce-scattered, 16-bit weights gathered; experts only among replicas of the stage.
+    const auto stride = plan.attention_tp;
+    const double dense_rate = collective_rates(device.hardware, dense_copies, link, stride).gather;
+    const double expert_rate =
+        plan.replicas > 1
+            ? collective_rates(device.hardware, plan.replicas, link, plan.devices_per_stage()).gather
+            : 0;
+    const double bytes = kBytes32 + kBytes16;
+    e.dp_s =
+        (1 - load.dp_overlap) * bytes *
+        ((stage_layers * share.dense + V * D / tp) * dense_rate + stage_layers * share.experts * expert_rate);
+  }
+  const double sharded = stage_layers * share.experts / static_cast<double>(plan.replicas) +
+                         (stage_layers * share.dense + V * D / tp) / static_cast<double>(dense_copies);
+  e.optimizer_s = sharded * (2 * kMomentsAndMaster + kBytes32 + kBytes16) / device.memory_bandwidth;
+  e.step_s = work + e.bubble_s + e.dp_s + e.optimizer_s;
+
+  const double tokens = static_cast<double>(load.global_batch_tokens);
+  const double model_flops = tokens * spec::flops_per_token(c, load.sequence, spec::Phase::kTraining);
+  e.tokens_per_s = tokens / e.step_s;
+  e.mfu = model_flops / e.step_s / static_cast<double>(plan.devices()) / device.hardware.peak_16bit();
+
+  e.weights_bytes = parameters * (kBytes16 + kBytes32);
+  e.optimizer_bytes = sharded * kMomentsAndMaster;
+  // Interleaved 1F1B keeps p (1 + (p - 1) / (p v)) microbatches' worth of a stage's activations on its first
+  // stage (arXiv 2205.05198); with full recompute only each layer's input.
+  const double kept =
+      load.recompute == Recompute::kFull ? D : static_cast<double>(spec::activation_elements_per_token(c));
+  e.activation_bytes = std::min(m * v, p * v + p - 1) / v * stage_layers * t * kept * kBytes16 / tp;
+  e.memory_limit = device.memory_bytes;
+  return e;
+}
+
+}  // namespace moge::sim
