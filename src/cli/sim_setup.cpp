@@ -71,7 +71,7 @@ SimSetup load_setup(const SimSetupOptions& o) {
   if (o.plan == "best")
     s.space = sim::PlanSpace::kAll;
   else if (o.plan != "auto")
-    s.plan = sim::load_plan(o.plan);
+    s.plan = sim::load_plan(find_config_file("plans", o.plan));
   if (o.ops) s.table = std::make_unique<sim::OpTable>(sim::load_op_table(*o.ops));
   return s;
 }

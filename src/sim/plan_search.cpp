@@ -17,15 +17,6 @@ std::vector<int64_t> divisors(int64_t n) {
   return all;
 }
 
-bool allowed(const spec::ParallelPlan& plan, const spec::ModelConfig& config) {
-  try {
-    plan.validate(config);
-    return true;
-  } catch (const UsageError&) {
-    return false;
-  }
-}
-
 /// The most requests that keep the step within max_step_s, at most `most`; 0 if one is too many.
 int64_t most_requests_in_time(const StepModel& model, const ServingGoal& goal, int64_t most) {
   const auto in_time = [&](int64_t requests) {
@@ -90,7 +81,7 @@ std::vector<spec::ParallelPlan> serving_plans(const spec::ModelConfig& config, c
                                           .expert_tp = config.is_moe() ? R / ep : 1,
                                           .shared_tp = shared,
                                           .reduce_scatter = scatter};
-            if (allowed(plan, config)) plans.push_back(plan);
+            if (plan.problem(config).empty()) plans.push_back(plan);
           }
         }
       }

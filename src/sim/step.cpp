@@ -87,9 +87,9 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
       kv_bandwidth_(device.kv_bandwidth),
       memory_limit_(device.memory_bytes) {
   plan.validate(c);
-  check<UsageError>(plan.context_parallel == 1 && plan.pipeline_chunks == 1 && plan.replicas == 1,
-                    "parallel plan ", plan.str(),
-                    ": context_parallel, pipeline_chunks and replicas are of training");
+  if (plan.context_parallel > 1 || plan.pipeline_chunks > 1 || plan.replicas > 1)
+    throw UsageError(str("parallel plan ", plan.str(),
+                         ": context_parallel, pipeline_chunks and replicas are of training"));
   if (const auto& m = device.hardware.matmul) {
     tile_ = {static_cast<double>(m->units), static_cast<double>(m->row_step),
              static_cast<double>(m->tile_rows), static_cast<double>(m->tile_cols)};

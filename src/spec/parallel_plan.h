@@ -30,7 +30,9 @@ struct ParallelPlan {
 
   bool operator==(const ParallelPlan&) const = default;
 
-  /// Throws UsageError (which degree, which size of the model) unless every split comes out even.
+  /// "" if every split of this model comes out even; else which degree and which size of the model don't fit.
+  std::string problem(const ModelConfig& config) const;
+  /// Throws UsageError with that problem.
   void validate(const ModelConfig& config) const;
 };
 
