@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -27,8 +28,6 @@ class Draws {
   }
   /// Uniform in 0..n-1; bias below n / 2^32.
   uint32_t below(uint32_t n) { return static_cast<uint32_t>((uint64_t{bits()} * n) >> 32); }
-  /// Exponential with mean 1.
-  double exponential() { return -std::log((bits() + 0.5) * 0x1p-32); }
 
  private:
   void refill() {
@@ -44,64 +43,126 @@ class Draws {
   size_t used_ = 4;
 };
 
+/// Draws of i with probability proportional to a weight, in constant time (Walker 1977; Vose 1991).
+class AliasTable {
+ public:
+  explicit AliasTable(const std::vector<double>& weights) : slots_(weights.size()) {
+    const double mean =
+        std::accumulate(weights.begin(), weights.end(), 0.0) / static_cast<double>(weights.size());
+    std::vector<double> mass;  // 1 is a full slot
+    std::vector<uint32_t> small, large;
+    for (const double w : weights) {
+      (w < mean ? small : large).push_back(static_cast<uint32_t>(mass.size()));
+      mass.push_back(w / mean);
+    }
+    while (!small.empty() && !large.empty()) {
+      const uint32_t i = small.back(), filler = large.back();
+      small.pop_back();
+      slots_[i] = {static_cast<uint64_t>(std::max(mass[i], 0.0) * 0x1p32),
+                   filler};  // rounding can go below 0
+      mass[filler] -= 1 - mass[i];
+      if (mass[filler] >= 1) continue;
+      large.pop_back();
+      small.push_back(filler);
+    }
+    for (const std::vector<uint32_t>* rest : {&small, &large})  // full, but for rounding
+      for (const uint32_t i : *rest) slots_[i] = {uint64_t{1} << 32, i};
+  }
+
+  /// One random number: its high part chooses the slot, the rest which of the slot's two values.
+  uint32_t draw(uint32_t bits) const {
+    const uint64_t product = uint64_t{bits} * slots_.size();
+    const auto i = static_cast<uint32_t>(product >> 32);
+    return (product & 0xFFFFFFFFU) < slots_[i].threshold ? i : slots_[i].alias;
+  }
+
+ private:
+  struct Slot {
+    uint64_t threshold = 0;
+    uint32_t alias = 0;
+  };
+  std::vector<Slot> slots_;
+};
+
+/// What the router's preferences look like, made once for all tasks.
+struct Popularity {
+  explicit Popularity(const ImbalanceSetup& s) : weights(ranks(s)), table(weights) {}
+  static std::vector<double> ranks(const ImbalanceSetup& s) {
+    std::vector<double> w;
+    for (int64_t r = 1; r <= s.num_experts; ++r) w.push_back(std::pow(static_cast<double>(r), -s.skew));
+    return w;
+  }
+  std::vector<double> weights;  ///< by popularity rank
+  AliasTable table;
+};
+
 /// Draws batches: one object per task, so that a trial's choices depend on the task's number only.
 class BatchRouter {
  public:
-  BatchRouter(const ImbalanceSetup& s, uint64_t stream)
-      : setup_(s), draws_(s.seed, stream), experts_(static_cast<size_t>(s.num_experts)) {
+  BatchRouter(const ImbalanceSetup& s, const Popularity& popularity, uint64_t stream)
+      : setup_(s), popularity_(popularity), draws_(s.seed, stream) {
     const int64_t per_device = s.num_experts / s.num_devices;
-    for (size_t e = 0; e < experts_.size(); ++e) {
-      experts_[e].device = static_cast<int32_t>(static_cast<int64_t>(e) / per_device);
-      if (s.skew > 0) weights_.push_back(std::pow(static_cast<double>(e) + 1, -s.skew));
-    }
+    for (int64_t e = 0; e < s.num_experts; ++e) devices_.push_back(static_cast<uint32_t>(e / per_device));
+    chosen_by_.resize(devices_.size());
   }
 
   /// Adds the expert rows of one batch to `rows` [M].
   void route(std::vector<int32_t>& rows) {
-    if (!weights_.empty()) place();
-    for (int64_t t = 0; t < setup_.batch_tokens; ++t) weights_.empty() ? choose(rows) : choose_weighted(rows);
+    if (setup_.skew > 0) shuffle(devices_.size());  // places the ranks on the devices
+    for (int64_t t = 0; t < setup_.batch_tokens; ++t) setup_.skew > 0 ? choose_weighted(rows) : choose(rows);
   }
 
  private:
-  struct Expert {
-    int32_t device = 0;
-    double slowness = 0;  // 1 / weight
-    double arrival = 0;
-  };
-
-  /// Deals the popularity ranks out at random.
-  void place() {
-    for (size_t e = 0; e < experts_.size(); ++e) {
-      const size_t other = e + draws_.below(static_cast<uint32_t>(experts_.size() - e));
-      std::swap(weights_[e], weights_[other]);
-      experts_[e].slowness = 1 / weights_[e];
-    }
+  /// Puts a random choice of devices_, in random order, into its first `count` places. It may start from any
+  /// order (Fisher-Yates), so nothing is put back afterwards.
+  void shuffle(size_t count) {
+    for (size_t i = 0; i < count; ++i)
+      std::swap(devices_[i], devices_[i + draws_.below(static_cast<uint32_t>(devices_.size() - i))]);
   }
 
-  /// K steps of a Fisher-Yates shuffle. It may start from any order, so nothing is put back.
   void choose(std::vector<int32_t>& rows) {
-    for (size_t k = 0; k < static_cast<size_t>(setup_.num_experts_per_tok); ++k) {
-      const size_t other = k + draws_.below(static_cast<uint32_t>(experts_.size() - k));
-      std::swap(experts_[k], experts_[other]);
-      ++rows[static_cast<size_t>(experts_[k].device)];
+    const auto K = static_cast<size_t>(setup_.num_experts_per_tok);
+    shuffle(K);
+    for (size_t k = 0; k < K; ++k) ++rows[devices_[k]];
+  }
+
+  /// One expert after the other, each by weight among those that are left.
+  void choose_weighted(std::vector<int32_t>& rows) {
+    ++token_;
+    for (int64_t k = 0; k < setup_.num_experts_per_tok; ++k) {
+      const uint32_t rank = next_rank();
+      chosen_by_[rank] = token_;
+      ++rows[devices_[rank]];
     }
   }
 
-  /// The K first of exponential clocks with the experts' weights as rates are a draw without replacement.
-  void choose_weighted(std::vector<int32_t>& rows) {
-    race_ = experts_;
-    for (Expert& e : race_) e.arrival = draws_.exponential() * e.slowness;
-    const auto last = race_.begin() + setup_.num_experts_per_tok;
-    if (last != race_.end())
-      std::nth_element(race_.begin(), last, race_.end(),
-                       [](const Expert& a, const Expert& b) { return a.arrival < b.arrival; });
-    for (auto e = race_.begin(); e != last; ++e) ++rows[static_cast<size_t>(e->device)];
+  /// Draws until it is a rank that is left; where those have little weight, goes through them instead.
+  uint32_t next_rank() {
+    constexpr int kTries = 24;
+    for (int i = 0; i < kTries; ++i) {
+      const uint32_t rank = popularity_.table.draw(draws_.bits());
+      if (chosen_by_[rank] != token_) return rank;
+    }
+    const std::vector<double>& weights = popularity_.weights;
+    double left = 0;
+    for (size_t r = 0; r < weights.size(); ++r) left += chosen_by_[r] != token_ ? weights[r] : 0;
+    left *= (draws_.bits() + 0.5) * 0x1p-32;
+    uint32_t last = 0;
+    for (uint32_t r = 0; r < weights.size(); ++r) {
+      if (chosen_by_[r] == token_) continue;
+      last = r;
+      left -= weights[r];
+      if (left < 0) break;
+    }
+    return last;  // also where rounding left a rest
   }
 
   const ImbalanceSetup& setup_;
+  const Popularity& popularity_;
   Draws draws_;
-  std::vector<Expert> experts_, race_;
-  std::vector<double> weights_;
+  std::vector<uint32_t> devices_;    // with a skew by rank, else in any order
+  std::vector<uint64_t> chosen_by_;  // the last token that chose a rank
+  uint64_t token_ = 0;
 };
 
 /// The ends of the Wilson score interval: sign -1 or +1.
@@ -171,11 +232,12 @@ ImbalanceResult simulate_imbalance(const ImbalanceSetup& setup, ThreadPool& pool
   struct Counts {
     Histogram spread, busiest;
   };
+  const Popularity popularity(setup);
   std::vector<Counts> by_thread(static_cast<size_t>(pool.num_threads()));
   const int64_t tasks = (setup.trials + kTrialsPerTask - 1) / kTrialsPerTask;
   pool.run(tasks, [&](int64_t task, int thread) {
     Counts& counts = by_thread[static_cast<size_t>(thread)];
-    BatchRouter router(setup, static_cast<uint64_t>(task));
+    BatchRouter router(setup, popularity, static_cast<uint64_t>(task));
     std::vector<int32_t> rows;
     const int64_t trials = std::min(kTrialsPerTask, setup.trials - task * kTrialsPerTask);
     for (int64_t trial = 0; trial < trials; ++trial) {

@@ -18,8 +18,9 @@ struct ImbalanceSetup {
   int64_t num_experts_per_tok = 8;  ///< K
   int64_t num_devices = 8;          ///< M
   int64_t batch_tokens = 16;        ///< |X|
-  /// s: the r-th most popular expert (r = 1..N) weighs r^-s in a choice without replacement (the top K of
-  /// log weight + Gumbel noise), and every trial places the experts anew on the devices. 0: all alike.
+  /// s: the r-th most popular expert (r = 1..N) weighs r^-s in a choice without replacement (what a router
+  /// does that takes the top K of log weight + Gumbel noise), and every trial places the experts anew on the
+  /// devices. 0: all alike.
   double skew = 0;
   int64_t trials = 1'000'000;
   uint64_t seed = 0;

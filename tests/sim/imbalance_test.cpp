@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <vector>
 
 #include "refusal.h"
@@ -72,27 +73,49 @@ INSTANTIATE_TEST_SUITE_P(Imbalance, SmallCases,
                                          ImbalanceSetup{8, 2, 4, 2}, ImbalanceSetup{8, 3, 2, 4},
                                          ImbalanceSetup{6, 2, 3, 5}, ImbalanceSetup{12, 4, 4, 2}));
 
-TEST(Imbalance, WeightedChoicesAreSuccessiveDraws) {
-  // One token, four experts, K = 2, two devices: imbalanced when both chosen ones share a device.
-  ImbalanceSetup setup{4, 2, 2, 1, 1.5, 400'000};
-  ThreadPool pool(1);
-  const ImbalanceResult result = simulate_imbalance(setup, pool);
+/// P(max - min = d) for K = 2 weighted choices, going through all placements and all choices of two tokens.
+std::map<int64_t, double> enumerate_weighted_pairs(const ImbalanceSetup& s) {
+  const auto N = static_cast<size_t>(s.num_experts);
   std::vector<double> w;
-  for (int r = 1; r <= 4; ++r) w.push_back(std::pow(r, -1.5));
-  const double all = w[0] + w[1] + w[2] + w[3];
-  double same_device = 0;  // a pair {i, j} shares a device in 1 of 3 placements
-  for (size_t i = 0; i < 4; ++i)
-    for (size_t j = 0; j < 4; ++j)
-      if (i != j) same_device += w[i] / all * w[j] / (all - w[i]) / 3;
-  EXPECT_NEAR(result.p_imbalanced(), same_device, five_sigma(same_device, setup.trials));
-  EXPECT_NEAR(same_device, 1.0 / 3, 1e-12);  // whatever the weights, for a pair
+  for (size_t r = 0; r < N; ++r) w.push_back(std::pow(static_cast<double>(r + 1), -s.skew));
+  const double all = std::accumulate(w.begin(), w.end(), 0.0);
+  std::vector<size_t> place(N);
+  std::iota(place.begin(), place.end(), size_t{0});
+  std::map<int64_t, double> spread;
+  double placements = 0;
+  do {
+    ++placements;
+    using Rows = std::vector<int64_t>;
+    std::map<Rows, double> token;
+    for (size_t i = 0; i < N; ++i)
+      for (size_t j = 0; j < N; ++j) {
+        if (i == j) continue;
+        Rows rows(static_cast<size_t>(s.num_devices));
+        for (const size_t r : {i, j}) ++rows[place[r] / (N / rows.size())];
+        token[rows] += w[i] / all * w[j] / (all - w[i]);
+      }
+    for (const auto& [a, pa] : token)
+      for (const auto& [b, pb] : token) {
+        Rows sum = a;
+        for (size_t k = 0; k < sum.size(); ++k) sum[k] += b[k];
+        const auto [low, high] = std::minmax_element(sum.begin(), sum.end());
+        spread[*high - *low] += pa * pb;
+      }
+  } while (std::next_permutation(place.begin(), place.end()));
+  for (auto& [d, p] : spread) p /= placements;
+  return spread;
+}
 
-  // Two tokens see the weights: both choose the same pair more often than 1 time in 6.
-  setup.batch_tokens = 2;
-  setup.skew = 3;
-  const double skewed = simulate_imbalance(setup, pool).mean();
-  setup.skew = 0;
-  EXPECT_GT(skewed, simulate_imbalance(setup, pool).mean() + 0.05);
+TEST(Imbalance, WeightedChoicesAreSuccessiveDraws) {
+  ThreadPool pool(2);
+  for (const double skew : {0.3, 1.5, 6.0, 16.0}) {  // the last two need the way round rejected draws
+    const ImbalanceSetup setup{6, 2, 3, 2, skew, 400'000};
+    const ImbalanceResult result = simulate_imbalance(setup, pool);
+    for (const auto& [d, p] : enumerate_weighted_pairs(setup))
+      EXPECT_NEAR(static_cast<double>(result.spread.count(d)) / static_cast<double>(setup.trials), p,
+                  five_sigma(p, setup.trials))
+          << "skew " << skew << ", max - min = " << d;
+  }
 }
 
 TEST(Imbalance, Figure2b) {
