@@ -30,7 +30,7 @@ struct DeviceBench {
       : options(o),
         pool(static_cast<int>(o.model.threads)),
         backend(cuda_backend()),
-        copy(copy_bandwidth(backend)) {
+        copy(backend.copy_bandwidth()) {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
@@ -92,21 +92,6 @@ struct DeviceBench {
 };
 
 }  // namespace
-
-double copy_bandwidth(Backend& backend) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  const Buffer from(kBytes, "copy benchmark", &backend), to(kBytes, "copy benchmark", &backend);
-  backend.fill_bytes(from.data(), 0x5a, kBytes);
-  double best = 0;
-  for (int i = 0; i < 12; ++i) {
-    const auto begin = backend.make_event(), end = backend.make_event();
-    begin->record();
-    backend.copy_on_device(to.data(), from.data(), kBytes);
-    end->record();
-    best = std::max(best, 2.0 * kBytes / end->seconds_since(*begin));
-  }
-  return best;
-}
 
 void bench_device_decode(const DeviceBenchOptions& o) {
   constexpr int64_t kWarmUp = 8;

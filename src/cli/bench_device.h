@@ -5,7 +5,6 @@
 #include <string>
 
 #include "cli/served_model.h"
-#include "core/backend.h"
 
 namespace moge::cli {
 
@@ -21,9 +20,6 @@ struct DeviceBenchOptions {
   bool eager = false;
   bool json = false;
 };
-
-/// Bytes read and written per second by copies between two buffers that no cache holds, the best of several.
-double copy_bandwidth(Backend& backend);
 
 /// A step of `batch` sequences that hold `context` tokens each.
 void bench_device_decode(const DeviceBenchOptions& options);

@@ -122,7 +122,7 @@ class OpsBench {
     if (options_.json) std::cout << out_.dump(1) << '\n';
   }
   void begin() {
-    copy_ = copy_bandwidth(backend_);
+    copy_ = backend_.copy_bandwidth();
     out_ = {{"device", backend_.info().name},
             {"model", options_.model.model},
             {"copy_bandwidth", copy_},

@@ -61,6 +61,10 @@ class Backend {
   virtual void copy_on_device(void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(const char* where) = 0;
 
+  /// Bytes read and written per second by a copying kernel over memory that no cache holds (1 GiB twice, for
+  /// as long as it takes): the ceiling that bandwidth-bound kernels are compared with.
+  virtual double copy_bandwidth() = 0;
+
   /// What ops launch on: a cudaStream_t.
   virtual void* stream() const = 0;
   /// Between the two calls work is recorded, not run; nothing may allocate or wait.

@@ -101,17 +101,4 @@ double median_graph_seconds(Backend& backend, const std::function<void()>& prepa
   return seconds[kRepeats / 2];
 }
 
-double measure_copy_bandwidth(Backend& backend) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  constexpr int kCopies = 10;
-  const Buffer from(kBytes, "copy bandwidth", &backend), to(kBytes, "copy bandwidth", &backend);
-  backend.fill_bytes(from.data(), 0x5a, kBytes);
-  backend.begin_capture();
-  for (int i = 0; i < kCopies; ++i) backend.copy_on_device(to.data(), from.data(), kBytes);
-  const auto graph = backend.end_capture();
-  return 2 * static_cast<double>(kBytes) /
-         median_graph_seconds(
-             backend, [] {}, *graph, kCopies);
-}
-
 }  // namespace moge::test

@@ -58,7 +58,5 @@ class Mirror {
 /// Median seconds of one of the `count` runs that `graph` consists of. `before` each launch comes `prepare`,
 /// untimed.
 double median_graph_seconds(Backend& backend, const std::function<void()>& prepare, Graph& graph, int count);
-/// Bytes read and written per second by a device-to-device copy.
-double measure_copy_bandwidth(Backend& backend);
 
 }  // namespace moge::test

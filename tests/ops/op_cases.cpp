@@ -99,7 +99,7 @@ Roof cpu_roof() {
 /// The measured copy bandwidth, and the datasheet's peak (configs/hardware) of the matrix units.
 Roof gpu_roof(Backend& gpu) {
   namespace fs = std::filesystem;
-  Roof roof{.bytes = measure_copy_bandwidth(gpu), .flops = {}};
+  Roof roof{.bytes = gpu.copy_bandwidth(), .flops = {}};
   std::printf("%s: copies at %.0f GB/s\n", gpu.info().name.c_str(), roof.bytes * 1e-9);
   // The device calls itself "NVIDIA H100 80GB HBM3", the file "NVIDIA H100 SXM".
   const std::string& name = gpu.info().name;

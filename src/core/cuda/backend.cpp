@@ -2,7 +2,9 @@
 
 #include <cstdlib>
 
+#include "core/buffer.h"
 #include "core/cuda/check.h"
+#include "core/cuda/copy_bandwidth.h"
 
 namespace moge::cuda {
 
@@ -123,6 +125,13 @@ class CudaBackend : public Backend {
     copy(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   void synchronize(const char* where) override { check_cuda(cudaStreamSynchronize(stream_), where); }
+
+  double copy_bandwidth() override {
+    constexpr int64_t kBytes = int64_t{1} << 30;
+    const Buffer from(kBytes, "copy bandwidth", this), to(kBytes, "copy bandwidth", this);
+    fill_bytes(from.data(), 0x5a, kBytes);
+    return cuda::copy_bandwidth(to.data(), from.data(), kBytes, stream_);
+  }
 
   void* stream() const override { return stream_; }
   void begin_capture() override {
