@@ -132,7 +132,7 @@ sim::Report report_of(const sim::ImbalanceResult& r, const ordered_json& json, T
                      str(s.num_experts, " experts on ", s.num_devices, " devices, ", s.num_experts_per_tok,
                          " chosen per token, batches of ", s.batch_tokens, " tokens",
                          s.skew > 0 ? str(", popularity r^-", s.skew) : ", all experts equally likely", "; ",
-                         sim::number_text(static_cast<double>(s.trials), 1), " batches")};
+                         sim::fixed_text(static_cast<double>(s.trials), 0), " batches")};
   report.facts = {
       {"P(IS > 0)", p_imbalanced_text(r), "",
        r.spread.count(0) == 0 ? "no balanced batch was drawn; 95% bound"

@@ -233,8 +233,8 @@ void print(const ordered_json& r) {
   };
   line("cards", str(r["total_cards"], ": ", r["machines"], " x ", r["cards"], ", ",
                     r["plan"]["text"].get<std::string>()));
-  line("requests",
-       str(n(r["requests"]), " in ", n(r["duration_s"]), " s, ", n(r["requests_per_s"]), " a second"));
+  line("requests", str(sim::fixed_text(r["requests"], 0), " in ", n(r["duration_s"]), " s, ",
+                       n(r["requests_per_s"]), " a second"));
   std::cout << std::left << std::setw(22) << "ms" << std::right;
   for (const char* q : {"mean", "p50", "p90", "p99", "max"}) std::cout << std::setw(10) << q;
   std::cout << '\n';

@@ -115,7 +115,8 @@ std::string heading(const std::string& title, const std::string& caption) {
 std::string chart_html(const Chart& chart) {
   constexpr size_t kManyRows = 15;
   const size_t rows = chart.y.categories.size();
-  const std::string height = rows == 0 ? "" : str(" style=\"height:", 130 + 28 * rows, "px\"");
+  const size_t bars = chart.stacked ? 1 : std::max<size_t>(chart.series.size(), 1);  // in a row
+  const std::string height = rows == 0 ? "" : str(" style=\"height:", 130 + rows * (10 + 18 * bars), "px\"");
   return str("<section class=\"", rows >= kManyRows ? "half tall" : "half", "\">\n",
              heading(chart.title, chart.caption), "<div class=\"chart\" id=\"", chart.id, "\"", height,
              "></div>\n</section>\n");

@@ -171,7 +171,7 @@ Report serving_report(const ordered_json& r, std::span<const Request> trace, con
   Report report{
       str("Serving ", r["model"].get<std::string>(), " on ", r["total_cards"], " x ",
           r["hardware"].get<std::string>()),
-      str(number_text(r["requests"]), " requests, ",
+      str(fixed_text(r["requests"], 0), " requests, ",
           number_text(static_cast<double>(trace.size()) / std::max(trace.back().arrival_s, 1e-9)),
           " a second; ", number_text(r["input_tokens"].get<double>() / static_cast<double>(trace.size())),
           " tokens in and ",

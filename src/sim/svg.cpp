@@ -142,8 +142,8 @@ class Drawing {
     y_ = fit(chart_, chart_.y, &Series::y, false);
     x_.start = horizontal() ? std::min(24 + kLetter * label, kWidth / 2) : 78;
     x_.end = kWidth - 24;
-    const double height =
-        horizontal() ? kBarRow * static_cast<double>(chart_.y.categories.size()) : kPlotHeight;
+    const double rows = static_cast<double>(chart_.y.categories.size()) * (0.4 + 0.6 * bar_group(0).second);
+    const double height = horizontal() ? kBarRow * rows : kPlotHeight;
     const double above = 62 + 20 * static_cast<double>(legend_rows() - 1);
     ceiling_ = top_ + above;
     bottom_ = ceiling_ + height;
@@ -223,14 +223,20 @@ class Drawing {
           out_ << "<circle cx=\"" << x_(s.x[i]) << "\" cy=\"" << y_(s.y[i]) << "\" r=\""
                << (s.x.size() > 400 ? 2 : 4) << "\" fill=\"" << colour << "\" fill-opacity=\"0.8\"/>\n";
     }
-    for (size_t i = 0; i < s.x.size() && (s.labelled || s.mark == Mark::kLabels); ++i) {
-      if (labels_beside_bars(chart_))
-        text(x_(s.x[i]) + (s.x[i] < 0 ? -6 : 6), y_(s.y[i]) + 4, s.notes[i], s.x[i] < 0 ? "end" : "start",
-             kInk);
-      else if (horizontal())
-        text(x_(stacked_[s.y[i]] - s.x[i] / 2), y_(s.y[i]) + 4, s.notes[i], "middle", "#ffffff");
-      else  // by turns above and below, for neighbours
-        text(x_(s.x[i]), y_(s.y[i]) + (i % 2 == 0 ? -8 : 17), s.notes[i], "middle", kInk);
+    for (size_t i = 0; i < s.x.size() && (s.labelled || s.mark == Mark::kLabels); ++i) label(s, index, i);
+  }
+
+  /// A point's note: at the tip of a bar, in the middle of a lone stacked one, else above and below by turns.
+  void label(const Series& s, size_t index, size_t i) {
+    const bool left = s.x[i] < 0;
+    if (s.mark == Mark::kBars && labels_beside_bars(chart_)) {
+      const auto [group, groups] = bar_group(index);
+      const double middle = s.y[i] - 0.4 + 0.8 * (group + 0.5) / groups;
+      text(x_(s.x[i]) + (left ? -6 : 6), y_(middle) + 4, s.notes[i], left ? "end" : "start", kInk);
+    } else if (horizontal()) {
+      text(x_(stacked_[s.y[i]] - s.x[i] / 2), y_(s.y[i]) + 4, s.notes[i], "middle", "#ffffff");
+    } else {
+      text(x_(s.x[i]), y_(s.y[i]) + (i % 2 == 0 ? -8 : 17), s.notes[i], "middle", kInk);
     }
   }
 
@@ -244,28 +250,34 @@ class Drawing {
     out_ << "\"/>\n";
   }
 
-  void bars(const Series& s, size_t index, const std::string& colour) {
-    const std::vector<double>& along = horizontal() ? s.y : s.x;  // where a bar stands
-    const std::vector<double>& length = horizontal() ? s.x : s.y;
-    const Scale& place = horizontal() ? y_ : x_;
-    const Scale& size = horizontal() ? x_ : y_;
-    size_t group = 0, groups = 0;  // of the bars that share a place
+  /// Which of the bars that share a place this series' are, and how many share it.
+  std::pair<double, double> bar_group(size_t index) const {
+    if (chart_.stacked) return {0, 1};
+    double group = 0, groups = 0;
     for (size_t i = 0; i < chart_.series.size(); ++i) {
       if (chart_.series[i].mark != Mark::kBars) continue;
       if (i == index) group = groups;
       ++groups;
     }
-    if (chart_.stacked) group = 0, groups = 1;
+    return {group, groups};
+  }
+
+  void bars(const Series& s, size_t index, const std::string& colour) {
+    const std::vector<double>& along = horizontal() ? s.y : s.x;  // where a bar stands
+    const std::vector<double>& length = horizontal() ? s.x : s.y;
+    const Scale& place = horizontal() ? y_ : x_;
+    const Scale& size = horizontal() ? x_ : y_;
+    const auto [group, groups] = bar_group(index);
     double gap = 1;  // between neighbouring places; categories are 1 apart
     if (!horizontal() && chart_.x.categories.empty() && along.size() > 1) {
       gap = std::abs(along[1] - along[0]);
       for (size_t i = 2; i < along.size(); ++i) gap = std::min(gap, std::abs(along[i] - along[i - 1]));
     }
-    const double width = 0.8 * gap / static_cast<double>(groups);
+    const double width = 0.8 * gap / groups;
     for (size_t i = 0; i < length.size(); ++i) {
       const double base = chart_.stacked ? stacked_[along[i]] : size.log ? std::pow(10, size.low) : 0;
       const double tip = chart_.stacked ? stacked_[along[i]] += length[i] : length[i];
-      const double left = along[i] - 0.4 * gap + width * static_cast<double>(group);
+      const double left = along[i] - 0.4 * gap + width * group;
       const auto [p0, p1] = std::minmax({place(left), place(left + width)});
       const auto [q0, q1] = std::minmax({size(base), size(tip)});
       if (horizontal())
