@@ -114,49 +114,67 @@ struct Cases {
 
 inline constexpr uint64_t kSeed = 1;
 
-/// A context with its own pool and a workspace grown to what the op asks for.
-class Bench {
+/// A context on the GPU and a workspace grown to what the op asks for, poisoned. Arguments are on the device.
+class GpuBench {
  public:
-  explicit Bench(int num_threads, Backend* backend = nullptr) : pool_(num_threads), backend_(backend) {
-    ctx.device.kind = backend ? DeviceKind::kCuda : DeviceKind::kCpu;
-    ctx.pool = &pool_;
-    ctx.backend = backend;
-    ctx.workspace = &workspace_;
+  GpuBench() : backend_(*device()) {
+    ctx_.device.kind = DeviceKind::kCuda;
+    ctx_.backend = &backend_;
+    ctx_.workspace = &workspace_;
   }
-  /// Arguments on the CPU; an implementation of the GPU runs on their mirror.
   template <class Args>
   void run(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
-    if (impl.device == DeviceKind::kCuda && !backend_) {
-      Mirror<Args> mirror(*device(), args);
-      Bench(1, device()).run(table, impl, mirror.args());
-      return mirror.memory().download();
-    }
     reserve(impl, args);
-    run_impl(ctx, table, impl, args);
+    run_impl(ctx_, table, impl, args);
   }
-  /// `runs` as one graph.
+  /// All runs as one graph.
   template <class Args>
   std::unique_ptr<Graph> capture(const OpTable<Args>& table, const Impl<Args>& impl,
                                  const std::vector<std::unique_ptr<Mirror<Args>>>& runs) {
     for (const auto& mirror : runs) reserve(impl, mirror->args());
-    backend_->begin_capture();
-    for (const auto& mirror : runs) run_impl(ctx, table, impl, mirror->args());
-    return backend_->end_capture();
+    backend_.begin_capture();
+    for (const auto& mirror : runs) run_impl(ctx_, table, impl, mirror->args());
+    return backend_.end_capture();
   }
-  ExecContext ctx;
+  Backend& backend() const { return backend_; }
 
  private:
   template <class Args>
   void reserve(const Impl<Args>& impl, const Args& args) {
-    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
-    if (bytes <= capacity_) return;
-    workspace_ = Workspace(capacity_ = bytes, backend_);
-    if (backend_) backend_->fill_bytes(workspace_.get(bytes, "workspace").data(), 0xff, bytes);
+    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx_, args) : 0;
+    if (bytes <= workspace_.bytes()) return;
+    workspace_ = Workspace(bytes, &backend_);
+    backend_.fill_bytes(workspace_.get(bytes, "workspace").data(), 0xff, bytes);
   }
-  ThreadPool pool_;
-  Backend* backend_;
+  Backend& backend_;
+  ExecContext ctx_;
   Workspace workspace_;
-  int64_t capacity_ = 0;
+};
+
+/// A context with its own pool and a workspace grown to what the op asks for.
+class Bench {
+ public:
+  explicit Bench(int num_threads) : pool_(num_threads) {
+    ctx.pool = &pool_;
+    ctx.workspace = &workspace_;
+  }
+  /// Arguments are on the CPU; an implementation of the GPU runs on their mirror.
+  template <class Args>
+  void run(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
+    if (impl.device == DeviceKind::kCuda) {
+      Mirror<Args> mirror(*device(), args);
+      GpuBench().run(table, impl, mirror.args());
+      return mirror.memory().download();
+    }
+    const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
+    if (bytes > workspace_.bytes()) workspace_ = Workspace(bytes);
+    run_impl(ctx, table, impl, args);
+  }
+  ExecContext ctx;
+
+ private:
+  ThreadPool pool_;
+  Workspace workspace_;
 };
 
 /// The values of any strided CPU tensor as doubles, in row-major order.
@@ -236,17 +254,17 @@ std::string test_on_gpu(const OpTable<Args>& table, const Impl<Args>& impl, cons
                         const Args& ref) {
   Inputs first_in(kSeed);
   const Args first = c.make(first_in);
-  Bench bench(1, device());
-  bench.run(table, impl, first);
+  Bench(1).run(table, impl, first);
   std::string why = compare_outputs(c, first, ref);
   if (!why.empty() || sync_every_op()) return why;
+  GpuBench bench;
   std::unique_ptr<Graph> graph;
   std::vector<std::unique_ptr<Mirror<Args>>> runs;
   for (const char* launch : {"as a graph: ", "as a graph, again: "}) {
     Inputs in(kSeed);
     const Args args = c.make(in);
     if (!graph) {
-      runs.push_back(std::make_unique<Mirror<Args>>(*device(), args));
+      runs.push_back(std::make_unique<Mirror<Args>>(bench.backend(), args));
       graph = bench.capture(table, impl, runs);
     }
     runs[0]->memory().upload();
@@ -262,18 +280,18 @@ std::string test_on_gpu(const OpTable<Args>& table, const Impl<Args>& impl, cons
 template <class Args>
 double gpu_seconds(const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
   constexpr int64_t kMaxCopies = 64;
-  Bench bench(1, device());
+  GpuBench bench;
   std::vector<std::unique_ptr<Mirror<Args>>> copies;
   int64_t bytes = 0;
-  while (copies.empty() || (bytes < 3 * device()->info().l2_bytes && copies.size() < kMaxCopies)) {
-    copies.push_back(std::make_unique<Mirror<Args>>(*device(), args));
+  while (copies.empty() || (bytes < 3 * bench.backend().info().l2_bytes && copies.size() < kMaxCopies)) {
+    copies.push_back(std::make_unique<Mirror<Args>>(bench.backend(), args));
     bytes += copies.back()->memory().bytes();
   }
   const auto restore = [&] {
     for (const auto& copy : copies) copy->memory().restore();
   };
   const auto graph = bench.capture(table, impl, copies);
-  return median_graph_seconds(*device(), restore, *graph, static_cast<int>(copies.size()));
+  return median_graph_seconds(bench.backend(), restore, *graph, static_cast<int>(copies.size()));
 }
 
 template <class Args>

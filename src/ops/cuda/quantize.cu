@@ -85,7 +85,7 @@ void run_as(ExecContext& ctx, const QuantizeRows& a) {
     const unsigned warps = rows < 1024 ? 1 : 8;
     launch(ctx, "quantize_rows", quantize_rows_kernel<X, Q, kWarpVecs, false>,
            {.grid = (rows + warps - 1) / warps, .block = warps * kWarp}, p);
-  } else if (p.vecs <= 1024) {
+  } else if (p.vecs <= 1024 && rows < 1024) {
     launch(ctx, "quantize_rows", quantize_rows_kernel<X, Q, 1, true>,
            {.grid = rows, .block = block_of(p.vecs)}, p);
   } else {

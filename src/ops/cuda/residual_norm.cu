@@ -16,13 +16,16 @@ namespace {
 /// One vector of eight a thread.
 constexpr int kMaxThreads = 1024;
 
-/// Few rows wait for their loads: all of an MoE's slots in flight at once. Many rows fill the memory bus
-/// anyhow, and fewer registers let more of them run side by side. The bits are the same.
+/// Few rows wait for their loads: all of an MoE's slots in flight at once. Many rows fill the memory bus when
+/// two blocks share a multiprocessor, with fewer registers each. The bits are the same.
 struct FewRows {
-  static constexpr int kThreads = 640, kInFlight = 12;
+  static constexpr int kThreads = 640, kBlocks = 1, kInFlight = 12;
 };
 struct ManyRows {
-  static constexpr int kThreads = kMaxThreads, kInFlight = 4;
+  static constexpr int kThreads = 640, kBlocks = 2, kInFlight = 3;
+};
+struct WideRows {
+  static constexpr int kThreads = kMaxThreads, kBlocks = 1, kInFlight = 4;
 };
 
 struct Params {
@@ -66,7 +69,7 @@ __device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int
 }
 
 template <class Variant>
-__global__ void __launch_bounds__(Variant::kThreads) residual_norm_kernel(const Params p) {
+__global__ void __launch_bounds__(Variant::kThreads, Variant::kBlocks) residual_norm_kernel(const Params p) {
   const int64_t token = blockIdx.x;
   const int column = threadIdx.x * kVec;
   const bool active = threadIdx.x < p.vecs;
@@ -150,9 +153,11 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
                  .eps = a.eps,
                  .inverse_width = 1 / static_cast<float>(D)};
   const unsigned threads = (p.vecs + kWarp - 1) / kWarp * kWarp;
-  const bool few = T <= ctx.backend->info().num_sms && threads <= FewRows::kThreads;
-  launch(ctx, "residual_norm", few ? residual_norm_kernel<FewRows> : residual_norm_kernel<ManyRows>,
-         {.grid = static_cast<unsigned>(T), .block = threads}, p);
+  auto* kernel = residual_norm_kernel<WideRows>;
+  if (threads <= FewRows::kThreads)
+    kernel =
+        T <= ctx.backend->info().num_sms ? residual_norm_kernel<FewRows> : residual_norm_kernel<ManyRows>;
+  launch(ctx, "residual_norm", kernel, {.grid = static_cast<unsigned>(T), .block = threads}, p);
 }
 
 }  // namespace
