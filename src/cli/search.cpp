@@ -7,12 +7,14 @@
 
 #include "cli/command.h"
 #include "cli/config_path.h"
+#include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "sim/search.h"
+#include "sim/search_report.h"
 #include "train/progress.h"
 
 namespace moge::cli {
@@ -38,68 +40,69 @@ struct SearchCommandOptions {
   int64_t top = 10;
   int64_t threads = 0;
   std::filesystem::path out;
-  bool json = false;
+  ReportOptions files;
 
   std::vector<Option> options() {
-    return {
-        {.name = "space",
-         .target = &space,
-         .value = "FILE",
-         .help = "The grid of shapes: a file like those of configs/search, or its name",
-         .required = true},
-        {.name = "hardware",
-         .target = &hardware,
-         .value = "H1,H2",
-         .help = "Machines, by their files of configs/hardware",
-         .required = true},
-        {.name = "slo-tpot-ms",
-         .target = &slo_tpot_ms,
-         .value = "MS1,MS2",
-         .help = "Longest time between a request's tokens on each machine, or one for all",
-         .required = true},
-        {.name = "cards",
-         .target = &cards,
-         .value = "N1,N2",
-         .help = "Cards of each machine, or one number for all"},
-        {.name = "context",
-         .target = &context,
-         .value = "C",
-         .help = "Cached positions of each request",
-         .min = 1,
-         .max = 1 << 30},
-        {.name = "weights", .target = &weights, .value = "FORMAT", .help = "bf16, fp16, w8a8, w4a8 or fp8"},
-        {.name = "kv", .target = &kv, .value = "FORMAT", .help = "bf16, fp16, int8, fp8 or int4"},
-        {.name = "plan",
-         .target = &plans,
-         .value = "auto|best",
-         .help = "Plans to choose from, as of sim decode",
-         .choices = {"auto", "best"}},
-        {.name = "depth-floor",
-         .target = &depth_floor,
-         .value = "L",
-         .help = "Least layers of what is recommended: an assumption about quality, of which the score "
-                 "knows nothing",
-         .min = 1,
-         .max = 1 << 20},
-        {.name = "band",
-         .target = &band,
-         .value = "SHARE",
-         .help = "The base model is ranked among shapes as deep whose active parameters differ by at "
-                 "most this share",
-         .min = 0,
-         .max = 1},
-        {.name = "top", .target = &top, .value = "N", .help = "Shapes to list", .min = 1, .max = 1 << 20},
-        {.name = "threads",
-         .target = &threads,
-         .value = "N",
-         .help = "0: all CPUs; the result is the same",
-         .min = 0,
-         .max = 1024},
-        {.name = "out",
-         .target = &out,
-         .value = "FILE",
-         .help = "Every shape's result, a JSON object a line; a search that was interrupted goes on from it"},
-        {.name = "json", .target = &json, .help = "Print one JSON object"}};
+    return joined(
+        {{.name = "space",
+          .target = &space,
+          .value = "FILE",
+          .help = "The grid of shapes: a file like those of configs/search, or its name",
+          .required = true},
+         {.name = "hardware",
+          .target = &hardware,
+          .value = "H1,H2",
+          .help = "Machines, by their files of configs/hardware",
+          .required = true},
+         {.name = "slo-tpot-ms",
+          .target = &slo_tpot_ms,
+          .value = "MS1,MS2",
+          .help = "Longest time between a request's tokens on each machine, or one for all",
+          .required = true},
+         {.name = "cards",
+          .target = &cards,
+          .value = "N1,N2",
+          .help = "Cards of each machine, or one number for all"},
+         {.name = "context",
+          .target = &context,
+          .value = "C",
+          .help = "Cached positions of each request",
+          .min = 1,
+          .max = 1 << 30},
+         {.name = "weights", .target = &weights, .value = "FORMAT", .help = "bf16, fp16, w8a8, w4a8 or fp8"},
+         {.name = "kv", .target = &kv, .value = "FORMAT", .help = "bf16, fp16, int8, fp8 or int4"},
+         {.name = "plan",
+          .target = &plans,
+          .value = "auto|best",
+          .help = "Plans to choose from, as of sim decode",
+          .choices = {"auto", "best"}},
+         {.name = "depth-floor",
+          .target = &depth_floor,
+          .value = "L",
+          .help = "Least layers of what is recommended: an assumption about quality, of which the score "
+                  "knows nothing",
+          .min = 1,
+          .max = 1 << 20},
+         {.name = "band",
+          .target = &band,
+          .value = "SHARE",
+          .help = "The base model is ranked among shapes as deep whose active parameters differ by at "
+                  "most this share",
+          .min = 0,
+          .max = 1},
+         {.name = "top", .target = &top, .value = "N", .help = "Shapes to list", .min = 1, .max = 1 << 20},
+         {.name = "threads",
+          .target = &threads,
+          .value = "N",
+          .help = "0: all CPUs; the result is the same",
+          .min = 0,
+          .max = 1024},
+         {.name = "out",
+          .target = &out,
+          .value = "FILE",
+          .help =
+              "Every shape's result, a JSON object a line; a search that was interrupted goes on from it"}},
+        files.options());
   }
 };
 
@@ -317,6 +320,16 @@ void print(const ordered_json& out, const std::vector<sim::Platform>& platforms)
   }
 }
 
+void write_page(const SearchCommandOptions& o, const ordered_json& out,
+                const std::vector<sim::ShapeResult>& results, const std::vector<sim::Platform>& platforms) {
+  if (!o.files.any()) return;
+  ordered_json all = ordered_json::array();
+  for (const sim::ShapeResult& r : results) all.push_back(result_json(r));
+  std::vector<sim::SearchedMachine> machines;
+  for (const sim::Platform& p : platforms) machines.push_back({p.name, p.cards, p.max_step_s * kMilli});
+  o.files.write(sim::search_report(out, all, machines), out);
+}
+
 void search(const SearchCommandOptions& o) {
   const sim::SearchSpace space =
       sim::load_search_space(find_config_file("search", o.space), config_folders("models"));
@@ -327,7 +340,8 @@ void search(const SearchCommandOptions& o) {
   if (!o.out.empty()) results = read_results(o.out, head, all, platforms.size());
   finish(o, space, all, platforms, head, results);
   const ordered_json out = answer(o, space, platforms, results);
-  if (o.json)
+  write_page(o, out, results, platforms);
+  if (o.files.json)
     std::cout << out.dump(2) << '\n';
   else
     print(out, platforms);

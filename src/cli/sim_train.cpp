@@ -6,11 +6,13 @@
 #include "cli/command.h"
 #include "cli/config_path.h"
 #include "cli/model_path.h"
+#include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "sim/plan_file.h"
 #include "sim/training.h"
+#include "sim/training_report.h"
 
 namespace moge::cli {
 
@@ -34,70 +36,74 @@ struct SimTrainOptions {
   double overlap = 0;
   double baseline_overlap = 0;
   double skew = 0;
-  bool json = false;
+  ReportOptions files;
 
   std::vector<Option> options() {
     return joined(
-        joined({{.name = "model",
-                 .target = &model,
-                 .value = "MODEL",
-                 .help = "A Hugging Face directory or a name under configs/models",
-                 .required = true}},
-               machine.options()),
-        {{.name = "plan",
-          .target = &plan,
-          .value = "FILE",
-          .help = "How the model is laid over devices: a file like those of configs/plans, or its name",
-          .required = true},
-         {.name = "baseline", .target = &baseline, .value = "FILE", .help = "Another plan to compare with"},
-         {.name = "cards",
-          .target = &cards,
-          .value = "N",
-          .help = "0: as many as the plan says; more: replicas of it",
-          .min = 0,
-          .max = 1 << 20},
-         {.name = "sequence",
-          .target = &sequence,
-          .value = "S",
-          .help = "Tokens of a sequence",
-          .min = 1,
-          .max = 1 << 30},
-         {.name = "micro-batch",
-          .target = &micro_batch,
-          .value = "N",
-          .help = "Sequences of a microbatch",
-          .min = 1,
-          .max = 1 << 20},
-         {.name = "global-batch",
-          .target = &global_batch,
-          .value = "TOKENS",
-          .help = "Tokens of a step",
-          .min = 1,
-          .max = 1e12},
-         {.name = "recompute",
-          .target = &recompute,
-          .value = "WHAT",
-          .help = "What the backward pass computes again",
-          .choices = {"none", "attention", "full"}},
-         {.name = "overlap",
-          .target = &overlap,
-          .value = "SHARE",
-          .help = "Of the layers' communication hidden behind computation",
-          .min = 0,
-          .max = 1},
-         {.name = "baseline-overlap",
-          .target = &baseline_overlap,
-          .value = "SHARE",
-          .help = "The same of the baseline",
-          .min = 0,
-          .max = 1},
-         {.name = "skew",
-          .target = &skew,
-          .value = "S",
-          .help = "Of the router, as of sim decode",
-          .min = 0,
-          .max = 10},
-         {.name = "json", .target = &json, .help = "Print one JSON object"}});
+        joined(
+            joined({{.name = "model",
+                     .target = &model,
+                     .value = "MODEL",
+                     .help = "A Hugging Face directory or a name under configs/models",
+                     .required = true}},
+                   machine.options()),
+            {{.name = "plan",
+              .target = &plan,
+              .value = "FILE",
+              .help = "How the model is laid over devices: a file like those of configs/plans, or its name",
+              .required = true},
+             {.name = "baseline",
+              .target = &baseline,
+              .value = "FILE",
+              .help = "Another plan to compare with"},
+             {.name = "cards",
+              .target = &cards,
+              .value = "N",
+              .help = "0: as many as the plan says; more: replicas of it",
+              .min = 0,
+              .max = 1 << 20},
+             {.name = "sequence",
+              .target = &sequence,
+              .value = "S",
+              .help = "Tokens of a sequence",
+              .min = 1,
+              .max = 1 << 30},
+             {.name = "micro-batch",
+              .target = &micro_batch,
+              .value = "N",
+              .help = "Sequences of a microbatch",
+              .min = 1,
+              .max = 1 << 20},
+             {.name = "global-batch",
+              .target = &global_batch,
+              .value = "TOKENS",
+              .help = "Tokens of a step",
+              .min = 1,
+              .max = 1e12},
+             {.name = "recompute",
+              .target = &recompute,
+              .value = "WHAT",
+              .help = "What the backward pass computes again",
+              .choices = {"none", "attention", "full"}},
+             {.name = "overlap",
+              .target = &overlap,
+              .value = "SHARE",
+              .help = "Of the layers' communication hidden behind computation",
+              .min = 0,
+              .max = 1},
+             {.name = "baseline-overlap",
+              .target = &baseline_overlap,
+              .value = "SHARE",
+              .help = "The same of the baseline",
+              .min = 0,
+              .max = 1},
+             {.name = "skew",
+              .target = &skew,
+              .value = "S",
+              .help = "Of the router, as of sim decode",
+              .min = 0,
+              .max = 10}}),
+        files.options());
   }
 };
 
@@ -194,7 +200,8 @@ void sim_train(const SimTrainOptions& o) {
     out["baseline"] = plans[1];
     out["mfu_gain"] = plans[0]["mfu"].get<double>() / plans[1]["mfu"].get<double>() - 1;
   }
-  if (o.json) {
+  if (o.files.any()) o.files.write(sim::training_report(out), out);
+  if (o.files.json) {
     std::cout << out.dump(2) << '\n';
     return;
   }
