@@ -171,7 +171,7 @@ std::string same_bits(const char* name, const Tensor& a, const Tensor& b) {
       return static_cast<std::byte*>(t.data) + offset_of(t, i) * size_of(t.dtype);
     };
     if (std::memcmp(at(a), at(b), size_of(a.dtype)) != 0)
-      return str(name, "[", i, "]: bits depend on the thread count");
+      return str(name, "[", i, "]: the bits of two runs differ");
   }
   return "";
 }

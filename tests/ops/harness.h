@@ -258,16 +258,13 @@ std::string test_on_gpu(const OpTable<Args>& table, const Impl<Args>& impl, cons
   std::string why = compare_outputs(c, first, ref);
   if (!why.empty() || sync_every_op()) return why;
   GpuBench bench;
-  std::unique_ptr<Graph> graph;
+  Inputs in(kSeed);
+  const Args args = c.make(in);
   std::vector<std::unique_ptr<Mirror<Args>>> runs;
+  runs.push_back(std::make_unique<Mirror<Args>>(bench.backend(), args));
+  const auto graph = bench.capture(table, impl, runs);
   for (const char* launch : {"as a graph: ", "as a graph, again: "}) {
-    Inputs in(kSeed);
-    const Args args = c.make(in);
-    if (!graph) {
-      runs.push_back(std::make_unique<Mirror<Args>>(bench.backend(), args));
-      graph = bench.capture(table, impl, runs);
-    }
-    runs[0]->memory().upload();
+    runs[0]->memory().restore();
     graph->launch();
     runs[0]->memory().download();
     why = same_outputs(c, args, first);

@@ -10,6 +10,7 @@
 #include "ops/cuda/residual_norm.h"
 #include "ops/cuda/rope.h"
 #include "ops/cuda/rope_kv_write.h"
+#include "ops/cuda/sampling.h"
 
 namespace moge::ops::cuda {
 
@@ -32,6 +33,7 @@ void register_ops() {
   add(residual_norm_table(), residual_norm_impls());
   add(rope_kv_write_table(), rope_kv_write_impls());
   add(rope_table_table(), rope_table_impls());
+  add(sampling_table(), sampling_impls());
 }
 
 }  // namespace moge::ops::cuda
