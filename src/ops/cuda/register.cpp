@@ -5,6 +5,7 @@
 #include "ops/cuda/decode_inputs.h"
 #include "ops/cuda/embedding.h"
 #include "ops/cuda/moe_route.h"
+#include "ops/cuda/quant_matmul.h"
 #include "ops/cuda/quantize.h"
 #include "ops/cuda/random_fill.h"
 #include "ops/cuda/residual_norm.h"
@@ -28,6 +29,7 @@ void register_ops() {
   add(embedding_fwd_table(), embedding_fwd_impls());
   add(moe_route_table(), moe_route_impls());
   add(paged_attention_table(), paged_attention_impls());
+  add(quant_matmul_table(), quant_matmul_impls());
   add(quantize_rows_table(), quantize_rows_impls());
   add(random_fill_table(), random_fill_impls());
   add(residual_norm_table(), residual_norm_impls());

@@ -1,5 +1,5 @@
-// The bulk tensor copy engine: boxes of a matrix in device memory to shared memory, 128-byte swizzled, completing
-// on an mbarrier.
+// The bulk tensor copy engine: boxes of a matrix in device memory to shared memory, 128-byte swizzled,
+// completing on an mbarrier.
 #pragma once
 #include <cuda.h>
 
@@ -22,6 +22,22 @@ __device__ __forceinline__ void load_box(uint32_t shared, const CUtensorMap& map
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+/// Copies 16 bytes, or zeros, as this thread's own asynchronous copy.
+__device__ __forceinline__ void load_16(uint32_t shared, const void* global, bool zeros) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
+               "l"(__cvta_generic_to_global(global)), "r"(zeros ? 0 : 16)
+               : "memory");
+}
+/// Arrives when all copies that this thread has begun are done. Unlike the copy engine's, they need
+/// fence_async_proxy() before the tensor core reads them.
+__device__ __forceinline__ void barrier_arrive_after_loads(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+/// Orders ordinary accesses to shared memory before those of the tensor core and the copy engine.
+__device__ __forceinline__ void fence_async_proxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /// L2 policies: data that is read once must not push out data that is read by every block.

@@ -1,0 +1,106 @@
+#include "ops/cuda/sm90/swift_gmm.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "ops/cuda/quant_matmul.h"
+#include "ops/cuda/tensor_map.h"
+
+namespace moge::ops::cuda {
+
+namespace {
+
+constexpr int64_t kCopyAlignment = 16;  // bytes, of the copy engine's addresses and strides
+constexpr int64_t kBlockBytes = 128;    // of K
+
+bool aligned(const Tensor& t) {
+  return reinterpret_cast<uintptr_t>(t.data) % kCopyAlignment == 0;
+}
+template <class T>
+T* data_of(const Tensor& t) {
+  return t ? t.ptr<T>() : nullptr;
+}
+
+Refusal supports(const QuantMatmul& a) {
+  const int64_t element = size_of(a.a.dtype);
+  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  if (groups > kSwiftMaxGroups) return str(groups, " groups: expected at most ", kSwiftMaxGroups);
+  if (a.w.dim(-1) * element % kCopyAlignment != 0)
+    return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
+  if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
+  if (a.c.stride(1) != 1) return "c: expected contiguous rows";
+  for (const Tensor* t : {&a.a, &a.a_scale, &a.w_scale, &a.bias, &a.offsets, &a.row_ids, &a.row_weight})
+    if (*t && !t->is_contiguous()) return str(t->str(), ": expected a contiguous tensor");
+  constexpr int64_t kMax = INT32_MAX;
+  if (groups * a.w.dim(-2) > kMax || a.w.dim(-1) > kMax / 2 || a.a.dim(0) > kMax || a.c.dim(0) > kMax)
+    return "expected sizes below 2^31";
+  return {};
+}
+
+/// Few rows of a group: more features a tile, so that tokens are read less often. Few features in all: fewer
+/// features a tile, so that every multiprocessor has one.
+SwiftTile choose_tile(const QuantMatmul& a, int num_sms) {
+  if (const char* forced = std::getenv("MOGE_SWIFT_TILE")) return static_cast<SwiftTile>(std::atoi(forced));
+  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  const int64_t rows = (a.c.dim(0) + groups - 1) / groups;
+  if (rows > 128) return SwiftTile::k128x256;
+  const bool narrow = !a.offsets && a.w.dim(0) < 2 * 256 * num_sms;
+  if (narrow && rows <= 64) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
+  if (rows <= 16 && a.a.dim(0) <= 16) return SwiftTile::k256x16;
+  return rows <= 40 ? SwiftTile::k256x64 : SwiftTile::k256x128;
+}
+
+void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
+  if (a.c.numel() == 0) return;
+  const int64_t n = a.w.dim(-2), k = a.w.dim(-1);
+  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  const int64_t k_bytes = k * size_of(a.a.dtype);
+  const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
+  const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
+  const SwiftTile tile = choose_tile(a, ctx.backend->info().num_sms);
+  const int box_columns = static_cast<int>(kBlockBytes / size_of(a.a.dtype));
+  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns),
+                 .a = {}};
+  if (!a.row_ids)
+    for (int i = 0; 8 << i <= shape_of(tile).rows; ++i)
+      maps.a[i] = matrix_map("quant_matmul", a.a.data, a.a.dtype, a.a.dim(0), k, 8 << i, box_columns);
+  const int64_t c_columns = a.c.dim(1);
+  const SwiftGmmParams params{
+      .c = a.c.data,
+      .c_stride = a.c.stride(0),
+      .a = a.a.data,
+      .a_scale = data_of<float>(a.a_scale),
+      .w_scale = data_of<float>(a.w_scale),
+      .bias = data_of<float>(a.bias),
+      .row_weight = data_of<float>(a.row_weight),
+      .offsets = data_of<int32_t>(a.offsets),
+      .row_ids = data_of<int32_t>(a.row_ids),
+      .num_groups = static_cast<int>(groups),
+      .num_rows = static_cast<int>(a.c.dim(0)),
+      .n = static_cast<int>(n),
+      .k_bytes = static_cast<int>(k_bytes),
+      .full_blocks = static_cast<int>(blocks - (half_block ? 1 : 0)),
+      .half_block = half_block,
+      .c_vectors = c_columns % 8 == 0 && a.c.stride(0) % 8 == 0 && aligned(a.c),
+      .output = a.silu_mul                  ? SwiftOutput::kSiluMulBF16
+                : a.c.dtype == DType::kBF16 ? SwiftOutput::kBF16
+                                            : SwiftOutput::kF32,
+  };
+  switch (a.a.dtype) {
+    case DType::kI8:
+      return launch_swift_gmm<DType::kI8>(ctx, tile, maps, params);
+    case DType::kFP8E4M3:
+      return launch_swift_gmm<DType::kFP8E4M3>(ctx, tile, maps, params);
+    default:
+      return launch_swift_gmm<DType::kBF16>(ctx, tile, maps, params);
+  }
+}
+
+}  // namespace
+
+Impl<QuantMatmul> swift_gmm_impl() {
+  return {"cuda.swift_gmm", DeviceKind::kCuda, supports, run};
+}
+
+}  // namespace moge::ops::cuda

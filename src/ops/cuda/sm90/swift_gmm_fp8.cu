@@ -1,0 +1,5 @@
+#include "ops/cuda/sm90/swift_gmm.cuh"
+
+template void moge::ops::cuda::launch_swift_gmm<moge::DType::kFP8E4M3>(const ExecContext&, SwiftTile,
+                                                                       const SwiftMaps&,
+                                                                       const SwiftGmmParams&);

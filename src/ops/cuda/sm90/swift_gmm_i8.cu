@@ -1,0 +1,4 @@
+#include "ops/cuda/sm90/swift_gmm.cuh"
+
+template void moge::ops::cuda::launch_swift_gmm<moge::DType::kI8>(const ExecContext&, SwiftTile,
+                                                                  const SwiftMaps&, const SwiftGmmParams&);
