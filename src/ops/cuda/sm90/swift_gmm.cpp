@@ -1,9 +1,5 @@
 #include "ops/cuda/sm90/swift_gmm.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdlib>
-
 #include "ops/cuda/quant_matmul.h"
 #include "ops/cuda/tensor_map.h"
 
@@ -26,6 +22,7 @@ Refusal supports(const QuantMatmul& a) {
   const int64_t element = size_of(a.a.dtype);
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   if (groups > kSwiftMaxGroups) return str(groups, " groups: expected at most ", kSwiftMaxGroups);
+  if (a.a.numel() * element >= int64_t{16} << 32) return "a: expected fewer than 64 GiB";
   if (a.w.dim(-1) * element % kCopyAlignment != 0)
     return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
   if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
@@ -38,27 +35,27 @@ Refusal supports(const QuantMatmul& a) {
   return {};
 }
 
-/// Few rows of a group: more features a tile, so that tokens are read less often. Few features in all: fewer
-/// features a tile, so that every multiprocessor has one.
+/// Measured (docs/kernels/swift_gmm.md). Few rows in a group: more features a tile, so that they are read
+/// less often. Few features in all: fewer a tile, so that every multiprocessor has one.
 SwiftTile choose_tile(const QuantMatmul& a, int num_sms) {
-  if (const char* forced = std::getenv("MOGE_SWIFT_TILE")) return static_cast<SwiftTile>(std::atoi(forced));
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
-  const int64_t rows = (a.c.dim(0) + groups - 1) / groups;
-  if (rows > 128) return SwiftTile::k128x256;
-  const bool narrow = !a.offsets && a.w.dim(0) < 2 * 256 * num_sms;
-  if (narrow && rows <= 64) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
-  if (rows <= 16 && a.a.dim(0) <= 16) return SwiftTile::k256x16;
-  return rows <= 40 ? SwiftTile::k256x64 : SwiftTile::k256x128;
+  const int64_t rows = (a.c.dim(0) + groups - 1) / groups;  // of the average group
+  if (rows <= 64) {
+    const bool narrow = groups == 1 && a.w.dim(-2) < 256 * num_sms;
+    if (narrow) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
+    return rows <= 16 && a.a.dim(0) <= 16 ? SwiftTile::k256x16 : SwiftTile::k256x64;
+  }
+  return a.row_ids || rows <= 128 || rows > 512 ? SwiftTile::k256x128 : SwiftTile::k128x256;
 }
 
-void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
-  if (a.c.numel() == 0) return;
+}  // namespace
+
+void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile) {
   const int64_t n = a.w.dim(-2), k = a.w.dim(-1);
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   const int64_t k_bytes = k * size_of(a.a.dtype);
   const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
   const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
-  const SwiftTile tile = choose_tile(a, ctx.backend->info().num_sms);
   const int box_columns = static_cast<int>(kBlockBytes / size_of(a.a.dtype));
   SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns),
                  .a = {}};
@@ -97,10 +94,11 @@ void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
   }
 }
 
-}  // namespace
-
 Impl<QuantMatmul> swift_gmm_impl() {
-  return {"cuda.swift_gmm", DeviceKind::kCuda, supports, run};
+  return {"cuda.swift_gmm", DeviceKind::kCuda, supports,
+          [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
+            if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(a, ctx.backend->info().num_sms));
+          }};
 }
 
 }  // namespace moge::ops::cuda

@@ -50,6 +50,9 @@ constexpr SwiftTileShape shape_of(SwiftTile tile) {
   return kShapes[static_cast<int>(tile)];
 }
 
+/// The product by tiles of this kind, which swift_gmm_impl() chooses. c has elements.
+void swift_gmm(ExecContext& ctx, const QuantMatmul& args, SwiftTile tile);
+
 inline constexpr int kSwiftMaxGroups = 512;
 
 /// For the copy engine. An instruction takes it tens of cycles however small the box is, so contiguous rows
