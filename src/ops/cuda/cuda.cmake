@@ -1,7 +1,8 @@
 # libmoge_cuda.so: core/cuda and ops/cuda, opened at run time (core/backend.cpp). It links nothing of ours: what it needs
 # of core and ops it finds in the program that opens it (moge_exports in cmake/moge.cmake).
 file(GLOB moge_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu ${CMAKE_CURRENT_LIST_DIR}/sm90/*.cu
-     ${CMAKE_CURRENT_LIST_DIR}/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/core/cuda/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/core/cuda/*.cu)
+     ${CMAKE_CURRENT_LIST_DIR}/*.cpp ${CMAKE_CURRENT_LIST_DIR}/sm90/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/core/cuda/*.cpp
+     ${CMAKE_CURRENT_SOURCE_DIR}/core/cuda/*.cu)
 add_library(moge_cuda MODULE ${moge_cuda_sources})
 find_package(CUDAToolkit REQUIRED)
 # CMake 3.25 does not know how to ask this nvcc for C++20.
