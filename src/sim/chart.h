@@ -15,6 +15,7 @@ enum class Colour { kSeries, kCompute, kMemory, kVector, kNetwork, kOverhead, kG
 enum class Mark {
   kLine,
   kPoints,
+  kHighlights,  ///< points that stand out
   kLineAndPoints,
   kBars,
   kSteps,

@@ -31,8 +31,7 @@ Measure throughput(const SearchedMachine& m, size_t index) {
           }};
 }
 Measure score() {
-  return {"Score (geometric mean of tokens/s per card)",
-          [](const ordered_json& r) { return r["score"].get<double>(); }};
+  return {"Score (tokens/s per card)", [](const ordered_json& r) { return r["score"].get<double>(); }};
 }
 Measure active() {
   return {"Active parameters (billion)",
@@ -77,7 +76,7 @@ Chart scatter(const char* id, const std::string& title, const ordered_json& answ
   Series shallow{str("fewer than ", floor, " layers"), Mark::kPoints, {}, {}, {}, Colour::kQuiet};
   Series deep{str(floor, " layers or more"), Mark::kPoints, {}, {}, {}, Colour::kCompute};
   Series front{"Pareto front", Mark::kPoints, {}, {}, {}, Colour::kMemory};
-  Series base{"base model", Mark::kPoints, {}, {}, {}, Colour::kBad};
+  Series base{"base model", Mark::kHighlights, {}, {}, {}, Colour::kBad};
   std::set<int64_t> on_front;
   for (const ordered_json& r : answer["front"]) on_front.insert(r["index"].get<int64_t>());
   Thinner thinner(results, x, y);
@@ -92,7 +91,7 @@ Chart scatter(const char* id, const std::string& title, const ordered_json& answ
     const ordered_json& r = answer["base"]["result"];
     base.x = {x.value(r)};
     base.y = {y.value(r)};
-    base.notes = {str("base model: ", shape_text(r))};
+    base.notes = {shape_text(r)};
   }
   for (Series* s : {&shallow, &deep, &front, &base})
     if (!s->x.empty()) chart.series.push_back(std::move(*s));

@@ -170,7 +170,7 @@ Report step_report(const ordered_json& r, const Roof& roof, std::vector<Series> 
                    str(number_text(r["tokens_per_s"], 4), " on all cards")},
                   {"Bottleneck", bottleneck, "",
                    str(percent(r["bound_ms"][bottleneck].get<double>() / latency), " of the time")},
-                  {"Memory", number_text(used), "GiB per device",
+                  {"Memory", number_text(used), "GiB",
                    used <= limit ? str(percent(used / limit), " of ", number_text(limit), " usable")
                                  : str("does not fit: ", number_text(used - limit), " GiB too much")}};
   if (decode && r["tokens_per_step"] != 1.0)

@@ -217,13 +217,19 @@ class Drawing {
     if (s.mark == Mark::kBars) {
       bars(s, index, colour);
     } else {
-      if (s.mark != Mark::kPoints && s.mark != Mark::kLabels) path(s, colour);
-      if (s.mark == Mark::kPoints || s.mark == Mark::kLineAndPoints)
-        for (size_t i = 0; i < s.x.size(); ++i)
-          out_ << "<circle cx=\"" << x_(s.x[i]) << "\" cy=\"" << y_(s.y[i]) << "\" r=\""
-               << (s.x.size() > 400 ? 2 : 4) << "\" fill=\"" << colour << "\" fill-opacity=\"0.8\"/>\n";
+      const bool points = s.mark == Mark::kPoints || s.mark == Mark::kHighlights;
+      if (!points && s.mark != Mark::kLabels) path(s, colour);
+      if (points || s.mark == Mark::kLineAndPoints)
+        for (size_t i = 0; i < s.x.size(); ++i) circle(x_(s.x[i]), y_(s.y[i]), s, colour);
     }
     for (size_t i = 0; i < s.x.size() && (s.labelled || s.mark == Mark::kLabels); ++i) label(s, index, i);
+  }
+
+  void circle(double x, double y, const Series& s, const std::string& colour) {
+    const bool highlight = s.mark == Mark::kHighlights;
+    const double radius = highlight ? 7 : s.x.size() > 1000 ? 1.6 : s.x.size() > 60 ? 2.5 : 4;
+    out_ << "<circle cx=\"" << x << "\" cy=\"" << y << "\" r=\"" << radius << "\" fill=\"" << colour
+         << (highlight ? "\" stroke=\"#ffffff\" stroke-width=\"2\"/>\n" : "\" fill-opacity=\"0.8\"/>\n");
   }
 
   /// A point's note: at the tip of a bar, in the middle of a lone stacked one, else above and below by turns.

@@ -70,13 +70,16 @@ Chart memory(const std::vector<NamedPlan>& plans) {
 
 Table comparison(const std::vector<NamedPlan>& plans) {
   Table table{"plans", "Plans", "", {"What"}};
-  for (const NamedPlan& p : plans) table.columns.push_back(p.name);
+  for (const NamedPlan& p : plans) {
+    table.columns.push_back(p.name);
+    table.caption +=
+        str(table.caption.empty() ? "" : "; ", p.name, ": ", p.result["plan"]["text"].get<std::string>());
+  }
   const auto row = [&](const char* what, const auto& text) {
     std::vector<std::string> cells{what};
     for (const NamedPlan& p : plans) cells.push_back(text(p.result));
     table.rows.push_back(std::move(cells));
   };
-  row("layout", [](const ordered_json& r) { return r["plan"]["text"].template get<std::string>(); });
   row("devices", [](const ordered_json& r) { return fixed_text(r["devices"], 0); });
   row("step (ms)", [](const ordered_json& r) { return number_text(r["latency_ms"], 4); });
   row("MFU (%)", [](const ordered_json& r) { return fixed_text(100 * r["mfu"].template get<double>(), 2); });
@@ -104,10 +107,10 @@ Report training_report(const ordered_json& r) {
           " tokens a step; ", r["plan"]["text"].get<std::string>())};
   report.facts = {{"MFU", fixed_text(100 * r["mfu"].get<double>(), 2), "%", "of the machine's stated peak"},
                   {"Step", number_text(r["latency_ms"].get<double>() * 1e-3, 4), "s"},
-                  {"Throughput", number_text(r["tokens_per_s_per_device"], 4), "tokens/s per device"},
+                  {"Throughput", number_text(r["tokens_per_s_per_device"], 4), "tokens/s", "per device"},
                   {"Bubble", fixed_text(100 * r["bubble"].get<double>(), 2), "%", "of the pipeline's time"},
-                  {"Memory", number_text(r["memory_gib_per_device"]), "GiB per device",
-                   r["fits"].get<bool>() ? "fits" : "does not fit"}};
+                  {"Memory", number_text(r["memory_gib_per_device"]), "GiB",
+                   r["fits"].get<bool>() ? "of the fullest device; fits" : "does not fit"}};
   if (r.contains("baseline")) {
     const double gain = r["mfu_gain"];
     report.facts.insert(

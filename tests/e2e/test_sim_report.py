@@ -116,6 +116,33 @@ class Reports(unittest.TestCase):
         self.assertGreaterEqual(result["find_cards"]["total_cards"], 2)
         self.assertIn("fleet-tpot", charts)
 
+    def test_train(self):
+        charts, result = self.page_of(
+            "sim", "train", "--model", "pangu-pro-moe-72b-a16b", "--hardware", "ascend-800t-a2", "--cards", "3840",
+            "--plan", "report-training", "--baseline", "report-training-baseline",
+        )
+        for series, plan in zip(charts["breakdown"]["series"], (result, result["baseline"])):
+            self.assertAlmostEqual(sum(series["x"]), sum(part["ms"] for part in plan["breakdown"]), places=6)
+
+    def test_search(self):
+        space = self.dir / "space.toml"
+        space.write_text(
+            'base = "pangu-pro-moe-72b-a16b"\nshared_experts = 4\nhidden_size = [4096, 5120]\n'
+            "num_hidden_layers = [44, 48]\nnum_attention_heads = [40]\nnum_key_value_heads = [8]\nnum_experts = [64]\n"
+            "moe_intermediate_size = { min = 1024, max = 2048, step = 64 }\nparameters = { min = 60e9, max = 80e9 }\n",
+            encoding="utf-8",
+        )
+        charts, result = self.page_of(
+            "search", "--space", space, "--hardware", "ascend-800i-a2,ascend-300i-duo", "--slo-tpot-ms", "50,100"
+        )
+        points = charts["platforms"]["series"]
+        speeds = [p["tokens_per_s_per_card"] for p in result["base"]["result"]["platforms"]]
+        base = next(s for s in points if s["name"] == "base model")
+        self.assertEqual([base["x"][0], base["y"][0]], speeds)
+        best = result["top"][0]["platforms"]
+        drawn = [pair for s in points for pair in zip(s["x"], s["y"])]
+        self.assertIn((best[0]["tokens_per_s_per_card"], best[1]["tokens_per_s_per_card"]), drawn)
+
     def test_other_files(self):
         svg, png, csv = (self.dir / name for name in ("a.svg", "a.png", "a.csv"))
         run = moge("sim", "imbalance", "--trials", "1000", "--svg", svg, "--csv", csv)

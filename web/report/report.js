@@ -61,7 +61,7 @@
       Object.assign(out, { type: "log", tickvals: ticks, ticktext: ticks.map(short) });
     }
     const bound = (v) => (a.log ? Math.log10(v) : v);
-    const margin = 0.05 * (bound(high) - bound(low) || 1);
+    const margin = 0.05 * (bound(a.max ?? high) - bound(a.min ?? low) || 1);
     const labels = letter === "x" && chart.y.categories.length > 1 && chart.series.some((s) => s.labelled);
     if (labels) {
       const [least, most] = [Math.min(low, 0), Math.max(high, 0)];
@@ -104,14 +104,15 @@
       showlegend: s.name !== "",
     };
     if (s.mark === "bars") return barTrace(s, chart, paint, out);
-    const mode = { points: "markers", "line+points": "lines+markers", labels: "text" }[s.mark] || "lines";
-    const many = s.x.length > 400;
+    const mode = { points: "markers", highlights: "markers", "line+points": "lines+markers", labels: "text" }[s.mark] || "lines";
+    const highlight = s.mark === "highlights";
+    const size = highlight ? 13 : s.x.length > 1000 ? 4 : s.x.length > 60 ? 5 : 8;
     return {
       ...out,
       type: "scatter",
       mode: mode + (s.labelled && s.mark !== "labels" ? "+text" : ""),
       line: { color: paint, width: 2.2, dash: s.dashed ? "dash" : "solid", shape: s.mark === "steps" ? "hv" : "linear" },
-      marker: { color: paint, size: many ? 4 : 8, opacity: many ? 0.5 : 0.9 },
+      marker: { color: paint, size, opacity: size < 5 ? 0.5 : 0.9, symbol: highlight ? "diamond" : "circle", line: { color: colour("paper"), width: highlight ? 2 : 0 } },
       textposition: s.x.map((_, k) => (k % 2 ? "bottom center" : "top center")),
       textfont: { size: 11, color: colour("ink") },
       hoverinfo: s.mark === "labels" ? "skip" : undefined,
@@ -158,7 +159,7 @@
       xaxis: axis(chart, "x"),
       yaxis: axis(chart, "y"),
       showlegend: named > 1,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 12 } },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", itemsizing: chart.series.some((s) => s.x.length > 400) ? "constant" : "trace", font: { size: 12 } },
       shapes: chart.guides.map(guideLine),
       annotations: chart.guides.map((g) => guideLabel(g, chart)),
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
