@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/config_path.h"
+#include "cli/model_path.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
@@ -331,8 +332,9 @@ void write_page(const SearchCommandOptions& o, const ordered_json& out,
 }
 
 void search(const SearchCommandOptions& o) {
-  const sim::SearchSpace space =
-      sim::load_search_space(find_config_file("search", o.space), config_folders("models"));
+  const sim::SearchSpace space = sim::load_search_space(
+      find_config_file("search", o.space),
+      [](const std::string& name) { return spec::load_model_config(find_model(name)); });
   const std::vector<sim::Platform> platforms = load_platforms(o);
   const std::vector<sim::Shape> all = sim::shapes(space);
   const ordered_json head = header(o, space, platforms);

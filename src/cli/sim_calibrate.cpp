@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <iomanip>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
@@ -12,12 +11,10 @@
 #include "cli/sim_setup.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "core/json.h"
 #include "core/nearest.h"
-#include "core/toml.h"
 #include "sim/calibrate.h"
 #include "sim/calibration_report.h"
-#include "sim/plan_file.h"
+#include "sim/rows.h"
 
 namespace moge::cli {
 
@@ -65,65 +62,6 @@ struct SimCalibrateOptions {
         files.options());
   }
 };
-
-sim::Observation read_row(const nlohmann::json& value, const std::string& where, std::string& hardware) {
-  constexpr int64_t kMaxCount = 1'000'000'000;
-  JsonObject table(value, where);
-  sim::Observation row;
-  row.id = table.require(table.text("id"), "id");
-  hardware = table.require(table.text("hardware"), "hardware");
-  row.model = spec::load_model_config(find_model(table.require(table.text("model"), "model")));
-  row.precision = {sim::weight_format(table.text("weights").value_or("w8a8")),
-                   sim::kv_format(table.text("kv").value_or("fp16"))};
-  row.devices = table.require(table.integer("cards", 1, 1 << 20), "cards");
-  const int64_t batch = table.require(table.integer("batch", 1, kMaxCount), "batch");
-  const std::string stage = table.require(table.text("stage"), "stage");
-  check<FileError>(stage == "decode" || stage == "prefill", where, ": stage '", stage,
-                   "': expected decode or prefill");
-  const char* length_key = stage == "decode" ? "context" : "input";
-  const int64_t length = table.require(table.integer(length_key, 1, kMaxCount), length_key);
-  const auto n = static_cast<double>(batch);
-  if (stage == "decode") {
-    const std::optional<std::string> mtp = table.text("mtp");
-    const double drafts = mtp ? static_cast<double>(parse_speculation(*mtp).draft_tokens) : 0;
-    row.load = sim::decode_load(n, static_cast<double>(length), drafts);
-  } else {
-    row.load = sim::prefill_load(n, static_cast<double>(length));
-  }
-  row.cached_requests = n;
-  row.cached_positions = static_cast<double>(length);
-  if (const std::optional<std::string> plan = table.text("plan")) row.plan = sim::load_plan(*plan);
-  row.measured_s = table.require(table.number("latency_ms"), "latency_ms") / kMilli;
-  check<FileError>(row.measured_s > 0, where, ": latency_ms: expected a positive number");
-  table.text("source");
-  table.refuse_unread();
-  return row;
-}
-
-/// The rows of each machine, in the order of the file.
-std::vector<std::pair<std::string, std::vector<sim::Observation>>> read_rows(
-    const std::filesystem::path& file) {
-  constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
-  const std::string text = read_text_file(file, kMaxFileBytes);
-  const nlohmann::json root =
-      file.extension() == ".json" ? parse_json(text, file.string()) : parse_toml(text, file.string());
-  JsonObject top(root, file.string());
-  const nlohmann::json* list = top.find("row");
-  check<FileError>(list && list->is_array() && !list->empty(), file.string(), ": expected [[row]] tables");
-  top.refuse_unread();
-  std::vector<std::pair<std::string, std::vector<sim::Observation>>> machines;
-  size_t index = 0;
-  for (const nlohmann::json& value : *list) {
-    std::string hardware;
-    sim::Observation row = read_row(value, str(file.string(), ": row ", ++index), hardware);
-    auto machine = std::ranges::find_if(machines, [&](const auto& m) { return m.first == hardware; });
-    if (machine == machines.end()) machine = machines.insert(machines.end(), {hardware, {}});
-    for (const sim::Observation& other : machine->second)
-      check<FileError>(other.id != row.id, file.string(), ": two rows have the id '", row.id, "'");
-    machine->second.push_back(std::move(row));
-  }
-  return machines;
-}
 
 ordered_json rows_json(const std::vector<sim::RowError>& rows) {
   ordered_json list = ordered_json::array();
@@ -210,7 +148,8 @@ void print(const ordered_json& m, bool any_held_out) {
 }
 
 void sim_calibrate(const SimCalibrateOptions& o) {
-  auto machines = read_rows(o.rows);
+  std::vector<sim::MachineRows> machines = sim::load_rows(
+      o.rows, [](const std::string& name) { return spec::load_model_config(find_model(name)); });
   std::vector<std::string> names;
   std::vector<std::string> ids;
   for (const auto& [name, rows] : machines) {
@@ -221,7 +160,7 @@ void sim_calibrate(const SimCalibrateOptions& o) {
     check<UsageError>(std::ranges::find(ids, id) != ids.end(), "--hold-out ", id, ": no such row",
                       did_you_mean(id, ids));
   if (o.hardware) {
-    std::erase_if(machines, [&](const auto& m) { return m.first != *o.hardware; });
+    std::erase_if(machines, [&](const auto& m) { return m.hardware != *o.hardware; });
     check<UsageError>(!machines.empty(), o.rows.string(), " has no rows of ", *o.hardware,
                       did_you_mean(*o.hardware, names));
   }

@@ -41,13 +41,6 @@ std::vector<int64_t> read_range(JsonObject& top, const std::string& key) {
   return all;
 }
 
-spec::ModelConfig find_base(const std::string& name, const std::vector<std::filesystem::path>& folders,
-                            const std::string& where) {
-  for (const std::filesystem::path& folder : folders)
-    if (std::filesystem::is_directory(folder / name)) return spec::load_model_config(folder / name);
-  throw FileError(str(where, ": base '", name, "': no such model under configs/models"));
-}
-
 }  // namespace
 
 std::string Shape::str() const {
@@ -55,13 +48,12 @@ std::string Shape::str() const {
                    " heads, ", num_experts, " experts of ", moe_intermediate_size);
 }
 
-SearchSpace load_search_space(const std::filesystem::path& file,
-                              const std::vector<std::filesystem::path>& model_folders) {
+SearchSpace load_search_space(const std::filesystem::path& file, const ModelLoader& load_model) {
   const std::string text = read_text_file(file, kMaxFileBytes);
   const nlohmann::json root = parse_toml(text, file.string());
   JsonObject top(root, file.string());
   SearchSpace space;
-  space.base = find_base(top.require(top.text("base"), "base"), model_folders, file.string());
+  space.base = load_model(top.require(top.text("base"), "base"));
   check<FileError>(space.base.is_moe(), file.string(), ": base: expected a mixture of experts");
   space.shared_experts = top.require(top.integer("shared_experts", 0, 1024), "shared_experts");
   int64_t grid = 1;

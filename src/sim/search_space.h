@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/model_loader.h"
 #include "spec/model_config.h"
 
 namespace moge::sim {
@@ -33,12 +34,11 @@ struct SearchSpace {
   std::string fingerprint;  ///< of the file's text: what a resumed search must agree with
 };
 
-/// Reads a TOML file: `base` (the name of a model, for `load_base`), `shared_experts`, `parameters` = {min,
+/// Reads a TOML file: `base` (the name of a model), `shared_experts`, `parameters` = {min,
 /// max} and for each varied size a list, or {min, max, step}. Throws FileError for missing or unknown keys,
 /// an empty range, a grid of more than kMaxGrid points.
 inline constexpr int64_t kMaxGrid = 50'000'000;
-SearchSpace load_search_space(const std::filesystem::path& file,
-                              const std::vector<std::filesystem::path>& model_folders);
+SearchSpace load_search_space(const std::filesystem::path& file, const ModelLoader& load_model);
 
 spec::ModelConfig model_of(const SearchSpace& space, const Shape& shape);
 Shape shape_of(const spec::ModelConfig& config);

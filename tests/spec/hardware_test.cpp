@@ -66,5 +66,57 @@ TEST(Hardware, RefusesBrokenFiles) {
   EXPECT_THROW(load_hardware("/no/such/file.toml"), FileError);
 }
 
+constexpr const char* kLinked = R"(name = "m"
+devices_per_card = 2
+memory_bytes = {value = 8e9, source = "s", status = "datasheet"}
+memory_bandwidth = {value = 50_000_000_000, source = "s", status = "measured"}
+[peak_flops]
+f16 = {value = 1e12, source = "s", status = "estimated"}
+[[interconnect]]
+name = "mesh"
+kind = "mesh"
+devices = 4
+bandwidth = {value = 28e9, source = "s", status = "quoted"}
+[[interconnect]]
+name = "net"
+kind = "switch"
+unit_devices = 4
+bandwidth = {value = 25e9, source = "s", status = "prior"}
+[matmul]
+units = 20
+row_step = 16
+tile_rows = 128
+tile_cols = 128
+source = "s"
+status = "estimated"
+)";
+
+TEST(Hardware, ReadsInterconnectAndTiles) {
+  const Hardware h = load(kLinked);
+  EXPECT_EQ(h.devices_per_card, 2);
+  EXPECT_EQ(h.peak_16bit(), 1e12);
+  ASSERT_EQ(h.interconnect.size(), 2U);
+  EXPECT_EQ(h.interconnect[0].kind, LinkLevel::Kind::kMesh);
+  EXPECT_EQ(h.interconnect[0].devices, 4);
+  EXPECT_EQ(h.interconnect[1].devices, 0);
+  EXPECT_EQ(h.interconnect[1].unit_devices, 4);
+  ASSERT_TRUE(h.matmul.has_value());
+  EXPECT_EQ(h.matmul->units, 20);
+}
+
+TEST(Hardware, RefusesContradictoryInterconnects) {
+  expect_refused(kLinked, "\"mesh\"\ndevices", "\"ring\"\ndevices", "kind 'ring'");
+  expect_refused(kLinked, "devices = 4\n", "", "a mesh needs 'devices'");
+  expect_refused(kLinked, "devices = 4\n", "devices = 4\nunit_devices = 2\n", "a mesh joins single devices");
+  expect_refused(kLinked, "unit_devices = 4", "unit_devices = 4\ndevices = 6",
+                 "not a multiple of unit_devices");
+  expect_refused(kLinked, "unit_devices = 4", "unit_devices = 3\ndevices = 6",
+                 "expected a multiple of the 4");
+  expect_refused(kLinked, "kind = \"mesh\"\ndevices = 4", "kind = \"switch\"", "joins any number of devices");
+  expect_refused(kLinked, "28e9", "0", "positive number 'value'");
+  expect_refused(kLinked, "tile_rows = 128", "tile_rows = 100", "not a multiple of row_step");
+  expect_refused(kLinked, "units = 20", "units = 0", "units");
+}
+
 }  // namespace
 }  // namespace moge::spec

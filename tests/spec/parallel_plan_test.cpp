@@ -43,5 +43,17 @@ TEST(ParallelPlan, RefusesUnevenSplits) {
   EXPECT_NO_THROW((ParallelPlan{.attention_dp = 16, .expert_ep = 16}.validate(shipped("qwen3-30b-a3b"))));
 }
 
+TEST(ParallelPlan, TrainingDegrees) {
+  const ModelConfig pangu = shipped("pangu-pro-moe-72b-a16b");
+  const ParallelPlan baseline{
+      .pipeline = 6, .expert_ep = 8, .pipeline_chunks = 4, .context_parallel = 8, .replicas = 3};
+  EXPECT_NO_THROW(baseline.validate(pangu));
+  EXPECT_EQ(baseline.devices_per_stage(), 8);
+  EXPECT_EQ(baseline.devices(), 144);
+  EXPECT_EQ(baseline.str(), "PP6, attention DP1 x TP1, experts EP8 x TP1, shared TP1, VPP4, CP8, DP3");
+  expect_refused({.pipeline = 40, .attention_dp = 1 << 20, .expert_ep = 1 << 20, .replicas = 1 << 20}, pangu,
+                 "devices");
+}
+
 }  // namespace
 }  // namespace moge::spec
