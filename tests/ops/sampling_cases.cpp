@@ -215,24 +215,29 @@ const Cases cases([] {
     const char* name;
     Settings settings;
     float spread;
+    bool history = false;
   };
-  for (const auto& [name, settings, spread] :
-       {Perf{"greedy", {.temperature = 0}, 3}, Perf{"temperature", {}, 3}, Perf{"top_k 50", {.top_k = 50}, 3},
-        Perf{"top_p 0.95", {.top_p = 0.95F}, 3}, Perf{"top_p 0.95 flat", {.top_p = 0.95F}, 0.5F},
-        Perf{"k 20 p 0.95 min_p 0.05", {.top_k = 20, .top_p = 0.95F, .min_p = 0.05F}, 3},
-        Perf{"k 20 p 0.8 repetition", {.top_k = 20, .top_p = 0.8F, .repetition = 1.05F}, 3}}) {
-    add<Sampling>(ops::sampling_table(),
-                  {.params = str("B=1 V=153376 ", name),
-                   .make =
-                       [settings = settings, spread = spread](Inputs& in) {
-                         Sampling a = make(in, in.normal({1, 153'376}, spread), {settings});
-                         a.logprobs = {};
-                         add_history(in, a);
-                         return a;
-                       },
-                   .outputs = {},
-                   .perf = true,
-                   .bytes = 153'376 * 4.0});
+  for (const int64_t B : {1, 256}) {
+    for (const auto& [name, settings, spread, history] :
+         {Perf{"greedy", {.temperature = 0}, 3}, Perf{"temperature", {}, 3},
+          Perf{"top_k 50", {.top_k = 50}, 3}, Perf{"top_p 0.95", {.top_p = 0.95F}, 3},
+          Perf{"top_p 0.95 flat", {.top_p = 0.95F}, 0.5F},
+          Perf{"k 20 p 0.95 min_p 0.05", {.top_k = 20, .top_p = 0.95F, .min_p = 0.05F}, 3},
+          Perf{"k 20 p 0.8 repetition", {.top_k = 20, .top_p = 0.8F, .repetition = 1.05F}, 3, true}}) {
+      constexpr int64_t kVocab = 153'376;
+      add<Sampling>(ops::sampling_table(),
+                    {.params = str("B=", B, " V=", kVocab, " ", name),
+                     .make =
+                         [=, settings = settings, spread = spread, history = history](Inputs& in) {
+                           Sampling a = make(in, in.normal({B, kVocab}, spread), {settings});
+                           a.logprobs = {};
+                           if (history) add_history(in, a);
+                           return a;
+                         },
+                     .outputs = {},
+                     .perf = true,
+                     .bytes = static_cast<double>(B * kVocab * (history ? 9 : 4))});
+    }
   }
 });
 

@@ -28,6 +28,9 @@ void launch(const ExecContext& ctx, const char* op, void (*kernel)(Params...), c
     moge::cuda::check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op, ": ",
         c.shared_bytes, " bytes of shared memory");
+  if (c.cluster > 8)  // more than every device takes
+    moge::cuda::check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+                           op, ": clusters of ", c.cluster);
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;

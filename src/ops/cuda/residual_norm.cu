@@ -55,6 +55,7 @@ __device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       const int64_t r = __shfl_sync(kAllLanes, row, i);
+      v[i] = {};
       if (i < count && active) v[i] = *reinterpret_cast<const uint4*>(p.rows + r * p.rows_stride + column);
     }
 #pragma unroll
