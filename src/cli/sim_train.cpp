@@ -33,6 +33,7 @@ struct SimTrainOptions {
   int64_t micro_batch = 1;
   int64_t global_batch = 4'194'304;
   std::string recompute = "none";
+  std::string attention = "fused";
   double overlap = 0;
   double baseline_overlap = 0;
   double skew = 0;
@@ -85,6 +86,11 @@ struct SimTrainOptions {
               .value = "WHAT",
               .help = "What the backward pass computes again",
               .choices = {"none", "attention", "full"}},
+             {.name = "attention",
+              .target = &attention,
+              .value = "KIND",
+              .help = "fused: as FlashAttention; unfused: its scores go to memory",
+              .choices = {"fused", "unfused"}},
              {.name = "overlap",
               .target = &overlap,
               .value = "SHARE",
@@ -179,6 +185,7 @@ void sim_train(const SimTrainOptions& o) {
                                  .recompute = o.recompute == "full"        ? sim::Recompute::kFull
                                               : o.recompute == "attention" ? sim::Recompute::kAttention
                                                                            : sim::Recompute::kNone,
+                                 .fused_attention = o.attention == "fused",
                                  .overlap = overlap,
                                  .skew = o.skew};
     const sim::TrainingEstimate e = sim::estimate_training(model, device, plan, load);

@@ -23,12 +23,17 @@ constexpr double kBackwardAttention = 2.5;
 constexpr double kForwardGathers = 4;
 constexpr double kBackwardGathers = 6;
 constexpr double kKernelsForward = 21;
+/// Bytes that unfused attention moves for each 16-bit score: written by q k^T, read and written by the
+/// softmax and by dropout (and its mask), read by p v; backwards their gradients, too.
+constexpr double kScoreBytesForward = 13;
+constexpr double kScoreBytesBackward = 17;
 
 /// One layer's forward pass of one microbatch on one device.
 struct LayerForward {
   double matmul_s = 0;
   double expert_s = 0;  ///< of matmul_s
   double attention_s = 0;
+  double attention_backward_s = 0;
   double vector_s = 0;
   double gather_s = 0;    ///< one all-gather or reduce-scatter over TP
   double exchange_s = 0;  ///< one all-to-all over EP
@@ -97,8 +102,16 @@ LayerForward layer_forward(const spec::ModelConfig& c, const Device& device, con
                     shared_split) /
                    device.dense_flops +
                f.expert_s + kKernelsForward * device.op_s;
-  f.attention_s = t * (S + 1) / 2 * static_cast<double>(spec::attention_flops_per_position(c)) / tp /
-                  device.attention_flops;
+  const double flops_per_position = static_cast<double>(spec::attention_flops_per_position(c));
+  f.attention_s = t * (S + 1) / 2 * flops_per_position / tp / device.attention_flops;
+  f.attention_backward_s = kBackwardAttention * f.attention_s;
+  if (!load.fused_attention) {
+    const double scores = t * S * static_cast<double>(c.num_attention_heads) / tp;
+    const double matmuls_s = t * S * flops_per_position / tp / device.attention_flops;
+    f.attention_s = matmuls_s + scores * kScoreBytesForward / device.memory_bandwidth;
+    f.attention_backward_s =
+        kBackwardMatmuls * matmuls_s + scores * kScoreBytesBackward / device.memory_bandwidth;
+  }
   // Each kept element is written once and read about twice.
   f.vector_s = 3 * t * static_cast<double>(spec::activation_elements_per_token(c)) * kBytes16 / tp /
                device.memory_bandwidth;
@@ -159,14 +172,14 @@ TrainingEstimate estimate_training(const spec::ModelConfig& c, const Device& dev
   const double waiting =
       (routing.straggler(t * static_cast<double>(plan.devices_per_stage()) / tp) - 1) * f.expert_s;
   const double exposed = 1 - load.overlap;
-  const double ring_s = std::max(0.0, f.ring_s - f.attention_s) +
-                        std::max(0.0, 2 * f.ring_s - kBackwardAttention * f.attention_s);
+  const double ring_s =
+      std::max(0.0, f.ring_s - f.attention_s) + std::max(0.0, 2 * f.ring_s - f.attention_backward_s);
   const double redo = load.recompute == Recompute::kFull
                           ? f.matmul_s + f.attention_s + f.vector_s
                           : (load.recompute == Recompute::kAttention ? f.attention_s : 0);
   // One layer, both passes, of one microbatch.
   const double matmul_s = (1 + kBackwardMatmuls) * f.matmul_s;
-  const double attention_s = (1 + kBackwardAttention) * f.attention_s;
+  const double attention_s = f.attention_s + f.attention_backward_s;
   const double vector_s = (1 + kBackwardMatmuls) * f.vector_s;
   const double straggler_s = (1 + kBackwardMatmuls) * waiting;
   const double again = load.recompute == Recompute::kFull ? 1 : 0;

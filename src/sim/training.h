@@ -19,6 +19,9 @@ struct TrainingLoad {
   int64_t micro_batch = 1;                  ///< sequences of a microbatch
   int64_t global_batch_tokens = 4'194'304;  ///< of a step
   Recompute recompute = Recompute::kNone;
+  /// False: attention writes its scores to memory and multiplies the masked half, too, as trainers did before
+  /// FlashAttention.
+  bool fused_attention = true;
   double overlap = 0;       ///< share of the communication inside layers that is hidden behind computation
   double dp_overlap = 0.9;  ///< of the exchange of gradients
   double skew = 0;          ///< of the router, see RoutingModel
