@@ -27,6 +27,17 @@ function(moge_room name)
   target_link_libraries(moge_${name} PUBLIC moge_flags ${ARG_DEPS} PRIVATE ${ARG_LIBS})
 endfunction()
 
+# moge_install(TARGET): to bin/, with the shared libraries that it needs in lib/, except those that every machine with a
+# C++ runtime has: the installed folder can be carried to a machine where nothing is installed.
+function(moge_install target)
+  set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+  install(TARGETS ${target}
+          RUNTIME_DEPENDENCIES
+            DIRECTORIES /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}
+            PRE_EXCLUDE_REGEXES "^lib(c|m|gcc_s|stdc\\+\\+|pthread|dl|rt)\\.so" "^ld-linux"
+          RUNTIME DESTINATION bin LIBRARY DESTINATION lib)
+endfunction()
+
 # moge_exports(TARGET): an executable that may open the GPU plugin. The plugin finds core and ops in it, so all of them must
 # be there and visible.
 function(moge_exports target)
