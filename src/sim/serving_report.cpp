@@ -54,7 +54,8 @@ Chart cache(const ServingRun& run, const SchedulerPolicy& policy, int64_t replic
               replicas > 1 ? "Of the first machine." : "",
               {"Time (s)"},
               {"Blocks in use (%)"}};
-  const auto blocks = static_cast<double>(policy.cache_tokens / policy.block_tokens);
+  const int64_t num_blocks = policy.cache_tokens / policy.block_tokens;
+  const auto blocks = static_cast<double>(num_blocks);
   Series used{"", Mark::kSteps};
   for (const TimelinePoint& p : run.timeline) {
     used.x.push_back(p.time_s);

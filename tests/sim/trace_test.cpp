@@ -69,6 +69,20 @@ TEST(Trace, ReadsJsonLines) {
   EXPECT_EQ(trace[1].arrival_s, 2);
 }
 
+TEST(Trace, ReadsFilesByTheirName) {
+  const std::filesystem::path fixtures = std::filesystem::path(MOGE_SOURCE_DIR) / "tests/sim/fixtures";
+  const std::vector<Request> csv = read_trace(fixtures / "trace.csv", 1);
+  const std::vector<Request> jsonl = read_trace(fixtures / "trace.jsonl", 1000);
+  ASSERT_EQ(csv.size(), 3U);
+  ASSERT_EQ(jsonl.size(), 3U);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(csv[i].arrival_s, jsonl[i].arrival_s);
+    EXPECT_EQ(csv[i].input_tokens, jsonl[i].input_tokens);
+    EXPECT_EQ(csv[i].output_tokens, jsonl[i].output_tokens);
+  }
+  EXPECT_THAT(test::refusal([&] { read_trace(fixtures / "missing.csv", 1); }), HasSubstr("missing.csv"));
+}
+
 TEST(Trace, SaysWhatIsWrongAndWhere) {
   const auto csv = [](const char* text) { return test::refusal([&] { parse_trace_csv(text, "t", 1); }); };
   EXPECT_THAT(csv(""), HasSubstr("t: no requests"));

@@ -159,7 +159,7 @@
       xaxis: axis(chart, "x"),
       yaxis: axis(chart, "y"),
       showlegend: named > 1,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", itemsizing: chart.series.some((s) => s.x.length > 400) ? "constant" : "trace", font: { size: 12 } },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", itemsizing: chart.series.some((s) => s.mark === "points" && s.x.length > 400) ? "constant" : "trace", font: { size: 12 } },
       shapes: chart.guides.map(guideLine),
       annotations: chart.guides.map((g) => guideLabel(g, chart)),
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
