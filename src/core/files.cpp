@@ -73,8 +73,8 @@ void remove_abandoned(const fs::path& path) {
   const std::string prefix = str(".", path.filename().string(), kPartial);
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(parent_of(path), ignored)) {
-    if (!entry.path().filename().string().starts_with(prefix) || !entry.is_directory(ignored)) continue;
-    const int fd = ::open(entry.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!entry.path().filename().string().starts_with(prefix)) continue;
+    const int fd = ::open(entry.path().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) continue;
     if (::flock(fd, LOCK_EX | LOCK_NB) == 0) fs::remove_all(entry.path(), ignored);
     ::close(fd);
@@ -170,9 +170,12 @@ void FileWriter::close() {
 }
 
 void atomic_write_file(const fs::path& path, const std::function<void(FileWriter&)>& write) {
+  remove_abandoned(path);
   const fs::path partial = partial_name(path);
   FileWriter out(partial);
   try {
+    const Fd lock(partial, O_RDONLY, "open");
+    ::flock(lock.get(), LOCK_EX | LOCK_NB);  // best effort, as for directories
     write(out);
     out.close();
     if (::rename(partial.c_str(), path.c_str()) != 0) fail("write", path, errno);

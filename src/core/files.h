@@ -59,6 +59,7 @@ class FileWriter {
 };
 
 /// Replaces `path` by what `write` produces. If `write` throws, or the disk is full, `path` stays as it was.
+/// What killed processes left of earlier tries (siblings that nobody holds a lock on) is removed first.
 void atomic_write_file(const std::filesystem::path& path, const std::function<void(FileWriter&)>& write);
 void atomic_write_file(const std::filesystem::path& path, std::string_view contents);
 

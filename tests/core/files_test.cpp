@@ -114,6 +114,20 @@ TEST_F(FilesTest, DirectoryAppearsOnCommitOnly) {
   EXPECT_THROW(AtomicDirectory("/proc/moge/d"), FileError);
 }
 
+TEST_F(FilesTest, AFileThatAKilledWriterLeftIsRemovedButNotALiveOnes) {
+  const pid_t child = fork();
+  if (child == 0) atomic_write_file(dir_ / "a", [](FileWriter&) { std::raise(SIGKILL); });
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(num_entries(), 1);
+  atomic_write_file(dir_ / "a", [&](FileWriter& out) {
+    EXPECT_EQ(num_entries(), 1);  // its own
+    atomic_write_file(dir_ / "a", "inner");
+    out.write("outer");
+  });
+  EXPECT_EQ(num_entries(), 1);
+  EXPECT_EQ(read_text_file(dir_ / "a"), "outer");
+}
+
 TEST_F(FilesTest, WhatAKilledWriterLeftIsRemovedButNotALiveOnes) {
   const pid_t child = fork();
   if (child == 0) {
