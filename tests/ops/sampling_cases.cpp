@@ -193,6 +193,17 @@ const Cases cases([] {
                    // A vector's exp is within 2 ulp; sums of lanes walk at random.
                    .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}}});
   }
+  // A nucleus of thousands that ends among equal logits.
+  add<Sampling>(ops::sampling_table(),
+                {.params = "ties B=24 V=20000 top_p",
+                 .make =
+                     [](Inputs& in) {
+                       const Tensor logits = in.zeros({24, 20'000});
+                       Rng rng = in.rng();
+                       for (float& x : elements<float>(logits)) x = static_cast<float>(rng.next_below(5)) / 2;
+                       return make(in, logits, {{.top_p = 0.99F}, {.top_p = 0.7F}, {.top_p = 0.2F}});
+                     },
+                 .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}}});
   add_check("distribution",
             [](const std::string& impl) { return fits_distribution(impl, {}, softmax_from(0, 20, 1)); });
   add_check("distribution temperature 2", [](const std::string& impl) {

@@ -1,6 +1,7 @@
 // Sampling without sorting the vocabulary. Every filter keeps a prefix of the ranking, so all of them
 // together are one cut, found by partial selection among the few tokens above a bound: the k-th largest of
-// the maxima of blocks is a bound that at least k tokens reach.
+// the maxima of blocks is a bound that at least k tokens reach. A nucleus that is larger than a first guess
+// is closed in on by bisecting the logit of its last token; a pass of that is a vectorised sum.
 #include "ops/cpu/sampling.h"
 
 #include <algorithm>
@@ -111,18 +112,61 @@ class Row {
     return k;
   }
 
-  /// Of n candidates, those that top-p keeps.
+  /// Of n candidates, those that top-p keeps; or, without top-k, the last ones that it keeps.
   int64_t top_p(const SamplingRequest& r, int64_t n) {
-    double total = 0, mass = 0;
+    double mass = 0;
     for (int64_t i = 0; i < n; ++i) mass += weight(candidates_[i].z);
-    if (r.top_k < V_) {
-      total = mass;
-    } else {
-      for (int64_t b = 0; b < blocks_; ++b)
-        total += double{kernels_.sampling.sum_exp(z_ + b * kVocabBlock, size(b))};
-      if (mass < r.top_p * total) n = collect(V_);
+    if (r.top_k < V_) return prefix_of_weight(candidates_, n, r.top_p * mass);
+    double total = 0;
+    for (int64_t b = 0; b < blocks_; ++b)
+      total += double{kernels_.sampling.sum_exp(z_ + b * kVocabBlock, size(b))};
+    const double target = r.top_p * total;
+    if (mass >= target || n == V_) return prefix_of_weight(candidates_, n, target);
+    const float bound = std::min_element(candidates_, candidates_ + n, [](const Ranked& a, const Ranked& b) {
+                          return a.z < b.z;
+                        })->z;
+    const auto [count, before] = last_of_nucleus(target, {bound, mass, n});
+    return prefix_of_weight(candidates_, count, target - before);
+  }
+
+  /// The tokens with z >= bound.
+  struct Above {
+    float bound;
+    double mass;
+    int64_t count;
+  };
+  Above above(float bound) const {
+    Above result{bound, 0, 0};
+    for (int64_t b = 0; b < blocks_; ++b) {
+      if (block_max_[b] < bound) continue;
+      int64_t count = 0;
+      result.mass += double{kernels_.sampling.sum_exp_from(z_ + b * kVocabBlock, size(b), bound, &count)};
+      result.count += count;
     }
-    return prefix_of_weight(candidates_, n, r.top_p * total);
+    return result;
+  }
+
+  /// Gathers few tokens, among them the one where the nucleus of weight `target` ends, given that all of
+  /// `high` lies before. Returns their number, and the weight of the tokens before them.
+  std::pair<int64_t, double> last_of_nucleus(double target, Above high) {
+    constexpr float kNothing = -104;  // exp is 0 below
+    constexpr int64_t kFew = 1024;
+    Above low = high;
+    for (float step = 0.5F; low.mass < target && low.bound > kNothing; step *= 2)
+      low = above(std::max(high.bound - step, kNothing));
+    if (low.mass < target) low = {-INFINITY, low.mass, V_};  // rounding: the target asks for everything
+    while (low.count - high.count > kFew && low.bound > -INFINITY) {
+      const Above middle = above(low.bound + (high.bound - low.bound) / 2);
+      if (middle.bound == low.bound || middle.bound == high.bound) break;  // ties
+      (middle.mass < target ? high : low) = middle;
+    }
+    int64_t n = 0;
+    for (int64_t b = 0; b < blocks_; ++b) {
+      if (block_max_[b] < low.bound) continue;
+      for (int64_t v = b * kVocabBlock; v < b * kVocabBlock + size(b); ++v)
+        if (z_[v] >= low.bound && z_[v] < high.bound) candidates_[n++] = {z_[v], static_cast<int32_t>(v)};
+    }
+    return {n, high.mass};
   }
 
   /// Gathers at least the `count` first tokens, and all that tie with the last.
@@ -142,20 +186,17 @@ class Row {
     return n;
   }
 
-  /// The weight of a token after the cut.
-  double kept(int64_t v, const Ranked& last) const {
-    return last.before({z_[v], static_cast<int32_t>(v)}) ? 0 : weight(z_[v]);
-  }
-
+  /// Draws among the tokens up to `last`.
   int64_t draw(const Ranked& last, double u) {
+    for (int64_t v = last.token + 1; v < V_; ++v) z_[v] = z_[v] == last.z ? -INFINITY : z_[v];  // ties
+    const bool all = std::isinf(last.z);
     double total = 0;
     for (int64_t b = 0; b < blocks_; ++b) {
-      block_sum_[b] = 0;
-      if (std::isinf(last.z)) {
-        block_sum_[b] = kernels_.sampling.sum_exp(z_ + b * kVocabBlock, size(b));
-      } else if (block_max_[b] >= last.z) {
-        for (int64_t v = b * kVocabBlock; v < b * kVocabBlock + size(b); ++v) block_sum_[b] += kept(v, last);
-      }
+      const float* z = z_ + b * kVocabBlock;
+      int64_t count = 0;
+      block_sum_[b] = all                       ? kernels_.sampling.sum_exp(z, size(b))
+                      : block_max_[b] >= last.z ? kernels_.sampling.sum_exp_from(z, size(b), last.z, &count)
+                                                : 0;
       total += block_sum_[b];
     }
     double before = 0;
@@ -167,7 +208,7 @@ class Row {
         continue;
       }
       for (int64_t v = b * kVocabBlock; v < b * kVocabBlock + size(b); ++v) {
-        const double p = kept(v, last);
+        const double p = z_[v] >= last.z ? weight(z_[v]) : 0;
         if (p == 0) continue;
         token = v;
         before += p;

@@ -53,8 +53,27 @@ float sum_exp(const float* z, int64_t n) {
   return sum(total);
 }
 
+float sum_exp_from(const float* z, int64_t n, float bound, int64_t* count) {
+  const F32 none = splat(0), one = splat(1), from = splat(bound);
+  F32 total = none, ones = none;
+  const auto add = [&](F32 x) {
+    total = total + (x >= from ? exp(x) : none);
+    ones = ones + (x >= from ? one : none);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) add(load(z + i));
+  if (i < n) {
+    float tail[kLanes];
+    store(tail, splat(-kInfinity));
+    for (int64_t lane = 0; i + lane < n; ++lane) tail[lane] = z[i + lane];
+    add(load(tail));
+  }
+  *count = static_cast<int64_t>(sum(ones));
+  return sum(total);
+}
+
 }  // namespace
 
-extern const SamplingKernels sampling{adjust, temper, sum_exp};
+extern const SamplingKernels sampling{adjust, temper, sum_exp, sum_exp_from};
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

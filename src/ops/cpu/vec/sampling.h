@@ -19,6 +19,8 @@ struct SamplingKernels {
   void (*temper)(float* z, int64_t n, float top, float temperature);
   /// Sum of exp(z[i]), n <= kVocabBlock.
   float (*sum_exp)(const float* z, int64_t n);
+  /// The same over the z[i] >= bound, and how many they are, for a bound above -inf.
+  float (*sum_exp_from)(const float* z, int64_t n, float bound, int64_t* count);
 };
 namespace avx2 {
 extern const SamplingKernels sampling;
