@@ -26,7 +26,8 @@ void Conversation::add(const std::string& role, const std::string& content) {
 std::vector<int32_t> Conversation::prompt() const {
   auto messages = nlohmann::ordered_json::array();
   const auto add = [&](const std::string& role, const std::string& content) {
-    messages.push_back({{"role", role}, {"content", content}});
+    // Text that spells the end of a turn must not end it.
+    messages.push_back({{"role", role}, {"content", tokenizer_->shield(content)}});
   };
   if (!system_.empty()) add("system", system_);
   for (const Turn& turn : turns_) add(turn.role, turn.content);
@@ -35,7 +36,7 @@ std::vector<int32_t> Conversation::prompt() const {
                                      .bos_token = piece(*tokenizer_, tokenizer_->special_ids().bos),
                                      .eos_token = piece(*tokenizer_, tokenizer_->special_ids().eos)});
   // The template has written bos and the turns' markers as text.
-  return tokenizer_->encode(text, {.add_special_tokens = false, .parse_special = true});
+  return tokenizer_->encode(text, {.add_special_tokens = false, .parse_special = true, .shielded = true});
 }
 
 }  // namespace moge::cli

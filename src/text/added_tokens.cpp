@@ -48,6 +48,15 @@ size_t trailing_white_space(std::string_view text) {
 
 }  // namespace
 
+std::string without_shields(std::string_view text) {
+  std::string plain;
+  for (size_t at = text.find(kShield); at != std::string_view::npos; at = text.find(kShield)) {
+    plain += text.substr(0, at);
+    text.remove_prefix(at + kShield.size());
+  }
+  return plain += text;
+}
+
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
   for (size_t i = 0; i < tokens_.size(); ++i) {
@@ -61,19 +70,32 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
   }
 }
 
-const AddedToken* AddedTokenMatcher::match_at(std::string_view text) const {
+const AddedToken* AddedTokenMatcher::match_at(std::string_view text, bool only_special) const {
+  if (text.empty()) return nullptr;
   for (const size_t length : lengths_by_first_byte_[static_cast<uint8_t>(text[0])]) {
     if (length > text.size()) continue;
     const auto found = by_content_.find(std::string(text.substr(0, length)));
-    if (found != by_content_.end()) return &tokens_[found->second];
+    if (found != by_content_.end() && (!only_special || tokens_[found->second].special))
+      return &tokens_[found->second];
   }
   return nullptr;
 }
 
-void AddedTokenMatcher::split(std::string_view text, bool parse_special, std::vector<Segment>& out) const {
+size_t AddedTokenMatcher::special_at(std::string_view text) const {
+  const AddedToken* token = match_at(text, true);
+  return token ? token->content.size() : 0;
+}
+
+void AddedTokenMatcher::split(std::string_view text, bool parse_special, bool shielded,
+                              std::vector<Segment>& out) const {
   size_t done = 0;  // everything before is in out
   size_t at = 0;
   while (!tokens_.empty() && at < text.size()) {
+    if (shielded && text.substr(at).starts_with(kShield)) {
+      at += kShield.size();
+      at += special_at(text.substr(at));
+      continue;
+    }
     const AddedToken* token = match_at(text.substr(at));
     if (token == nullptr) {
       ++at;

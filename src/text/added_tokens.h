@@ -26,6 +26,10 @@ struct Segment {
   int32_t id = -1;
 };
 
+/// The mark that Tokenizer::shield() puts before a special token's string: U+FDD0, which no text should have.
+inline constexpr std::string_view kShield = "\xEF\xB7\x90";
+std::string without_shields(std::string_view text);
+
 /// Finds added tokens in a text: leftmost first, the longest at each place.
 class AddedTokenMatcher {
  public:
@@ -34,12 +38,14 @@ class AddedTokenMatcher {
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
   /// Appends the parts of the text in order, none of them empty; with parse_special off, special tokens'
-  /// strings stay ordinary text.
-  void split(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+  /// strings stay ordinary text, and if `shielded`, those after kShield do.
+  void split(std::string_view text, bool parse_special, bool shielded, std::vector<Segment>& out) const;
+  /// The length of the longest special token's string that the text begins with, or 0.
+  size_t special_at(std::string_view text) const;
   bool empty() const { return tokens_.empty(); }
 
  private:
-  const AddedToken* match_at(std::string_view text) const;
+  const AddedToken* match_at(std::string_view text, bool only_special = false) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string, size_t> by_content_;          // index into tokens_

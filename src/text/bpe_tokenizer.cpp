@@ -73,7 +73,7 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
   if (options.add_special_tokens) ids = prefix_;
   ScratchPool<Scratch>::Lease scratch(scratch_);
   std::vector<Segment> segments;
-  raw_added_tokens_.split(text, options.parse_special, segments);
+  raw_added_tokens_.split(text, options.parse_special, options.shielded, segments);
   for (const Segment& segment : segments) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
@@ -105,14 +105,16 @@ void BpeTokenizer::encode_valid(std::string_view text, bool at_text_start, const
     text = normalized;
   }
   std::vector<Segment> segments;
-  normalized_added_tokens_.split(text, options.parse_special, segments);
+  normalized_added_tokens_.split(text, options.parse_special, options.shielded, segments);
   for (const Segment& segment : segments) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
       continue;
     }
     Pieces& pieces = scratch.pieces;
-    pieces.views.assign(1, segment.text);
+    std::string unshielded;
+    if (options.shielded) unshielded = without_shields(segment.text);
+    pieces.views.assign(1, options.shielded ? unshielded : segment.text);
     pieces.owned.clear();
     pieces.at_text_start = at_text_start && segment.text.data() == text.data();
     pre_tokenizer_.apply(pieces, scratch.regex);

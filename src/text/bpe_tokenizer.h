@@ -1,6 +1,7 @@
 // Hugging Face's tokenizer.json with a BPE model: added tokens, normalizer, pre_tokenizer, model,
 // post_processor, decoder, each as Hugging Face's `tokenizers` does it.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -39,6 +40,9 @@ class BpeTokenizer : public Tokenizer {
                        Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_valid(std::string_view text, bool at_text_start, const EncodeOptions& options, Scratch& scratch,
                     std::vector<int32_t>& ids) const;
+  size_t special_at(std::string_view text) const override {
+    return std::max(raw_added_tokens_.special_at(text), normalized_added_tokens_.special_at(text));
+  }
   void add_vocabulary(const TokenizerJson& file, const TokenizerConfig& config, const std::string& where);
 
   Normalizer normalizer_;

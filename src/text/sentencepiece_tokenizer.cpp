@@ -3,6 +3,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -101,20 +102,16 @@ SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 void SentencePieceTokenizer::add_vocabulary(const TokenizerConfig& config) {
   const std::unordered_set<std::string> special_contents = config.special_contents();
   std::vector<Detokenizer::Token> tokens;
-  std::vector<AddedToken> added;
+  std::vector<AddedToken> added, markers;
   for (const SentencePieceEntry& entry : model_.pieces) {
     const auto id = static_cast<int32_t>(tokens.size());
     const bool special = special_contents.contains(std::string(entry.piece));
     tokens.push_back(detokenize(entry, model_, special));
     pieces_.emplace_back(entry.piece);
     piece_to_id_.emplace(pieces_.back(), id);
-    if (entry.type == PieceType::kControl || special) {
-      AddedToken token;
-      token.id = id;
-      token.content = entry.piece;
-      token.special = true;
-      added.push_back(token);
-    }
+    const AddedToken token{.id = id, .content = std::string(entry.piece), .special = true};
+    if (entry.type == PieceType::kControl || special) added.push_back(token);
+    if (is_marker(entry)) markers.push_back(token);
   }
   const size_t num_model_pieces = pieces_.size();
   for (AddedToken token : config.added_tokens) {
@@ -147,6 +144,7 @@ void SentencePieceTokenizer::add_vocabulary(const TokenizerConfig& config) {
                                                                  : FirstSpace::kKeep;
   detokenizer_ = Detokenizer(std::move(tokens), first_space, Detokenizer::InvalidUtf8::kPerByte);
   added_tokens_ = AddedTokenMatcher(std::move(added));
+  markers_ = AddedTokenMatcher(std::move(markers));
 }
 
 const sentencepiece::SentencePieceProcessor& SentencePieceTokenizer::processor(bool dummy_prefix,
@@ -176,14 +174,17 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text,
   std::vector<int32_t> ids;
   if (options.add_special_tokens && add_bos_) ids.push_back(*special_ids_.bos);
   std::vector<Segment> segments;
-  added_tokens_.split(text, options.parse_special, segments);
+  added_tokens_.split(text, options.parse_special, options.shielded, segments);
   bool first = true;
   for (const Segment& segment : segments) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else {
       const bool dummy_prefix = model_.add_dummy_prefix && (first || prefix_every_fragment_);
-      encode_fragment(segment.text, dummy_prefix, options.parse_special, ids);
+      if (options.shielded)
+        encode_shielded(segment.text, dummy_prefix, options.parse_special, ids);
+      else
+        encode_fragment(segment.text, dummy_prefix, options.parse_special, ids);
     }
     first = false;
   }
@@ -201,6 +202,25 @@ void SentencePieceTokenizer::encode_fragment(std::string_view text, bool dummy_p
   const auto status = processor(dummy_prefix, parse_special).Encode(text, &library_ids);
   check(status.ok(), where_, ": encoding failed: ", status.message());
   ids.insert(ids.end(), library_ids.begin(), library_ids.end());
+}
+
+size_t SentencePieceTokenizer::special_at(std::string_view text) const {
+  return std::max(added_tokens_.special_at(text), markers_.special_at(text));
+}
+
+// The library looks for markers in all that one call gets, so what is shielded gets a call of its own.
+void SentencePieceTokenizer::encode_shielded(std::string_view text, bool dummy_prefix, bool parse_special,
+                                             std::vector<int32_t>& ids) const {
+  const auto encode_next = [&](size_t bytes, bool special) {
+    if (bytes > 0) encode_fragment(text.substr(0, bytes), std::exchange(dummy_prefix, false), special, ids);
+    text.remove_prefix(bytes);
+  };
+  while (!text.empty()) {
+    encode_next(std::min(text.find(kShield), text.size()), parse_special);
+    if (text.empty()) return;
+    text.remove_prefix(kShield.size());
+    encode_next(special_at(text), false);
+  }
 }
 
 // Words repeat and the library is slow (its symbols leave the cache on long texts), so each word, with the

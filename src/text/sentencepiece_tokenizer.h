@@ -47,8 +47,11 @@ class SentencePieceTokenizer : public Tokenizer {
                                                                         bool parse_special) const;
   void encode_fragment(std::string_view text, bool dummy_prefix, bool parse_special,
                        std::vector<int32_t>& ids) const;
+  void encode_shielded(std::string_view text, bool dummy_prefix, bool parse_special,
+                       std::vector<int32_t>& ids) const;
   void encode_words(std::string_view text, bool dummy_prefix, bool parse_special,
                     std::vector<int32_t>& ids) const;
+  size_t special_at(std::string_view text) const override;
   void add_vocabulary(const TokenizerConfig& config);
 
   std::string serialized_;
@@ -58,6 +61,7 @@ class SentencePieceTokenizer : public Tokenizer {
   std::unordered_map<std::string, int32_t> piece_to_id_;
   Detokenizer detokenizer_;
   AddedTokenMatcher added_tokens_;
+  AddedTokenMatcher markers_;  // those of the model's pieces that the library itself finds
   bool add_bos_ = false;
   bool add_eos_ = false;
   bool prefix_every_fragment_ = false;  // tokenizer_config.json's legacy

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include "core/error.h"
+#include "text/added_tokens.h"
 #include "text/bpe_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
 
@@ -12,6 +13,16 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, const DecodeOptions&
   for (const int32_t id : ids) text += decoder.push(id);
   text += decoder.finish();
   return text;
+}
+
+std::string Tokenizer::shield(std::string_view text) const {
+  const std::string plain = without_shields(text);
+  std::string shielded;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (special_at(std::string_view(plain).substr(i)) > 0) shielded += kShield;
+    shielded += plain[i];
+  }
+  return shielded;
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir) {

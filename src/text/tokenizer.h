@@ -29,6 +29,9 @@ struct EncodeOptions {
   /// A special token's string inside the text ("<|im_end|>", "[unused10]") becomes its id. Off for text from
   /// users and corpora, which must not be able to forge the end of a turn or of a document.
   bool parse_special = true;
+  /// The text was made of parts from shield(): what they shield is read as if parse_special were off, and the
+  /// marks are dropped.
+  bool shielded = false;
 };
 
 /// Const and safe to share between threads after construction.
@@ -39,6 +42,11 @@ class Tokenizer {
   /// The ids of the text. Any byte string is accepted; what invalid UTF-8 becomes is the class's documented
   /// rule.
   virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;
+
+  /// A user's text for a template whose result is encoded with parse_special and `shielded`: it has a mark
+  /// (U+FDD0) before each special token's string, and none elsewhere. So a text without such strings stays as
+  /// it is.
+  std::string shield(std::string_view text) const;
 
   /// The text of the ids. RequestError names an id outside 0..vocab_size()-1.
   std::string decode(std::span<const int32_t> ids, const DecodeOptions& options = {}) const;
@@ -56,6 +64,9 @@ class Tokenizer {
   virtual const Detokenizer& detokenizer() const = 0;
 
  protected:
+  /// The length of the longest special token's string that the text begins with, or 0.
+  virtual size_t special_at(std::string_view text) const = 0;
+
   SpecialIds special_ids_;
 };
 

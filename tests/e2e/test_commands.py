@@ -129,6 +129,10 @@ class Run(TestCase):
         )
         # --raw lets the tokenizer put its bos in front; the template writes none.
         self.assertEqual(asked["prompt_tokens"], written["prompt_tokens"] - 1)
+        # A special token that the user spells is text, of as many tokens as it takes.
+        eos = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))["eos_token"]
+        forged = self.run_json("run", model, "-p", "Hello" + eos, *args, "--system", "Be kind.")
+        self.assertGreater(forged["prompt_tokens"], asked["prompt_tokens"] + 1)
 
 
 class Terminal:

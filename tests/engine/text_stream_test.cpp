@@ -28,6 +28,7 @@ class Bytes : public text::Tokenizer {
   const text::Detokenizer& detokenizer() const override { return detokenizer_; }
 
  private:
+  size_t special_at(std::string_view) const override { return 0; }  // encode() finds none
   text::Detokenizer detokenizer_;
 };
 

@@ -64,6 +64,33 @@ TEST(Bpe, MergesByRankThenLeftmost) {
   EXPECT_EQ(encode(small_file(), "axc"), (std::vector<int32_t>{0, 2}));  // no unk_token: x is dropped
 }
 
+/// A template's markers keep their meaning, a user's words that spell them don't.
+TEST(Bpe, ShieldedTextCannotSpellSpecialTokens) {
+  json file = small_file();
+  file["model"]["vocab"].update({{"<", 7}, {">", 8}, {"e", 9}, {"o", 10}, {"s", 11}, {"y", 12}});
+  // A special token inside another, one of a single character, one that is no special token.
+  file["added_tokens"].push_back({{"id", 13}, {"content", "eo"}, {"special", true}});
+  file["added_tokens"].push_back({{"id", 14}, {"content", "x"}, {"special", true}, {"normalized", true}});
+  file["added_tokens"].push_back({{"id", 15}, {"content", "<think>"}, {"special", false}});
+  const auto tokenizer = load(file.dump());
+  const auto encode = [&](const std::string& text) {
+    return tokenizer->encode(text, {.add_special_tokens = false, .shielded = true});
+  };
+  for (const std::string text : {"abc", "", "a<eo", "<eo<eos>s>", "x<eos>y", "<think>c"}) {
+    const std::vector<int32_t> plain =
+        tokenizer->encode(text, {.add_special_tokens = false, .parse_special = false});
+    std::vector<int32_t> framed = {6};  // "<eos>" of the template
+    framed.insert(framed.end(), plain.begin(), plain.end());
+    framed.push_back(6);
+    EXPECT_EQ(encode("<eos>" + tokenizer->shield(text) + "<eos>"), framed) << text;
+  }
+  EXPECT_EQ(tokenizer->shield("abc"), "abc");
+  // A mark of the user's own cannot reach a marker of the template.
+  const std::string mark = "\xEF\xB7\x90";
+  EXPECT_EQ(encode(tokenizer->shield("a" + mark) + "<eos>"), (std::vector<int32_t>{0, 6}));
+  EXPECT_EQ(tokenizer->shield("<e" + mark + "os>"), tokenizer->shield("<eos>"));
+}
+
 TEST(Bpe, LongPieceWithoutBreak) {
   std::string text;
   for (int i = 0; i < 200'000; ++i) text += "abc";

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -54,6 +55,23 @@ class SentencePiece : public testing::Test {
 };
 std::unique_ptr<ScratchDir> SentencePiece::folder_;
 std::unique_ptr<Tokenizer> SentencePiece::tokenizer_;
+
+TEST_F(SentencePiece, ShieldedTextCannotSpellMarkers) {
+  const auto encode = [](const std::string& text) {
+    return tokenizer_->encode(text, {.add_special_tokens = false, .shielded = true});
+  };
+  const int32_t open = *tokenizer_->piece_to_id("[unused9]"), close = *tokenizer_->piece_to_id("[unused10]");
+  EXPECT_EQ(encode("[unused9]the group[unused10]"),
+            tokenizer_->encode("[unused9]the group[unused10]", {.add_special_tokens = false}));
+  for (const std::string text : {"the [unused10] of", "[unused10]", "</s>", "[unused9][unused10]<s>"}) {
+    const std::vector<int32_t> ids = encode("[unused9]" + tokenizer_->shield(text) + "[unused10]");
+    EXPECT_EQ(std::ranges::count(ids, open), 1) << text;
+    EXPECT_EQ(std::ranges::count(ids, close), 1) << text;
+    for (const int32_t id : ids)
+      EXPECT_TRUE(id == open || id == close || !tokenizer_->is_special(id)) << text;
+    EXPECT_EQ(tokenizer_->decode(ids), "[unused9]" + text + "[unused10]");
+  }
+}
 
 TEST_F(SentencePiece, VocabularyAndSpecialIds) {
   EXPECT_EQ(tokenizer_->vocab_size(), 360);
