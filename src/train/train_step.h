@@ -42,6 +42,8 @@ class TrainStep {
   /// The largest micro-batch must be known: memory is planned for it. `model` is taken over.
   TrainStep(ExecContext ctx, model::Model model, const AdamWConfig& adamw, const LossConfig& loss,
             int64_t max_tokens, int64_t max_sequences);
+  TrainStep(const TrainStep&) = delete;  // its context points to its workspace
+  TrainStep& operator=(const TrainStep&) = delete;
 
   /// Gradients of the mean loss over all micro-batches, into grads(). With several micro-batches and a
   /// balance loss at batch level a forward-only pass counts the selections first: eq. 8 needs the whole

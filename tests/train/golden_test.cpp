@@ -4,53 +4,24 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
-#include "core/json.h"
 #include "io/copy_convert.h"
-#include "io/safetensors.h"
-#include "train/train_step.h"
+#include "train/golden_case.h"
 
 namespace moge::train {
 namespace {
 
-namespace fs = std::filesystem;
-
-const fs::path kModels = MOGE_SOURCE_DIR "/tests/golden/models";
 constexpr double kSlack = 8;  ///< three doublings: sums in blocks, fused multiply-adds, polynomial exp
 
 class Golden : public testing::TestWithParam<std::string> {
  protected:
-  Golden()
-      : dir_(kModels / GetParam()),
-        json_(parse_json(read_text_file(dir_ / "golden.json"), "golden.json")),
-        file_(dir_ / "golden.safetensors") {
+  Golden() {
     ctx_.pool = &pool_;
-    const auto& loss = json_["loss"];
-    const LossConfig loss_config{
-        .balance_coef = loss["aux_coef"],
-        .z_coef = loss["z_coef"],
-        .balance_level = loss["balance"] == "sequence" ? BalanceLevel::kSequence : BalanceLevel::kBatch};
-    const auto& adamw = json_["optimizer"];
-    const AdamWConfig adamw_config{.beta1 = adamw["betas"][0],
-                                   .beta2 = adamw["betas"][1],
-                                   .eps = adamw["eps"],
-                                   .weight_decay = adamw["weight_decay"],
-                                   .clip_grad_norm = adamw["clip_grad_norm"]};
-    step_ = std::make_unique<TrainStep>(ctx_, model::load_model(ctx_, dir_, DType::kF32), adamw_config,
-                                        loss_config, get("tokens").dim(1), get("cu_seqlens").dim(1) - 1);
+    step_ = case_.step(ctx_, case_.dir, DType::kF32);
   }
 
-  Tensor get(const std::string& name) {
-    const io::TensorInfo* info = file_.find(name);
-    check<FileError>(info != nullptr, "no tensor ", name);
-    return file_.tensor(*info);
-  }
-  MicroBatch batch(int64_t i) {
-    return {
-        {.tokens = get("tokens")[i], .positions = get("positions")[i], .cu_seqlens = get("cu_seqlens")[i]},
-        get("targets")[i]};
-  }
+  Tensor get(const std::string& name) { return case_.get(name); }
+  MicroBatch batch(int64_t i) { return case_.batch(i); }
   /// The dump's own float32 run may be closer by luck than a few roundings (2^-24 each) add up to.
   double tolerance(const std::string& kind) {
     return kSlack * std::max(json_["float32_error"][kind].get<double>(), 4 * 0x1p-24);
@@ -67,9 +38,8 @@ class Golden : public testing::TestWithParam<std::string> {
     return norm > 0 ? std::sqrt(diff / norm) : std::sqrt(diff);
   }
 
-  fs::path dir_;
-  nlohmann::json json_;
-  io::SafetensorsFile file_;
+  GoldenCase case_{GetParam()};
+  const nlohmann::json& json_ = case_.json;
   ThreadPool pool_{2};
   ExecContext ctx_;
   std::unique_ptr<TrainStep> step_;
@@ -79,10 +49,7 @@ TEST_P(Golden, LogitsAndRouting) {
   step_->evaluate(batch(0));
   const int64_t T = get("tokens").dim(1);
   const model::Activations acts = step_->activations(T);
-  const OwnedTensor logits(DType::kF32, get("logits").shape);
-  Workspace workspace(64 << 20);
-  ctx_.workspace = &workspace;
-  model::head_fwd(ctx_, step_->model().weights, acts.final, logits);
+  const OwnedTensor logits = logits_of(*step_, T);
   EXPECT_LE(relative_error(elements<float>(logits), elements<float>(get("logits"))), tolerance("logits"));
   for (int64_t l = 0; step_->model().config.is_moe() && l < step_->model().config.num_hidden_layers; ++l) {
     const Tensor ids = get(str("topk_ids.", l));
@@ -146,7 +113,7 @@ TEST_P(Golden, MicroBatchesAddUp) {
   const auto B = static_cast<int64_t>(cu.size());
   const MicroBatch whole{
       {.tokens = tokens, .positions = positions, .cu_seqlens = {cu.data(), DType::kI32, {B}}}, targets};
-  TrainStep big(step_->context(), model::load_model(ctx_, dir_, DType::kF32), {},
+  TrainStep big(step_->context(), model::load_model(ctx_, case_.dir, DType::kF32), {},
                 {.balance_coef = 0.5F,
                  .z_coef = 0.01F,
                  .balance_level =
