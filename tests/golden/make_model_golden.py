@@ -23,6 +23,8 @@ import moge_torch
 
 OUT = Path(__file__).parent / "models"
 VOCAB, TOKENS, STEPS, LR, CLIP = 70, 40, 10, 5e-3, 1.0
+ORDERS = 8  # float32 runs, of which float32_error is the worst
+COURSES = ("losses", "grad_norms")  # one number a step
 DOCUMENTS = ([0, 23, TOKENS], [0, 7, TOKENS])  # cu_seqlens of the two batches
 
 
@@ -247,7 +249,8 @@ def run(model: nn.Module, case: Case, batches: dict[str, Tensor]) -> tuple[dict[
 
 
 def difference(got: dict[str, Tensor], want: dict[str, Tensor]) -> dict[str, float]:
-    """|got - want| / |want| (Euclidean), the worst of each kind of output; routing must be the same."""
+    """The worst of each kind of output: |got - want| / |want| (Euclidean) of a tensor, the same of each single number
+    of a course over steps. Routing must be the same."""
     if got.keys() != want.keys():
         raise AssertionError(f"outputs differ: {sorted(got.keys() ^ want.keys())}")
     worst: dict[str, float] = {}
@@ -256,10 +259,28 @@ def difference(got: dict[str, Tensor], want: dict[str, Tensor]) -> dict[str, flo
             if not torch.equal(got[name], want[name]):
                 raise AssertionError(f"{name}: the routing differs")
             continue
-        kind, norm = name.split(".")[0], want[name].double().norm()
-        error = ((got[name].double() - want[name].double()).norm() / (norm if norm > 0 else 1.0)).item()
+        kind, delta = name.split(".")[0], got[name].double() - want[name].double()
+        if kind in COURSES:
+            error = (delta / want[name].double()).abs().max().item()
+        else:
+            norm = want[name].double().norm()
+            error = (delta.norm() / (norm if norm > 0 else 1.0)).item()
         worst[kind] = max(worst.get(kind, 0.0), error)
     return worst
+
+
+def float32_errors(directory: Path, case: Case, batches: dict[str, Tensor], want: dict[str, Tensor]) -> list[dict]:
+    """difference() of ORDERS runs in float32: the first as it is, the others from weights that are off by a random
+    rounding each, as if every sum that they enter had been rounded otherwise. The router stays: its rows may tie."""
+    errors, seed = [], torch.Generator().manual_seed(1)
+    for order in range(ORDERS):
+        model = moge_torch.load(directory, torch.float32)
+        with torch.no_grad():
+            for parameter_name, p in model.named_parameters():
+                if order > 0 and not parameter_name.endswith("mlp.gate.weight"):
+                    p.mul_(1 + (2 * torch.rand(p.shape, generator=seed) - 1) * 2.0**-23)  # rounds to 1 or 1 +- 2^-23
+        errors.append(difference(run(model, case, batches)[0], want))
+    return errors
 
 
 def make(name: str, case: Case) -> None:
@@ -280,16 +301,17 @@ def make(name: str, case: Case) -> None:
         worst = difference(own, out)
         print(f"{name}: moge_torch against transformers: {worst}")
         # transformers rounds its norms and softmaxes to float32 (2^-24) whatever the dtype of the model.
-        assert max(worst.values()) < 2e-6, worst
+        # Training blows that up.
+        assert all(e < (1e-5 if kind in COURSES else 2e-6) for kind, e in worst.items()), worst
     for rows in case.tied_rows:
         chosen = torch.cat([out["topk_ids.0"], out["topk_ids.1"]]).unique()
         assert set(rows[:2]) <= set(chosen.tolist()) and rows[2] not in chosen, "the ties don't decide anything"
-    rounding, _ = run(moge_torch.load(directory, torch.float32), case, batches)
-    float32_error = difference(rounding, out)
+    errors = float32_errors(directory, case, batches, out)
+    float32_error = {kind: max(e[kind] for e in errors) for kind in errors[0]}
     print(f"{name}: float32 against the dump: {float32_error}, router margin {margin:.1e}")
     # A near-tie could fall either way in float32, and AdamW blows up the rounding of a gradient near zero: a case
     # where that shows would need a loose test.
-    robust = margin > 1e-4 and max(float32_error.values()) < 5e-6 and float32_error["losses"] < 5e-7
+    robust = margin > 1e-4 and max(errors[0].values()) < 5e-6 and errors[0]["losses"] < 1e-6
     assert robust, "choose another seed"
 
     dump = {n: t.to(torch.float32 if t.is_floating_point() else torch.int32) for n, t in {**batches, **out}.items()}

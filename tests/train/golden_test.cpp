@@ -1,6 +1,6 @@
 // The model and the optimizer against the PyTorch oracle's dumps (tests/golden): logits, routing, losses,
-// every gradient, ten training losses. Tolerances come from the dumps: the same oracle run in float32 is off
-// by float32_error, and another order of summation may double that a few times.
+// every gradient, ten training losses. Tolerances come from the dumps: float32_error is how far the oracle
+// itself is off when it computes in float32, the worst of 8 runs with different roundings.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +11,9 @@
 namespace moge::train {
 namespace {
 
-constexpr double kSlack = 8;  ///< three doublings: sums in blocks, fused multiply-adds, polynomial exp
+/// A sum of n terms in one chain rounds partial sums that grow to n terms, in 16 lanes (as PyTorch may) to n
+/// / 16: their errors' standard deviations are as 4 to 1.
+constexpr double kLongerChains = 4;
 
 class Golden : public testing::TestWithParam<std::string> {
  protected:
@@ -22,9 +24,8 @@ class Golden : public testing::TestWithParam<std::string> {
 
   Tensor get(const std::string& name) { return case_.get(name); }
   MicroBatch batch(int64_t i) { return case_.batch(i); }
-  /// The dump's own float32 run may be closer by luck than a few roundings (2^-24 each) add up to.
   double tolerance(const std::string& kind) {
-    return kSlack * std::max(json_["float32_error"][kind].get<double>(), 4 * 0x1p-24);
+    return kLongerChains * json_["float32_error"][kind].get<double>();
   }
 
   /// Norm of the difference over the norm.
