@@ -2,6 +2,7 @@
 
 #include "ops/cuda/attention_simple.h"
 #include "ops/cuda/sm90/mul_attention.h"
+#include "ops/cuda/sm90/prefill.h"
 
 namespace moge::ops::cuda {
 
@@ -15,6 +16,7 @@ void decode(ExecContext& ctx, const PagedAttention& args, std::span<std::byte> w
 
 std::vector<Impl<PagedAttention>> paged_attention_impls() {
   return {{"cuda.mul_attention", DeviceKind::kCuda, mul_attention_refusal, decode, mul_attention_workspace},
+          prefill,
           paged_attention_simple};
 }
 

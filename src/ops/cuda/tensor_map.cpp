@@ -42,4 +42,21 @@ CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t ro
   return map;
 }
 
+CUtensorMap heads_map(const char* op, const Tensor& x, int box_rows) {
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(x.dim(2)), static_cast<cuuint64_t>(x.dim(1)),
+                              static_cast<cuuint64_t>(x.dim(0))};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(x.stride(1) * 2),
+                                static_cast<cuuint64_t>(x.stride(0) * 2)};
+  const cuuint32_t box[] = {64, 1, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1, 1};
+  CUtensorMap map{};
+  const CUresult result =
+      encode_function()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, x.data, sizes, strides, box, steps,
+                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  check<DeviceError>(result == CUDA_SUCCESS, op, ": cannot map ", x.str(), " in boxes of ", box_rows,
+                     " rows (CUresult ", static_cast<int>(result), ")");
+  return map;
+}
+
 }  // namespace moge::ops::cuda

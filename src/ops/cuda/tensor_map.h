@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
+#include "core/tensor.h"
 
 namespace moge::ops::cuda {
 
@@ -13,5 +13,9 @@ namespace moge::ops::cuda {
 /// DeviceError naming `op`.
 CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t rows, int64_t columns,
                        int box_rows, int box_columns);
+
+/// Boxes of `box_rows` rows of one head, 64 elements wide, of x: [T, H, Dh] bf16 whose strides are multiples
+/// of 16 bytes.
+CUtensorMap heads_map(const char* op, const Tensor& x, int box_rows);
 
 }  // namespace moge::ops::cuda

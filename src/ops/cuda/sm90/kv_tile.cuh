@@ -1,4 +1,4 @@
-// Tiles of keys or values in shared memory, as the copy engine lays them out, and their elements as bf16
+// Tiles of keys or values in shared memory, as the copy engine lays them out, and their elements as
 // operands of mma.
 #pragma once
 #include "core/dtype.h"
@@ -6,14 +6,11 @@
 
 namespace moge::ops::cuda {
 
-/// Positions of a tile.
-inline constexpr int kTilePositions = 64;
-
-template <DType kDType, int kDh>
+template <DType kDType, int kDh, int kPositions>
 struct KvTile {
   static constexpr bool kQuantised = size_of(kDType) == 1;
   static constexpr int kRowBytes = kDh * static_cast<int>(size_of(kDType));
-  static constexpr int kBytes = kTilePositions * kRowBytes;
+  static constexpr int kBytes = kPositions * kRowBytes;
   /// A tile is boxes side by side, whose rows are one span of the swizzle.
   static constexpr int kBoxRowBytes = kRowBytes < 128 ? kRowBytes : 128;
   static constexpr int kBoxes = kRowBytes / kBoxRowBytes;
@@ -22,35 +19,49 @@ struct KvTile {
   /// Where the 16 bytes `chunk` of a position's row are.
   static __device__ __forceinline__ uint32_t at(uint32_t tile, int position, int chunk) {
     if constexpr (kBoxRowBytes == 128)
-      return tile + (chunk >> 3) * (kTilePositions * 128) + position * 128 + (((chunk ^ position) & 7) << 4);
+      return tile + (chunk >> 3) * (kPositions * 128) + position * 128 + (((chunk ^ position) & 7) << 4);
     else
       return tile + position * 64 + (((chunk ^ (position >> 1)) & 3) << 4);
   }
 };
 
-/// Four eight-bit elements of a register as bf16, exactly: bytes 0 and 2, bytes 1 and 3.
+/// Two e4m3 as f16, which holds them all.
+__device__ __forceinline__ uint32_t fp8_pair(uint32_t x) {
+  uint32_t pair;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, low;}" : "=r"(pair) : "r"(x));
+  return pair;
+}
+/// Two signed bytes as f16: kSelect puts them, plus 128, below the exponent of 1024.
+template <int kSelect>
+__device__ __forceinline__ uint32_t i8_pair(uint32_t biased) {
+  uint32_t pair;
+  asm("sub.rn.f16x2 %0, %1, %2;"
+      : "=r"(pair)
+      : "r"(__byte_perm(biased, 0x64646464U, kSelect)), "r"(0x64806480U));
+  return pair;
+}
+
+/// Four eight-bit elements of a register as f16, exactly: 0 and 1, 2 and 3.
 template <DType kDType>
-__device__ __forceinline__ void unpack_bytes(uint32_t x, uint32_t& even, uint32_t& odd) {
+__device__ __forceinline__ void unpack_adjacent(uint32_t x, uint32_t& first, uint32_t& second) {
   if constexpr (kDType == DType::kI8) {
-    // 128 + the low seven bits, minus 128 or, with the sign bit, 256: bf16 holds all three exactly.
-    const auto signed_bytes = [](uint32_t y) {
-      uint32_t value;
-      asm("sub.rn.bf16x2 %0, %1, %2;"
-          : "=r"(value)
-          : "r"((y & 0x007f007fU) | 0x43004300U), "r"((y & 0x00800080U) | 0x43004300U));
-      return value;
-    };
-    even = signed_bytes(x);
-    odd = signed_bytes(x >> 8);
+    x ^= 0x80808080U;
+    first = i8_pair<0x4140>(x);
+    second = i8_pair<0x4342>(x);
   } else {
-    // e4m3's exponent and mantissa in the places of bf16's are the value times 2^(7 - 127), subnormals too.
-    const auto scaled = [](uint32_t y) {
-      uint32_t value;
-      asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(value) : "r"(y), "r"(0x7b807b80U));
-      return value;
-    };
-    even = scaled(((x << 8) & 0x80008000U) | ((x << 4) & 0x07f007f0U));
-    odd = scaled((x & 0x80008000U) | ((x >> 4) & 0x07f007f0U));
+    first = fp8_pair(x);
+    second = fp8_pair(x >> 16);
+  }
+}
+/// The same: 0 and 2, 1 and 3.
+template <DType kDType>
+__device__ __forceinline__ void unpack_alternate(uint32_t x, uint32_t& first, uint32_t& second) {
+  if constexpr (kDType == DType::kI8) {
+    x ^= 0x80808080U;
+    first = i8_pair<0x4240>(x);
+    second = i8_pair<0x4341>(x);
+  } else {
+    unpack_adjacent<kDType>(__byte_perm(x, 0, 0x3120), first, second);
   }
 }
 

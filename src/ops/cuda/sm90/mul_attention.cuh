@@ -1,13 +1,17 @@
-// What the kernels of MulAttention share: their arguments and the arithmetic of merging, the same in each.
+// What the parts of MulAttention share: arguments, shared memory, units of work, and the arithmetic of
+// merging, the same in every kernel.
 #pragma once
 #include <cuda_bf16.h>
 
 #include "ops/cuda/mma.cuh"
+#include "ops/cuda/sm90/kv_tile.cuh"
+#include "ops/cuda/sm90/ring.cuh"
 
 namespace moge::ops::cuda {
 
 inline constexpr int kChunkPositions = 256;
 inline constexpr int kChunksPerSpan = 8;
+inline constexpr int kQueryStages = 2;
 
 /// A unit of work is a chunk or a span of one sequence and KV head; see plan_units().
 struct MulAttentionParams {
@@ -27,6 +31,78 @@ struct MulAttentionParams {
   float* partial;    ///< [units, KV, R, Dh]: o
 
   __host__ __device__ int R() const { return query_rows * G; }
+};
+
+__host__ __device__ constexpr int ceil_div(int a, int b) {
+  return (a + b - 1) / b;
+}
+
+/// How a kernel for one cache dtype, head dimension and number of operand columns (query rows, padded) is
+/// laid out. A tile of the ring is 16 positions for each of the warps that calculate; eight of them where
+/// unpacking or many rows take more time than the copy.
+template <DType kKvDType, int kHeadDim, int kNumColumns>
+struct MulAttentionConfig {
+  static constexpr DType kKv = kKvDType;
+  static constexpr int kDh = kHeadDim, kColumns = kNumColumns;
+  static constexpr int kWarps = kDh == 128 && (size_of(kKv) == 1 || kColumns > 16) ? 8 : 4;
+  static constexpr int kThreads = (kWarps + 1) * 32;
+  static constexpr int kBlocksPerSm = kColumns > 16 ? 1 : 2;
+  static constexpr int kTile = 16 * kWarps;  // positions
+  static constexpr int kTilesPerChunk = kChunkPositions / kTile;
+  using Tile = KvTile<kKv, kDh, kTile>;
+  static constexpr bool kQuantised = Tile::kQuantised;
+  /// Operands of mma: eight-bit elements become f16.
+  static constexpr DType kOperand = kQuantised ? DType::kF16 : DType::kBF16;
+  static constexpr int kScaleBytes = kQuantised ? 2 * kTile * 4 : 0;  // K's and V's of a tile
+  // 16 bytes more than a row has, so that rows start in other banks.
+  static constexpr int kQueryRow = kDh * 2 + 16;
+  static constexpr int kProbabilityRow = kChunkPositions * 2 + 16;
+};
+
+/// Byte offsets in dynamic shared memory.
+template <class Config>
+struct MulAttentionShared {
+  __host__ __device__ MulAttentionShared(int B, int stages) : stages(stages) {
+    int end = 0;
+    const auto take = [&end](int bytes) { return (end += bytes) - bytes; };
+    ring = take(stages * Config::Tile::kBytes);
+    scales = take(stages * Config::kScaleBytes);
+    q = take(kQueryStages * Config::kColumns * Config::kQueryRow);
+    probabilities = take(Config::kColumns * Config::kProbabilityRow);
+    maxima = take(Config::kWarps * Config::kColumns * 4);
+    v_maxima = take(Config::kQuantised ? Config::kWarps * Config::kColumns * 4 : 0);
+    sums = take(Config::kWarps * Config::kColumns * 4);
+    barriers = take((2 * stages + 2 * kQueryStages) * 8);
+    units = take((B + 1) * 4);
+    bytes = end;
+  }
+  __host__ __device__ int full(int slot) const { return barriers + slot * 8; }
+  __host__ __device__ int empty(int slot) const { return full(stages + slot); }
+  __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
+  __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
+  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, units, bytes;
+};
+
+/// One unit: which sequence and KV head, and its chunks [first, end).
+struct Unit {
+  /// units[b]: units of the sequences before b, of one KV head.
+  __device__ Unit(const MulAttentionParams& a, const int* units, int unit_chunks, int id)
+      : id(id), kv_head(id % a.KV) {
+    const int of_sequences = id / a.KV;
+    int low = 0, high = a.B;  // units[low] <= of_sequences < units[high]
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (units[middle] <= of_sequences ? low : high) = middle;
+    }
+    b = low;
+    length = a.kv_lens[b];
+    const int all = ceil_div(length, kChunkPositions);
+    first = (of_sequences - units[b]) * unit_chunks;
+    end = min(first + unit_chunks, all);
+    whole = first == 0 && end == all;
+  }
+  int id, kv_head, b, length, first, end;
+  bool whole;  ///< the sequence's only unit
 };
 
 /// A row's running softmax, in powers of two.

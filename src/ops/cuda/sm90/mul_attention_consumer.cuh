@@ -1,0 +1,443 @@
+// The warps of MulAttention that calculate. Scores are K q^T: a warp takes 16 of a tile's positions, all
+// query rows. Values are V^T p^T: a warp takes its part of the head, all positions. So a chunk needs two
+// barriers between them and no exchange of values. With lane = 4g + t a thread's query rows are 8n + 2t and
+// 8n + 2t + 1.
+//
+// Eight-bit elements are unpacked to f16, exactly; the queries to f16 over 16, which only flushes elements
+// below 2^-18 and overflows beyond 2^19. K's scales multiply the scores. V's are over the largest of those
+// that the row sees in the chunk, times the probabilities: f16 holds these, and the largest multiplies the
+// chunk's values.
+#pragma once
+#include <cuda_fp16.h>
+
+#include "ops/cuda/sm90/barrier.cuh"
+#include "ops/cuda/sm90/mul_attention.cuh"
+
+namespace moge::ops::cuda {
+
+template <class Config>
+class MulAttentionConsumer {
+ public:
+  __device__ MulAttentionConsumer(const MulAttentionParams& a, const MulAttentionShared<Config>& layout,
+                                  uint8_t* memory)
+      : a_(a),
+        layout_(layout),
+        memory_(memory),
+        shared_(shared_address(memory)),
+        scale_(a.scale_log2 * (Config::kQuantised ? kQueryDivisor : 1.0F)) {}
+
+  __device__ void run(const int* units, int unit_chunks) {
+    const int count = units[a_.B] * a_.KV;
+    for (int id = blockIdx.x; id < count; id += gridDim.x) {
+      const Unit u(a_, units, unit_chunks, id);
+      start();
+      for (int c = u.first; c < u.end; ++c) {
+        if ((c + 1) * kChunkPositions <= u.length)
+          add_chunk<true>(u, c);
+        else
+          add_chunk<false>(u, c);
+      }
+      finish_queries();
+      store(u);
+    }
+  }
+
+ private:
+  using Tile = typename Config::Tile;
+  static constexpr int kWarps = Config::kWarps, kColumns = Config::kColumns, kTile = Config::kTile;
+  static constexpr int kTiles = Config::kTilesPerChunk;
+  static constexpr bool kQuantised = Config::kQuantised;
+  static constexpr int kN = kColumns / 8;                 // blocks of query rows
+  static constexpr int kM = Config::kDh / (16 * kWarps);  // blocks of 16 of the head, a warp's
+  static constexpr int kK = Config::kDh / 32;             // pairs of steps along the head
+  static constexpr bool kHoldQueries = kN == 1;
+  static constexpr int kGroup = 2;               // tiles of which several steps are under way at once
+  static constexpr int kSums = kN == 1 ? 2 : 1;  // with several blocks of rows there is enough under way
+  static constexpr float kQueryDivisor = 16;
+
+  static __device__ __forceinline__ void sync() {
+    asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
+  }
+  __device__ float* floats(int offset) const { return reinterpret_cast<float*>(memory_ + offset); }
+  __device__ int query_rows_at() const { return layout_.q + query_at_.slot * kColumns * Config::kQueryRow; }
+
+  /// B operands of two steps along the head. Eight-bit keys come four adjacent elements a lane.
+  __device__ __forceinline__ void load_query(uint32_t (&into)[4], int n, int k) const {
+    const uint32_t rows = shared_ + query_rows_at() + n * 8 * Config::kQueryRow;
+    if constexpr (kQuantised) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                     : "=r"(into[2 * i]), "=r"(into[2 * i + 1])
+                     : "r"(rows + g_ * Config::kQueryRow + (32 * k + 16 * i + 4 * t_) * 2));
+    } else {
+      load_matrices(into, rows + (lane_ & 7) * Config::kQueryRow + (4 * k + (lane_ >> 3)) * 16);
+    }
+  }
+
+  /// Waits for the unit's queries; nothing is seen yet.
+  __device__ void start() {
+    barrier_wait(shared_ + layout_.query_full(query_at_.slot), query_at_.round);
+    if constexpr (kQuantised) {
+      auto* rows = reinterpret_cast<__nv_bfloat162*>(memory_ + query_rows_at());
+      for (int i = threadIdx.x; i < a_.R() * Config::kDh / 2; i += kWarps * 32) {
+        __nv_bfloat162& pair = rows[i / (Config::kDh / 2) * (Config::kQueryRow / 4) + i % (Config::kDh / 2)];
+        const float2 x = __bfloat1622float2(pair);
+        reinterpret_cast<uint32_t&>(pair) = pack<DType::kF16>(x.x / kQueryDivisor, x.y / kQueryDivisor);
+      }
+      sync();
+    }
+    if constexpr (kHoldQueries) {
+#pragma unroll
+      for (int k = 0; k < kK; ++k)
+#pragma unroll
+        for (int n = 0; n < kN; ++n) load_query(q_[k][n], n, k);
+    }
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      state_[n][0] = state_[n][1] = SoftmaxState{};
+#pragma unroll
+      for (int m = 0; m < kM; ++m) o_[m][n][0] = o_[m][n][1] = o_[m][n][2] = o_[m][n][3] = 0;
+    }
+  }
+  __device__ void finish_queries() {
+    if constexpr (kQuantised) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+    if (lane_ == 0) barrier_arrive(shared_ + layout_.query_empty(query_at_.slot));
+    query_at_.next(kQueryStages);
+  }
+
+  /// Takes the next `count` tiles of the ring, at most kGroup, and says where they are.
+  __device__ __forceinline__ void wait_tiles(uint32_t (&tiles)[kGroup], int count) const {
+    RingPosition at = tile_at_;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (i >= count) break;
+      barrier_wait(shared_ + layout_.full(at.slot), at.round);
+      tiles[i] = shared_ + layout_.ring + at.slot * Tile::kBytes;
+      at.next(layout_.stages);
+    }
+  }
+  __device__ __forceinline__ void release_tiles(int count) {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (i >= count) break;
+      if (lane_ == 0) barrier_arrive(shared_ + layout_.empty(tile_at_.slot));
+      tile_at_.next(layout_.stages);
+    }
+  }
+
+  /// s_[first ...] = scores of the chunk's next `count` tiles, times log2 e; the tiles are taken from the
+  /// ring.
+  __device__ __forceinline__ void score_tiles(int first, int count) {
+    uint32_t tiles[kGroup];
+    wait_tiles(tiles, count);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i)
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) s_[first + i][n][j] = 0;
+#pragma unroll
+    for (int k = 0; k < kK; ++k) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        if (i >= count) break;
+        uint32_t keys[2][4];
+        if constexpr (kQuantised) {
+          uint32_t raw[4];
+          load_matrices(raw, Tile::at(tiles[i], warp_ * 16 + (lane_ & 15), 2 * k + (lane_ >> 4)));
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            unpack_adjacent<Config::kKv>(raw[2 * j], keys[j][0], keys[j][2]);
+            unpack_adjacent<Config::kKv>(raw[2 * j + 1], keys[j][1], keys[j][3]);
+          }
+        } else {
+#pragma unroll
+          for (int j = 0; j < 2; ++j)
+            load_matrices(keys[j],
+                          Tile::at(tiles[i], warp_ * 16 + (lane_ & 15), 4 * k + 2 * j + (lane_ >> 4)));
+        }
+#pragma unroll
+        for (int n = 0; n < kN; ++n) {
+          uint32_t reloaded[4];
+          if constexpr (!kHoldQueries) load_query(reloaded, n, k);
+          const uint32_t(&b)[4] = kHoldQueries ? q_[kHoldQueries ? k : 0][n] : reloaded;
+          mma<Config::kOperand>(s_[first + i][n], keys[0], b[0], b[1]);
+          mma<Config::kOperand>(s_[first + i][n], keys[1], b[2], b[3]);
+        }
+      }
+    }
+    RingPosition at = tile_at_;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (i >= count) break;
+      float k_scale[2] = {scale_, scale_};
+      if constexpr (kQuantised) {
+        const float* scales = floats(layout_.scales + at.slot * Config::kScaleBytes) + warp_ * 16 + g_;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          k_scale[h] *= scales[8 * h];
+          v_scale_[first + i][h] = scales[8 * h + kTile];
+        }
+        at.next(layout_.stages);
+      }
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) s_[first + i][n][j] *= k_scale[j / 2];
+    }
+    release_tiles(count);
+  }
+
+  /// A query row's numbers that a chunk gives; V's scales are over v_scale.
+  struct ChunkRow {
+    float m, l, v_scale;
+  };
+
+  /// Turns s_ into weights of the values, in shared memory.
+  __device__ __forceinline__ void softmax(const Unit& u, int chunk, int tiles, ChunkRow (&rows)[kN][2]) {
+    const auto over_positions = [](float x, auto combine) {  // of this warp
+      for (int d = 4; d < 32; d *= 2) x = combine(x, __shfl_xor_sync(~0U, x, d));
+      return x;
+    };
+    // [columns, warps]: the warps' numbers in turn.
+    const auto over_warps = [this](int array, int column, float x, auto combine) {
+      const auto* of = reinterpret_cast<const float4*>(floats(array) + column * kWarps);
+#pragma unroll
+      for (int w = 0; w < kWarps / 4; ++w) {
+        const float4 y = of[w];
+        x = combine(combine(combine(combine(x, y.x), y.y), y.z), y.w);
+      }
+      return x;
+    };
+    const auto larger = [](float x, float y) { return fmaxf(x, y); };
+    const auto add = [](float x, float y) { return __fadd_rn(x, y); };
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        // Row i of n sees positions 0 .. length - n + i. Rows that fill up the operand: anything.
+        const int column = 8 * n + 2 * t_ + j;
+        const int visible = u.length - a_.query_rows + 1 + column / a_.G - chunk * kChunkPositions;
+        float m = -INFINITY, v_scale = 0;
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            float& score = s_[i][n][2 * h + j];
+            const bool sees = i < tiles && i * kTile + warp_ * 16 + g_ + 8 * h < visible;
+            if (!sees) score = -INFINITY;
+            m = fmaxf(m, score);
+            if constexpr (kQuantised) v_scale = fmaxf(v_scale, sees ? v_scale_[i][h] : 0.0F);
+          }
+        }
+        m = over_positions(m, larger);
+        if constexpr (kQuantised) v_scale = over_positions(v_scale, larger);
+        rows[n][j] = {m, 0, v_scale};
+        if (g_ == 0) {
+          floats(layout_.maxima)[column * kWarps + warp_] = m;
+          if constexpr (kQuantised) floats(layout_.v_maxima)[column * kWarps + warp_] = v_scale;
+        }
+      }
+    }
+    sync();
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int column = 8 * n + 2 * t_ + j;
+        ChunkRow& row = rows[n][j];
+        row.m = over_warps(layout_.maxima, column, row.m, larger);
+        if constexpr (kQuantised) row.v_scale = over_warps(layout_.v_maxima, column, row.v_scale, larger);
+        const float reference = row.m == -INFINITY ? 0.0F : row.m;
+        const float inverse = row.v_scale > 1e-30F ? __frcp_rn(row.v_scale) : 0.0F;
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            float& p = s_[i][n][2 * h + j];
+            p = exp2_approx(p - reference);
+            sum = __fadd_rn(sum, p);
+            // Scales of positions past the end may be anything.
+            if constexpr (kQuantised) p = p == 0 ? 0.0F : p * (v_scale_[i][h] * inverse);
+          }
+        }
+        sum = over_positions(sum, add);
+        if (g_ == 0) floats(layout_.sums)[column * kWarps + warp_] = sum;
+      }
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i) {
+        const int position = i * kTile + warp_ * 16 + (lane_ & 8);
+        const auto pair = [&](int j) { return pack<Config::kOperand>(s_[i][n][j], s_[i][n][j + 1]); };
+        store_matrices_transposed(
+            shared_ + layout_.probabilities + (8 * n + (lane_ & 7)) * Config::kProbabilityRow + position * 2,
+            pair(0), pair(2));
+      }
+    }
+    sync();
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) rows[n][j].l = over_warps(layout_.sums, 8 * n + 2 * t_ + j, 0, add);
+  }
+
+  /// values += the chunk's next `count` tiles from tile `first` on, which hold `positions`; the tiles are
+  /// taken from the ring. Steps of 16 positions alternate between two sums.
+  __device__ __forceinline__ void weigh_tiles(float (&values)[2][kM][kN][4], int first, int count,
+                                              int positions) {
+    uint32_t tiles[kGroup];
+    wait_tiles(tiles, count);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (i >= count) break;
+#pragma unroll
+      for (int pair = 0; pair < kTile / 32; ++pair) {
+        const int begin = i * kTile + pair * 32;
+        if (begin >= positions) break;
+        uint32_t p[kN][4];
+#pragma unroll
+        for (int n = 0; n < kN; ++n)
+          load_matrices(p[n], shared_ + layout_.probabilities +
+                                  (8 * n + (lane_ & 7)) * Config::kProbabilityRow +
+                                  (first * kTile + begin + (lane_ >> 3) * 8) * 2);
+        uint32_t raw[4];
+        if constexpr (kQuantised && kM == 1)
+          load_matrices_transposed(raw, Tile::at(tiles[i], pair * 32 + lane_, warp_));
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int left = positions - begin - half * 16;
+          if (left <= 0) break;
+          const int row = pair * 32 + half * 16;
+          uint32_t v[kM][4];
+          if constexpr (!kQuantised) {
+#pragma unroll
+            for (int m = 0; m < kM; ++m)
+              load_matrices_transposed(v[m], Tile::at(tiles[i], row + (lane_ & 7) + (lane_ >> 4) * 8,
+                                                      2 * (warp_ * kM + m) + ((lane_ >> 3) & 1)));
+          } else {
+            if constexpr (kM == 2)
+              load_matrices_transposed(raw,
+                                       Tile::at(tiles[i], row + (lane_ & 15), warp_ * kM + (lane_ >> 4)));
+#pragma unroll
+            for (int m = 0; m < kM; ++m) {
+              const int at = kM == 2 ? 2 * m : 2 * half;
+              unpack_alternate<Config::kKv>(raw[at], v[m][0], v[m][1]);
+              unpack_alternate<Config::kKv>(raw[at + 1], v[m][2], v[m][3]);
+            }
+          }
+          if (left < 16) {  // what lies behind the last position may be NaN
+            const auto mask = [](int pairs) {
+              return (pairs > 0 ? 0x0000ffffU : 0U) | (pairs > 1 ? 0xffff0000U : 0U);
+            };
+            const uint32_t low = mask(left - 2 * t_), high = mask(left - 2 * t_ - 8);
+#pragma unroll
+            for (int m = 0; m < kM; ++m) {
+              v[m][0] &= low, v[m][1] &= low;
+              v[m][2] &= high, v[m][3] &= high;
+            }
+          }
+#pragma unroll
+          for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int n = 0; n < kN; ++n)
+              mma<Config::kOperand>(values[kSums == 2 ? half : 0][m][n], v[m], p[n][2 * half],
+                                    p[n][2 * half + 1]);
+        }
+      }
+    }
+    release_tiles(count);
+  }
+
+  /// With kWhole, all positions of the chunk exist: the same arithmetic without the tests.
+  template <bool kWhole>
+  __device__ __forceinline__ void add_chunk(const Unit& u, int chunk) {
+    const int count = kWhole ? kChunkPositions : u.length - chunk * kChunkPositions;
+    const int tiles = kWhole ? kTiles : ceil_div(count, kTile);
+#pragma unroll
+    for (int i = 0; i < kTiles; i += kGroup)
+      if (i < tiles) score_tiles(i, kWhole ? kGroup : min(tiles - i, kGroup));
+    ChunkRow rows[kN][2];
+    softmax(u, chunk, tiles, rows);
+    float values[2][kM][kN][4] = {};
+#pragma unroll
+    for (int i = 0; i < kTiles; i += kGroup)
+      if (i < tiles)
+        weigh_tiles(values, i, kWhole ? kGroup : min(tiles - i, kGroup),
+                    kWhole ? kGroup * kTile : count - i * kTile);
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float keep, add;
+        state_[n][j].merge(rows[n][j].m, rows[n][j].l, keep, add);
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int e = j + 2 * half;
+            float part = values[0][m][n][e];
+            if constexpr (kSums == 2) part = __fadd_rn(part, values[1][m][n][e]);
+            if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale);
+            o_[m][n][e] = merge_value(o_[m][n][e], part, keep, add);
+          }
+        }
+      }
+    }
+  }
+
+  /// The element of the head that o_[m][..][2 half] belongs to.
+  __device__ int element(int m, int half) const {
+    const int block = (warp_ * kM + m) * 16;
+    return kQuantised ? block + 2 * g_ + half : block + g_ + 8 * half;
+  }
+
+  /// The result, or what the combine kernel makes it from.
+  __device__ void store(const Unit& u) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int r = 8 * n + 2 * t_ + j;
+        if (r >= a_.R()) continue;
+        if (u.whole) {
+          const int64_t token = static_cast<int64_t>(u.b) * a_.query_rows + r / a_.G;
+          __nv_bfloat16* out = a_.out + token * a_.out_row + (u.kv_head * a_.G + r % a_.G) * a_.out_head;
+          const float inverse = state_[n][j].inverse_sum();
+#pragma unroll
+          for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+              out[element(m, half)] = __float2bfloat16_rn(__fmul_rn(o_[m][n][j + 2 * half], inverse));
+        } else {
+          const int64_t row = static_cast<int64_t>(u.id) * a_.R() + r;
+          if (warp_ == 0 && g_ == 0)
+            a_.state[2 * row] = state_[n][j].m, a_.state[2 * row + 1] = state_[n][j].l;
+#pragma unroll
+          for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+              a_.partial[row * Config::kDh + element(m, half)] = o_[m][n][j + 2 * half];
+        }
+      }
+    }
+  }
+
+  const MulAttentionParams& a_;
+  const MulAttentionShared<Config>& layout_;
+  uint8_t* memory_;
+  uint32_t shared_;
+  float scale_;
+  int warp_ = static_cast<int>(threadIdx.x) / 32, lane_ = static_cast<int>(threadIdx.x) % 32;
+  int g_ = lane_ / 4, t_ = lane_ % 4;
+  RingPosition tile_at_, query_at_;
+  uint32_t q_[kHoldQueries ? kK : 1][kN][4];
+  float s_[kTiles][kN][4];
+  float v_scale_[kTiles][2];
+  SoftmaxState state_[kN][2];
+  float o_[kM][kN][4];
+};
+
+}  // namespace moge::ops::cuda

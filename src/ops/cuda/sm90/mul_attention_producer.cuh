@@ -1,0 +1,98 @@
+// The warp of MulAttention that keeps the copy engine busy: a unit's queries, then for each chunk its tiles
+// of keys and of values.
+#pragma once
+#include "ops/cuda/sm90/bulk_copy.cuh"
+#include "ops/cuda/sm90/mul_attention.cuh"
+#include "ops/cuda/sm90/tma.cuh"
+
+namespace moge::ops::cuda {
+
+template <class Config>
+class MulAttentionProducer {
+ public:
+  __device__ MulAttentionProducer(const MulAttentionParams& a, const CUtensorMap& k_map,
+                                  const CUtensorMap& v_map, const MulAttentionShared<Config>& layout,
+                                  uint32_t shared)
+      : a_(a), k_map_(k_map), v_map_(v_map), layout_(layout), shared_(shared) {}
+
+  __device__ void run(const int* units, int unit_chunks) {
+    const int count = units[a_.B] * a_.KV;
+    const int boxes_per_chunk = kChunkPositions / a_.box_rows;
+    for (int id = blockIdx.x; id < count; id += gridDim.x) {
+      const Unit u(a_, units, unit_chunks, id);
+      int next_pages = load_pages(u, u.first * boxes_per_chunk / 32 * 32);
+      int pages = 0;
+      load_queries(u);
+      for (int c = u.first; c < u.end; ++c) {
+        const int box = c * boxes_per_chunk;
+        if (c == u.first || box % 32 == 0) {
+          pages = next_pages;
+          if (c + 1 < u.end) next_pages = load_pages(u, box / 32 * 32 + 32);
+        }
+        const int begin = c * kChunkPositions, end = min(begin + kChunkPositions, u.length);
+        for (int p = begin; p < end; p += Config::kTile) load_tile(u, true, p, end, pages);
+        for (int p = begin; p < end; p += Config::kTile) load_tile(u, false, p, end, pages);
+      }
+    }
+  }
+
+ private:
+  using Tile = typename Config::Tile;
+
+  __device__ void load_queries(const Unit& u) {
+    const uint32_t barrier = shared_ + layout_.query_full(query_at_.slot);
+    barrier_wait(shared_ + layout_.query_empty(query_at_.slot), query_at_.round ^ 1);
+    if (lane_ == 0) barrier_arrive_expect(barrier, a_.R() * Config::kDh * 2);
+    __syncwarp();
+    const uint32_t to = shared_ + layout_.q + query_at_.slot * Config::kColumns * Config::kQueryRow;
+    for (int r = lane_; r < a_.R(); r += 32) {
+      const int64_t token = static_cast<int64_t>(u.b) * a_.query_rows + r / a_.G;
+      load_bytes(to + r * Config::kQueryRow,
+                 a_.q + token * a_.q_row + (u.kv_head * a_.G + r % a_.G) * a_.q_head, Config::kDh * 2,
+                 barrier);
+    }
+    query_at_.next(kQueryStages);
+  }
+
+  /// The pages of boxes [group, group + 32) of a sequence, one a lane.
+  __device__ int load_pages(const Unit& u, int group) const {
+    const int position = (group + lane_) * a_.box_rows;
+    return position < u.length ? __ldg(a_.block_table + u.b * a_.table_row + position / a_.PS) : 0;
+  }
+
+  /// The tile from `position` on, of which boxes from `end` on are not needed. Lanes hold the pages.
+  __device__ void load_tile(const Unit& u, bool keys, int position, int end, int pages) {
+    const int page = __shfl_sync(~0U, pages, position / a_.box_rows % 32 + lane_);
+    const int slot = tile_at_.slot;
+    const uint32_t full = shared_ + layout_.full(slot);
+    const int boxes = ceil_div(min(end - position, Config::kTile), a_.box_rows);
+    const bool scales = Config::kQuantised && keys;  // those of the values, too
+    barrier_wait(shared_ + layout_.empty(slot), tile_at_.round ^ 1);
+    if (lane_ == 0) barrier_arrive_expect(full, boxes * a_.box_rows * (Tile::kRowBytes + (scales ? 8 : 0)));
+    __syncwarp();
+    if (lane_ < boxes) {
+      const int first = lane_ * a_.box_rows;
+      const int row = (page * a_.KV + u.kv_head) * a_.PS + (position + first) % a_.PS;
+      const uint32_t to = shared_ + layout_.ring + slot * Tile::kBytes + first * Tile::kBoxRowBytes;
+      for (int i = 0; i < Tile::kBoxes; ++i)
+        load_box(to + i * Config::kTile * Tile::kBoxRowBytes, keys ? k_map_ : v_map_,
+                 i * (Config::kDh / Tile::kBoxes), row, full, policy_);
+      if (scales) {
+        const uint32_t to_scales = shared_ + layout_.scales + slot * Config::kScaleBytes + first * 4;
+        load_bytes(to_scales, a_.k_scales + row, a_.box_rows * 4, full);
+        load_bytes(to_scales + Config::kTile * 4, a_.v_scales + row, a_.box_rows * 4, full);
+      }
+    }
+    tile_at_.next(layout_.stages);
+  }
+
+  const MulAttentionParams& a_;
+  const CUtensorMap &k_map_, &v_map_;
+  const MulAttentionShared<Config>& layout_;
+  uint32_t shared_;
+  int lane_ = static_cast<int>(threadIdx.x) % 32;
+  uint64_t policy_ = evict_first();
+  RingPosition tile_at_, query_at_;
+};
+
+}  // namespace moge::ops::cuda

@@ -1,0 +1,113 @@
+// The warp of the prefill kernel that loads: queries, keys and values in the order in which they are needed.
+#pragma once
+#include "ops/cuda/sm90/bulk_copy.cuh"
+#include "ops/cuda/sm90/prefill.cuh"
+#include "ops/cuda/sm90/ring.cuh"
+#include "ops/cuda/sm90/tma.cuh"
+
+namespace moge::ops::cuda {
+
+template <int kDh>
+class PrefillProducer {
+ public:
+  __device__ PrefillProducer(const PrefillParams& a, const CUtensorMap& q_map, const CUtensorMap& k_map,
+                             const CUtensorMap& v_map, const PrefillShared<kDh>& layout, uint8_t* memory)
+      : a_(a),
+        q_map_(q_map),
+        k_map_(k_map),
+        v_map_(v_map),
+        layout_(layout),
+        shared_(shared_address(memory)),
+        tiles_before_(reinterpret_cast<const int*>(memory + layout.tiles)) {}
+
+  /// One warp. Products of keys run ahead of those of values: K0 K1 V0 K2 V1 ... Vn of every item.
+  __device__ void run() {
+    PrefillItems items(tiles_before_[a_.B] * a_.H);
+    for (int id = items.next(); id >= 0; id = items.next()) {
+      const PrefillItem item(a_, tiles_before_, id);
+      if (item.tiles == 0) continue;
+      load_queries(item);
+      load_keys(item, 0);
+      for (int tile = 1; tile < item.tiles; ++tile) {
+        load_keys(item, tile);
+        load_values(item, tile - 1);
+      }
+      load_values(item, item.tiles - 1);
+    }
+  }
+
+ private:
+  using Tile = PrefillTile<kDh>;
+
+  __device__ void load_queries(const PrefillItem& item) {
+    const int slot = q_at_.slot;
+    barrier_wait(shared_ + layout_.q_empty(slot), q_at_.round ^ 1);
+    if (lane_ == 0) {
+      const uint32_t full = shared_ + layout_.q_full(slot);
+      barrier_arrive_expect(full, Tile::kBytes);
+      for (int i = 0; i < Tile::kBoxes; ++i)
+        load_box_3d(shared_ + layout_.q + slot * Tile::kBytes + i * kPrefillRows * 128, q_map_, i * 64,
+                    item.head, item.first_row, full);
+    }
+    q_at_.next(kPrefillStages);
+  }
+
+  __device__ void load_keys(const PrefillItem& item, int tile) {
+    const int slot = k_at_.slot;
+    barrier_wait(shared_ + layout_.k_empty(slot), k_at_.round ^ 1);
+    load_tile(item, tile, k_map_, shared_ + layout_.k + slot * Tile::kBytes, shared_ + layout_.k_full(slot));
+    k_at_.next(kPrefillStages);
+  }
+
+  __device__ void load_values(const PrefillItem& item, int tile) {
+    const int slot = v_at_.slot;
+    const uint32_t to = shared_ + layout_.v + slot * Tile::kBytes, full = shared_ + layout_.v_full(slot);
+    barrier_wait(shared_ + layout_.v_empty(slot), v_at_.round ^ 1);
+    v_at_.next(kPrefillStages);
+    const int count = item.length - tile * kPrefillTile;
+    if (count >= kPrefillTile) return load_tile(item, tile, v_map_, to, full);
+    // What lies behind the last position may be NaN, and weights of 0 don't help against that.
+    load_tile(item, tile, v_map_, to, shared_ + layout_.tail());
+    barrier_wait(shared_ + layout_.tail(), tail_round_);
+    tail_round_ ^= 1;
+    constexpr int kChunks = Tile::kRowBytes / 16;
+    for (int i = count * kChunks + lane_; i < kPrefillTile * kChunks; i += 32)
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(Tile::at(to, i / kChunks, i % kChunks)),
+                   "r"(0)
+                   : "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+    if (lane_ == 0) barrier_arrive(full);
+  }
+
+  /// The boxes of a tile that hold positions of the sequence, completing on `barrier`, which is told their
+  /// bytes.
+  __device__ void load_tile(const PrefillItem& item, int tile, const CUtensorMap& map, uint32_t to,
+                            uint32_t barrier) {
+    const int count = min(item.length - tile * kPrefillTile, kPrefillTile);
+    const int boxes = (count + a_.box_rows - 1) / a_.box_rows;
+    if (lane_ == 0) barrier_arrive_expect(barrier, boxes * a_.box_rows * Tile::kRowBytes);
+    __syncwarp();
+    if (lane_ < boxes) {
+      const int first = lane_ * a_.box_rows, position = tile * kPrefillTile + first;
+      const int index = position / a_.PS;
+      const int page =
+          a_.block_table ? __ldg(a_.block_table + item.b * a_.table_row + index) : item.b * a_.MP + index;
+      const int row = (page * a_.KV + item.kv_head) * a_.PS + position % a_.PS;
+      for (int i = 0; i < Tile::kBoxes; ++i)
+        load_box(to + i * kPrefillTile * 128 + first * 128, map, i * 64, row, barrier, policy_);
+    }
+  }
+
+  const PrefillParams& a_;
+  const CUtensorMap &q_map_, &k_map_, &v_map_;
+  const PrefillShared<kDh>& layout_;
+  uint32_t shared_;
+  const int* tiles_before_;
+  int lane_ = static_cast<int>(threadIdx.x) % 32;
+  uint64_t policy_ = evict_last();
+  RingPosition q_at_, k_at_, v_at_;
+  uint32_t tail_round_ = 0;
+};
+
+}  // namespace moge::ops::cuda
