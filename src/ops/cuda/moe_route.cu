@@ -77,7 +77,7 @@ __device__ __forceinline__ void gate_parts(uint32_t (&parts)[3][4], const uint4 
     float a = __uint_as_float(bits[2 * i]), b = __uint_as_float(bits[2 * i + 1]);
 #pragma unroll
     for (int part = 2; part >= 0; --part) {  // the largest last
-      parts[part][i] = pack_bf16(a, b);
+      parts[part][i] = pack<DType::kBF16>(a, b);
       a -= low_bf16(parts[part][i]);
       b -= high_bf16(parts[part][i]);
     }
@@ -131,8 +131,8 @@ __device__ __forceinline__ void multiply(float (&acc)[kTiles][4], const Params<G
           x = *reinterpret_cast<const uint4*>(p.x + token * p.x_stride + k);
 #pragma unroll
         for (int part = 0; part < Traits::kParts; ++part) {
-          mma_bf16(acc[n], {a[0][part][0], a[1][part][0], a[0][part][1], a[1][part][1]}, x.x, x.y);
-          mma_bf16(acc[n], {a[0][part][2], a[1][part][2], a[0][part][3], a[1][part][3]}, x.z, x.w);
+          mma<DType::kBF16>(acc[n], {a[0][part][0], a[1][part][0], a[0][part][1], a[1][part][1]}, x.x, x.y);
+          mma<DType::kBF16>(acc[n], {a[0][part][2], a[1][part][2], a[0][part][3], a[1][part][3]}, x.z, x.w);
         }
       }
     }
