@@ -15,6 +15,7 @@
 #include <cooperative_groups.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/match.h"
 #include "ops/cuda/launch.cuh"
@@ -37,7 +38,6 @@ constexpr int kUnit = 32;                         ///< inner elements of two mma
 constexpr int kTile = 8;                          ///< tokens of an mma
 constexpr int kPartialStride = kExpertBlock + 4;  ///< floats; without bank conflicts
 constexpr int kMaxExperts = 256;
-constexpr int kMaxPicks = 64;
 
 template <class Gate>
 struct Params {
@@ -52,7 +52,8 @@ struct Params {
   int32_t* slot_row;
   int64_t x_stride, gate_stride;
   int ids_stride, weights_stride, slots_stride;
-  int T, D, E, K, S, G;
+  int T, D, E, K, S;
+  int group, group_picks;  ///< experts of a group, picks in each
   bool renormalize;
 };
 
@@ -102,7 +103,7 @@ template <class Gate, int kTiles, class BeforeX>
 __device__ __forceinline__ void multiply(float (&acc)[kTiles][4], const Params<Gate>& p, int first_token,
                                          int first_expert, int begin, int end, const BeforeX& before_x) {
   using Traits = GateTraits<Gate>;
-  constexpr int kUnits = kTiles > 4 ? 2 : Traits::kUnits;  // in flight; registers are few
+  constexpr int kUnits = kTiles > 1 ? 2 : Traits::kUnits;  // in flight; registers are few
   const int g = threadIdx.x % kWarp / 4, column = threadIdx.x % 4 * kVec;
   for (int first = begin; first < end || first == begin; first += kUnits) {
     uint4 gate[kUnits][2][Traits::kLoads] = {};
@@ -148,62 +149,74 @@ __device__ __forceinline__ int order_key(float x) {
   return bits ^ ((bits >> 31) & INT_MAX);
 }
 
-/// One token's picks; shared memory of its warp.
-struct Picks {
-  int keys[kMaxExperts];
-  int ids[kMaxPicks];
-  float weights[kMaxPicks];
+/// What a lane of the warp that routes a token knows beforehand of its experts lane, lane + 32, ...
+template <int kLaneExperts>
+struct LaneExperts {
+  template <class Gate>
+  __device__ explicit LaneExperts(const Params<Gate>& p) {
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i) {
+      const int e = expert(i), group = e / p.group;
+      group_begin[i] = group * p.group;
+      first_slot[i] = group * p.group_picks;
+      scale[i] = p.router_scale && e < p.E ? __ldg(p.router_scale + e) : 1;
+    }
+  }
+  __device__ static int expert(int i) {
+    return i * kWarp + threadIdx.x % kWarp;
+  }
+  int group_begin[kLaneExperts];
+  int first_slot[kLaneExperts];
+  float scale[kLaneExperts];
 };
 
-/// A warp routes one token: logit(e) gives its logits. Results go to `picks` and to global memory.
-template <class Gate, class Logit>
-__device__ __forceinline__ void select(Picks& picks, const Params<Gate>& p, int token, const Logit& logit) {
-  constexpr int kLaneExperts = kMaxExperts / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  float score[kLaneExperts];
-  float top = -INFINITY, sum = 0;
+/// The lane's experts that the token picks: their slots (-1: not picked) and routing weights.
+template <int kLaneExperts>
+struct Picks {
+  int slot[kLaneExperts];
+  float weight[kLaneExperts];
+};
+
+/// By a whole warp; `keys` [E] is its shared memory.
+template <int kLaneExperts, class Gate>
+__device__ __forceinline__ Picks<kLaneExperts> select(const Params<Gate>& p,
+                                                      const LaneExperts<kLaneExperts>& experts,
+                                                      const float (&logits)[kLaneExperts], int* keys) {
+  Picks<kLaneExperts> picks;
+  float(&score)[kLaneExperts] = picks.weight;
+  float top = -INFINITY, sum = 0, kept = 0;
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
-    const int e = i * kWarp + lane;
-    score[i] = e < p.E ? logit(e) : -INFINITY;
-    top = fmaxf(top, score[i]);
-    if (e < p.E) picks.keys[e] = order_key(score[i]);
+    const int e = experts.expert(i);
+    if (e < p.E) keys[e] = order_key(logits[i]);
+    if (e < p.E) top = fmaxf(top, logits[i]);
   }
+  __syncwarp();
   top = warp_max(top);
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
-    if (i * kWarp + lane < p.E) sum += score[i] = expf(score[i] - top);
+    const int e = experts.expert(i);
+    score[i] = e < p.E ? expf(logits[i] - top) : 0;
+    sum += score[i];
+    picks.slot[i] = -1;
+    if (e >= p.E) continue;
+    const int* others = keys + experts.group_begin[i];
+    const int key = keys[e], own = e - experts.group_begin[i];
+    int above = 0;
+#pragma unroll 4
+    for (int j = 0; j < p.group; ++j) above += others[j] > key || (others[j] == key && j < own);
+    if (above < p.group_picks) picks.slot[i] = experts.first_slot[i] + above;
   }
   sum = warp_sum(sum);
-  __syncwarp();
-  const int group = p.E / p.G, group_picks = p.K / p.G;
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
-    const int e = i * kWarp + lane;
-    if (e >= p.E) break;
-    const int key = picks.keys[e], first = e / group * group;
-    int above = 0;
-    for (int other = first; other < first + group; ++other)
-      above += picks.keys[other] > key || (picks.keys[other] == key && other < e);
-    if (above >= group_picks) continue;
-    const int k = e / group * group_picks + above;
-    picks.ids[k] = e;
-    picks.weights[k] = score[i] / sum;
+    score[i] /= sum;
+    if (picks.slot[i] >= 0) kept += score[i];
   }
-  __syncwarp();
-  float kept = 1;
-  if (p.renormalize) {
-    kept = 0;
-    for (int k = 0; k < p.K; ++k) kept += picks.weights[k];
-    __syncwarp();
-  }
-  for (int k = lane; k < p.K; k += kWarp) {
-    const int id = picks.ids[k];
-    const float weight = picks.weights[k] / kept * (p.router_scale ? p.router_scale[id] : 1);
-    picks.weights[k] = weight;
-    p.topk_ids[token * p.ids_stride + k] = id;
-    p.topk_weights[token * p.weights_stride + k] = weight;
-  }
+  kept = p.renormalize ? warp_sum(kept) : 1;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) score[i] = score[i] / kept * experts.scale[i];
+  return picks;
 }
 
 // ---- permutation ----
@@ -215,32 +228,41 @@ __device__ __forceinline__ void place(const Params<Gate>& p, int row, int token,
   p.slot_row[token * p.slots_stride + slot] = row;
 }
 
+/// At most 32 tokens, a warp each: tokens_of[e] has the bit of each token that picked expert e.
+template <int kLaneExperts, class Gate>
+__device__ __forceinline__ void permute_few(const Params<Gate>& p, const Picks<kLaneExperts>& picks,
+                                            int token, const uint32_t* tokens_of) {
+  const int lane = threadIdx.x % kWarp;
+  int begin = 0;  // of the rows of experts i * 32 ..
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    const int e = i * kWarp + lane;
+    const uint32_t tokens = e < p.E ? tokens_of[e] : 0;
+    int end = __popc(tokens);
+#pragma unroll
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int below = __shfl_up_sync(kAllLanes, end, step);
+      if (lane >= step) end += below;
+    }
+    const int first = begin + end - __popc(tokens);
+    if (token == 0 && e < p.E) p.offsets[e] = first;
+    if (picks.slot[i] >= 0)
+      place(p, first + __popc(tokens & ((1U << token) - 1)), token, picks.slot[i], picks.weight[i]);
+    begin += __shfl_sync(kAllLanes, end, kWarp - 1);
+  }
+  for (int s = lane; s <= p.S; s += kWarp) {
+    const int first = p.T * (p.K + s);
+    if (token == 0) p.offsets[p.E + s] = first;
+    if (s < p.S) place(p, first + token, token, p.K + s, 1);
+  }
+}
+
 /// Shared expert s: every token, in order.
 template <class Gate>
 __device__ __forceinline__ void place_shared(const Params<Gate>& p, int s) {
   const int first = p.T * (p.K + s);
   for (int t = threadIdx.x; t < p.T; t += blockDim.x) place(p, first + t, t, p.K + s, 1);
   if (threadIdx.x == 0) p.offsets[p.E + s] = first;
-}
-
-/// By one block, whose shared memory holds all tokens' picks.
-template <class Gate>
-__device__ __forceinline__ void permute_few(const Params<Gate>& p, const Picks* picks) {
-  const auto count = [&](const auto& precedes) {
-    int n = 0;
-    for (int t = 0; t < p.T; ++t)
-      for (int k = 0; k < p.K; ++k) n += precedes(t, picks[t].ids[k]);
-    return n;
-  };
-  for (int i = threadIdx.x; i < p.T * p.K; i += blockDim.x) {
-    const int token = i / p.K, k = i % p.K, id = picks[token].ids[k];
-    place(p, count([&](int t, int e) { return e < id || (e == id && t < token); }), token, k,
-          picks[token].weights[k]);
-  }
-  for (int e = threadIdx.x; e < p.E; e += blockDim.x)
-    p.offsets[e] = count([&](int, int id) { return id < e; });
-  for (int s = 0; s < p.S; ++s) place_shared(p, s);
-  if (threadIdx.x == 0) p.offsets[p.E + p.S] = p.T * (p.K + p.S);
 }
 
 /// The sum over the block, and over the threads before this one.
@@ -278,8 +300,7 @@ __global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const Params<G
     if (e == p.E + p.S - 1 && threadIdx.x == 0) p.offsets[p.E + p.S] = p.T * (p.K + p.S);
     return;
   }
-  const int group_picks = p.K / p.G;
-  const int first_slot = e / (p.E / p.G) * group_picks, end_slot = first_slot + group_picks;
+  const int first_slot = e / p.group * p.group_picks, end_slot = first_slot + p.group_picks;
 
   // Rows before the expert's: those of lower groups, and of lower experts in its own.
   int lower = 0;
@@ -311,20 +332,23 @@ __global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const Params<G
 
 // ---- the kernel ----
 
+/// [tokens of a tile] tiles of eight.
 template <int kTiles>
-int shared_bytes(int E, int tokens_a_block) {
-  return static_cast<int>(sizeof(float)) * kTile * kTiles * (kSubslices * kPartialStride + E) +
-         static_cast<int>(sizeof(Picks)) * tokens_a_block;
+int shared_bytes(int E) {
+  constexpr int kWarpsThatSelect = kTile;
+  return 4 * (kTile * kTiles * (kSubslices * kPartialStride + E) + (kWarpsThatSelect + 1) * E);
 }
 
-/// Tiles of kTiles * 8 tokens, a cluster each. kAll: one tile, and the permutation too.
-template <class Gate, int kTiles, bool kAll>
+/// Tiles of kTiles * 8 tokens, a cluster each. kAll: one tile of eight, and the permutation too.
+template <class Gate, int kTiles, bool kAll, int kLaneExperts>
 __global__ void __launch_bounds__(kThreads, 1) route_kernel(const Params<Gate> p) {
+  static_assert(!kAll || kTiles == 1);
   constexpr int kTokens = kTile * kTiles;
   extern __shared__ __align__(16) float shared[];
-  float* partial = shared;                                        // [kSubslices][kTokens][kPartialStride]
-  float* sums = partial + kSubslices * kTokens * kPartialStride;  // [kTokens][E]
-  auto* picks = reinterpret_cast<Picks*>(sums + kTokens * p.E);
+  float* partial = shared;                                            // [kSubslices][kTokens][kPartialStride]
+  float* sums = partial + kSubslices * kTokens * kPartialStride;      // [kTokens][E]
+  auto* keys = reinterpret_cast<int*>(sums + kTokens * p.E);          // [8][E]
+  auto* tokens_of = reinterpret_cast<uint32_t*>(keys + kTile * p.E);  // [E]
   const cg::cluster_group cluster = cg::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank());
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -332,13 +356,19 @@ __global__ void __launch_bounds__(kThreads, 1) route_kernel(const Params<Gate> p
   const int first_token = static_cast<int>(blockIdx.x) / kCluster * kTokens;
   const int units = (p.D + kUnit - 1) / kUnit, slice = rank * kSubslices + subslice;
   const int begin = slice * units / kSlices, end = (slice + 1) * units / kSlices;
+  // The tokens of a tile are shared out among its blocks, or all routed by the first; a warp each.
+  const bool selects = kAll ? rank == 0 && warp < min(kTile, p.T) : warp < kTiles;
+  const int index = kAll ? warp : rank * kTiles + warp;
   let_next_start();
+  if (kAll)
+    for (int e = threadIdx.x; e < p.E; e += kThreads) tokens_of[e] = 0;
 
   for (int block = 0; block < p.E; block += kExpertBlock) {
     float acc[kTiles][4] = {};
     multiply(acc, p, first_token, block + expert, begin, end, [&] {
       if (block == 0) wait_for_previous();
     });
+    if (block > 0) __syncthreads();
     float* to = partial + subslice * kTokens * kPartialStride + expert + lane / 4;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
@@ -354,30 +384,45 @@ __global__ void __launch_bounds__(kThreads, 1) route_kernel(const Params<Gate> p
       for (int s = 1; s < kSubslices; ++s) sum += partial[(s * kTokens + token) * kPartialStride + e];
       if (block + e < p.E) sums[token * p.E + block + e] = sum;
     }
-    __syncthreads();
   }
+  const LaneExperts<kLaneExperts> experts(p);
   cluster.sync();
 
-  // The tokens of a tile are shared out among its blocks, or all routed by the first.
-  const int own = kAll ? kTokens : kTiles;
-  const int index = kAll ? warp : rank * kTiles + warp;  // of the warp's token in the tile
-  if (warp < own && first_token + index < p.T && (!kAll || rank == 0))
-    select(picks[warp], p, first_token + index, [&](int e) {
-      float logit[kCluster];
+  const int token = first_token + index;
+  float logits[kLaneExperts] = {};
+  if (selects) {
 #pragma unroll
-      for (int r = 0; r < kCluster; ++r) logit[r] = cluster.map_shared_rank(sums, r)[index * p.E + e];
+    for (int i = 0; i < kLaneExperts; ++i) {
+      const int e = experts.expert(i);
+      if (e >= p.E) break;
+      float parts[kCluster];
 #pragma unroll
-      for (int r = 1; r < kCluster; ++r) logit[0] += logit[r];
-      return logit[0];
-    });
-  cluster.sync();  // a block's shared memory outlives its readers
-  if (kAll && rank == 0) permute_few(p, picks);
+      for (int r = 0; r < kCluster; ++r) parts[r] = cluster.map_shared_rank(sums, r)[index * p.E + e];
+#pragma unroll
+      for (const float part : parts) logits[i] += part;
+    }
+  }
+  auto readers = cluster.barrier_arrive();  // a block's shared memory outlives those who read it
+  if (selects && token < p.T) {
+    const Picks<kLaneExperts> picks = select(p, experts, logits, keys + warp * p.E);
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i) {
+      if (picks.slot[i] < 0) continue;
+      p.topk_ids[token * p.ids_stride + picks.slot[i]] = experts.expert(i);
+      p.topk_weights[token * p.weights_stride + picks.slot[i]] = picks.weight[i];
+      if (kAll) atomicOr(&tokens_of[experts.expert(i)], 1U << token);
+    }
+    if (kAll) {
+      asm volatile("bar.sync 1, %0;" ::"r"(p.T * kWarp) : "memory");  // the warps that select
+      permute_few(p, picks, token, tokens_of);
+    }
+  }
+  cluster.barrier_wait(std::move(readers));
 }
 
 Refusal supports(const MoeRoute& a) {
-  const int64_t E = a.gate.dim(0), K = a.topk_ids.dim(1);
-  if (E > kMaxExperts || K > kMaxPicks)
-    return str(E, " experts, ", K, " picks: expected at most ", kMaxExperts, " and ", kMaxPicks);
+  const int64_t E = a.gate.dim(0);
+  if (E > kMaxExperts) return str(E, " experts: expected at most ", kMaxExperts);
   for (const Tensor* t : {&a.x, &a.gate})
     if (!rows_in_vecs(*t)) return str(t->str(), ": expected rows of aligned vectors of ", kVec);
   for (const Tensor* t : {&a.offsets, &a.row_token, &a.row_weight})
@@ -388,10 +433,13 @@ Refusal supports(const MoeRoute& a) {
 template <int kTiles, bool kAll, class Gate>
 void launch_route(ExecContext& ctx, const Params<Gate>& p) {
   constexpr int kTokens = kTile * kTiles;
-  launch(ctx, "moe_route", route_kernel<Gate, kTiles, kAll>,
+  // Few experts a lane: short code, which is what a short kernel waits for.
+  auto* kernel = p.E <= 2 * kWarp ? route_kernel<Gate, kTiles, kAll, 2>
+                                  : route_kernel<Gate, kTiles, kAll, kMaxExperts / kWarp>;
+  launch(ctx, "moe_route", kernel,
          {.grid = static_cast<unsigned>((p.T + kTokens - 1) / kTokens * kCluster),
           .block = kThreads,
-          .shared_bytes = shared_bytes<kTiles>(p.E, kAll ? kTokens : kTiles),
+          .shared_bytes = shared_bytes<kTiles>(p.E),
           .cluster = kCluster},
          p);
 }
@@ -419,7 +467,8 @@ void run_as(ExecContext& ctx, const MoeRoute& a) {
       .E = narrow(a.gate.dim(0), "moe_route: E"),
       .K = K,
       .S = narrow(a.slot_row.dim(1) - K, "moe_route: S"),
-      .G = a.num_groups,
+      .group = narrow(a.gate.dim(0) / a.num_groups, "moe_route: experts of a group"),
+      .group_picks = K / a.num_groups,
       .renormalize = a.renormalize};
   if (p.T > 0 && p.T <= kTile) return launch_route<1, true>(ctx, p);
   // Tiles as small as still give each multiprocessor no more than one block.

@@ -10,27 +10,35 @@ namespace moge::ops::cuda {
 
 namespace {
 
-__global__ void __launch_bounds__(kSampleThreads, 2) sampling_kernel(const SamplingParams p) {
+/// The largest cluster that every device takes, and the largest that Hopper does: for few requests, twice the
+/// multiprocessors for each.
+constexpr int kCluster = 8, kLargeCluster = 16;
+constexpr int64_t kFewRequests = 4;
+
+template <int kBlocks>
+__global__ void __launch_bounds__(kSampleThreads, kBlocks == kCluster ? 2 : 1) sampling_kernel(const SamplingParams p) {
   extern __shared__ __align__(16) std::byte memory[];
-  auto& shared = *reinterpret_cast<SamplingRow::Shared*>(memory);
+  using Shared = typename SamplingRow<kBlocks>::Shared;
+  auto& shared = *reinterpret_cast<Shared*>(memory);
   let_next_start();
   wait_for_previous();
-  SamplingRow(p, reinterpret_cast<float*>(memory + sizeof(SamplingRow::Shared)), shared).run();
+  SamplingRow<kBlocks>(p, reinterpret_cast<float*>(memory + sizeof(Shared)), shared).run();
 }
 
-int64_t slice_of(int64_t vocab) {
-  constexpr int64_t kBlockVecs = int64_t{kSampleCluster} * 4;
-  return (vocab + kBlockVecs - 1) / kBlockVecs * 4;
+int64_t slice_of(int64_t vocab, int64_t blocks) {
+  return (vocab + blocks * 4 - 1) / (blocks * 4) * 4;
 }
+template <int kBlocks>
 int64_t shared_bytes(int64_t vocab) {
-  return static_cast<int64_t>(sizeof(SamplingRow::Shared)) + slice_of(vocab) * size_of(DType::kF32);
+  return static_cast<int64_t>(sizeof(typename SamplingRow<kBlocks>::Shared)) +
+         slice_of(vocab, kBlocks) * size_of(DType::kF32);
 }
 
 Refusal supports(const Sampling& a) {
   constexpr int64_t kMaxShared = 227 * 1024;
   const int64_t V = a.logits.dim(1);
-  return shared_bytes(V) <= kMaxShared ? ""
-                                       : str("a vocabulary of ", V, " tokens does not fit shared memory");
+  return shared_bytes<kCluster>(V) <= kMaxShared ? ""
+                                                 : str("a vocabulary of ", V, " does not fit shared memory");
 }
 
 /// 45 bits, or fewer when more than 2^18 weights could overflow.
@@ -45,9 +53,9 @@ T* data(const Tensor& t) {
   return t ? t.ptr<T>() : nullptr;
 }
 
-void run(ExecContext& ctx, const Sampling& a, std::span<std::byte>) {
+template <int kBlocks>
+void run_on(ExecContext& ctx, const Sampling& a) {
   const int64_t B = a.logits.dim(0), V = a.logits.dim(1);
-  if (B == 0) return;
   const auto stride = [](const Tensor& t) { return t ? t.stride(0) : 0; };
   const SamplingParams p{.tokens = data<int32_t>(a.tokens),
                          .logprobs = data<float>(a.logprobs),
@@ -67,14 +75,22 @@ void run(ExecContext& ctx, const Sampling& a, std::span<std::byte>) {
                          .counts_stride = stride(a.output_counts),
                          .prompt_stride = stride(a.prompt_mask),
                          .vocab = narrow(V, "sampling: vocabulary"),
-                         .slice = narrow(slice_of(V), "sampling: slice"),
+                         .slice = narrow(slice_of(V, kBlocks), "sampling: slice"),
                          .weight_bits = weight_bits(V)};
-  launch(ctx, "sampling", sampling_kernel,
-         {.grid = static_cast<unsigned>(B * kSampleCluster),
+  launch(ctx, "sampling", sampling_kernel<kBlocks>,
+         {.grid = static_cast<unsigned>(B * kBlocks),
           .block = kSampleThreads,
-          .shared_bytes = narrow(shared_bytes(V), "sampling: shared memory"),
-          .cluster = kSampleCluster},
+          .shared_bytes = narrow(shared_bytes<kBlocks>(V), "sampling: shared memory"),
+          .cluster = kBlocks},
          p);
+}
+
+void run(ExecContext& ctx, const Sampling& a, std::span<std::byte>) {
+  const int64_t B = a.logits.dim(0);
+  if (B > 0 && B <= kFewRequests)
+    run_on<kLargeCluster>(ctx, a);
+  else if (B > 0)
+    run_on<kCluster>(ctx, a);
 }
 
 }  // namespace

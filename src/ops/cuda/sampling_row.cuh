@@ -16,7 +16,6 @@
 
 namespace moge::ops::cuda {
 
-inline constexpr int kSampleCluster = 8;
 inline constexpr int kSampleThreads = 512;
 
 struct SamplingParams {
@@ -77,6 +76,10 @@ __device__ __forceinline__ int float_key(float x) {
   return bits ^ ((bits >> 31) & INT_MAX);
 }
 
+__device__ __forceinline__ float key_float(int key) {
+  return __int_as_float(key ^ ((key >> 31) & INT_MAX));
+}
+
 /// round(2^bits exp(z)) for z <= 0, to a relative error of 1e-11: exp(z) = 2^n exp(r), |r| <= ln(2) / 2.
 __device__ __forceinline__ uint64_t fixed_exp(float z, int bits) {
   if (!(z > -45.0F)) return 0;
@@ -114,8 +117,15 @@ struct Candidate {
   }
 };
 
-struct Span {
-  float low, high;
+/// What one look at a part of the vocabulary tells.
+struct Extremes {
+  uint64_t best;  ///< the largest adjusted logit's key and, inverted, its token: the larger is the better
+  float low;      ///< the smallest adjusted logit above -inf
+  float raw_max;  ///< NaN when any logit is
+  __device__ Extremes combined(const Extremes& o) const {
+    return {max(best, o.best), fminf(low, o.low),
+            isnan(raw_max) || isnan(o.raw_max) ? NAN : fmaxf(raw_max, o.raw_max)};
+  }
 };
 
 /// x of the lane whose number differs by the bits of `step`.
@@ -123,15 +133,16 @@ template <class T>
 __device__ __forceinline__ T from_lane(T x, int step) {
   return __shfl_xor_sync(kAllLanes, x, step);
 }
-__device__ __forceinline__ Span from_lane(Span x, int step) {
-  return {from_lane(x.low, step), from_lane(x.high, step)};
+__device__ __forceinline__ Extremes from_lane(const Extremes& x, int step) {
+  return {from_lane(x.best, step), from_lane(x.low, step), from_lane(x.raw_max, step)};
 }
 
+template <int kCluster>
 class SamplingRow {
   static constexpr int kBins = 2 * kSampleThreads;
   static constexpr int kMaxCandidates = 2 * kSampleThreads;
   static constexpr int kWarps = kSampleThreads / kWarp;
-  static constexpr int kSlots = 64;
+  static constexpr int kSlots = 48;
 
  public:
   /// Of a block, beside its slice of the logits.
@@ -144,15 +155,14 @@ class SamplingRow {
       Candidate sorted[kMaxCandidates];
     };
     Candidate candidates[kMaxCandidates];
-    unsigned long long beyond_weight;
-    uint32_t beyond_count, num_candidates;
-    unsigned long long warp_values[kWarps];
-    double slots[kSlots][2];  ///< what blocks tell each other; each slot is written once
+    uint32_t beyond, num_candidates;
+    ulonglong2 warp_values[kWarps];
+    ulonglong2 slots[kSlots][2];  ///< what blocks tell each other; each slot is written once
   };
 
   __device__ SamplingRow(const SamplingParams& p, float* z, Shared& shared)
       : p_(p),
-        request_(p, blockIdx.x / kSampleCluster),
+        request_(p, blockIdx.x / kCluster),
         shared_(shared),
         z_(z),
         cluster_(cooperative_groups::this_cluster()),
@@ -162,25 +172,20 @@ class SamplingRow {
 
   __device__ void run() {
     load();
-    const int b = blockIdx.x / kSampleCluster;
+    const int b = blockIdx.x / kCluster;
     const bool greedy = request_.temperature == 0 || isinf(top_);
-    float log_total = 0;
-    if (p_.logprobs) log_total = raw_max_ + logf(raw_total());
+    float log_total = raw_max_;  // log sum exp of the logits as they came
+    if (p_.logprobs)
+      log_total += logf(static_cast<float>(raw_total()) * exp2f(-static_cast<float>(p_.weight_bits)));
     const auto finish = [&](int token) {
       p_.tokens[b] = token;
-      if (p_.logprobs) p_.logprobs[b] = static_cast<float>(double{request_.logits[token]} - log_total);
+      if (p_.logprobs) p_.logprobs[b] = request_.logits[token] - log_total;
     };
-    if (greedy) {
-      if (rank_ == 0 && threadIdx.x == 0) finish(best_);
-    } else {
+    if (!greedy) {
       temper();
-      const Cut last = cut();
-      find_by_index([&](float z, int v) { return last.keeps(z, v) ? fixed_exp(z, p_.weight_bits) : 0; },
-                    [&](uint64_t total) {
-                      const auto below = static_cast<uint64_t>(request_.u * static_cast<double>(total));
-                      return min(below + 1, total);
-                    },
-                    finish);
+      find_by_index({cut(), false}, finish);
+    } else if (rank_ == 0 && threadIdx.x == 0) {
+      finish(best_);
     }
     cluster_.sync();  // a block's shared memory outlives its readers
   }
@@ -200,7 +205,8 @@ class SamplingRow {
     if (threadIdx.x == 0) slot<T>(rank_, s) = own;
     cluster_.sync();
     T all = slot<T>(0, s);
-    for (int r = 1; r < kSampleCluster; ++r) all = combine(all, slot<T>(r, s));
+#pragma unroll
+    for (int r = 1; r < kCluster; ++r) all = combine(all, slot<T>(r, s));
     return all;
   }
   /// What one thread of the first block says.
@@ -236,16 +242,23 @@ class SamplingRow {
     }
     return x;
   }
-  /// The sum over the threads before this one.
-  __device__ uint64_t exclusive_sum(uint64_t own) {
+  /// The sums over the threads before this one, and over all.
+  struct Sums {
+    uint64_t before, total;
+  };
+  __device__ Sums block_sums(uint64_t own) {
     const uint64_t inclusive = warp_inclusive(own);
     const int warp = threadIdx.x / kWarp;
     __syncthreads();
-    if (threadIdx.x % kWarp == kWarp - 1) shared_.warp_values[warp] = inclusive;
+    if (threadIdx.x % kWarp == kWarp - 1) shared_.warp_values[warp].x = inclusive;
     __syncthreads();
-    uint64_t before = inclusive - own;
-    for (int w = 0; w < warp; ++w) before += shared_.warp_values[w];
-    return before;
+    Sums sums{inclusive - own, 0};
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) sums.before += shared_.warp_values[w].x;
+      sums.total += shared_.warp_values[w].x;
+    }
+    return sums;
   }
 
   // ---- the steps ----
@@ -253,26 +266,24 @@ class SamplingRow {
   /// fn(i) for the block's tokens first_ + i that are this thread's, the same in every pass.
   template <class Fn>
   __device__ void each(const Fn& fn) const {
+#pragma unroll 2
     for (int i = threadIdx.x; i < size_; i += kSampleThreads) fn(i);
   }
 
-  /// Adjusted logits to shared memory; the best token, the extremes.
+  /// Adjusted logits to shared memory; the extremes.
   __device__ void load() {
-    const bool penalised = request_.penalised();
+    const bool penalised = request_.penalised(), keep = request_.temperature > 0 || p_.logprobs;
     const float* logits = request_.logits + first_;
-    uint64_t best = 0;
-    float raw_max = -INFINITY, low = INFINITY;
+    Extremes seen{0, INFINITY, -INFINITY};
     const auto take = [&](int i, float raw) {
-      raw_max = fmaxf(raw_max, raw);
-      saw_nan_ |= isnan(raw);
       float x = isnan(raw) ? -INFINITY : raw;
       if (penalised)
         x = request_.adjusted(raw, request_.counts ? request_.counts[first_ + i] : 0,
                               request_.prompt && request_.prompt[first_ + i] != 0);
-      z_[i] = x;
-      if (x > -INFINITY) low = fminf(low, x);
+      if (keep) z_[i] = x;
       const uint64_t key = static_cast<uint32_t>(float_key(x)) ^ 0x80000000U;
-      best = max(best, key << 32 | static_cast<uint32_t>(INT_MAX - (first_ + i)));
+      seen = seen.combined(
+          {key << 32 | static_cast<uint32_t>(INT_MAX - (first_ + i)), x > -INFINITY ? x : INFINITY, raw});
     };
     if (reinterpret_cast<uintptr_t>(logits) % sizeof(float4) == 0) {
 #pragma unroll 4
@@ -284,24 +295,21 @@ class SamplingRow {
     } else {
       each([&](int i) { take(i, logits[i]); });
     }
-    best = everywhere(best, [](uint64_t a, uint64_t b) { return max(a, b); });
-    best_ = INT_MAX - static_cast<int>(static_cast<uint32_t>(best));
-    const int key = static_cast<int>(static_cast<uint32_t>(best >> 32) ^ 0x80000000U);
-    top_ = __int_as_float(key ^ ((key >> 31) & INT_MAX));
-    const Span span = everywhere(Span{low, raw_max}, [](const Span& a, const Span& b) {
-      return Span{fminf(a.low, b.low), fmaxf(a.high, b.high)};
-    });
-    low_ = span.low;
-    raw_max_ = span.high;
+    seen = everywhere(seen, [](const Extremes& a, const Extremes& b) { return a.combined(b); });
+    best_ = INT_MAX - static_cast<int>(static_cast<uint32_t>(seen.best));
+    top_ = key_float(static_cast<int>(static_cast<uint32_t>(seen.best >> 32) ^ 0x80000000U));
+    low_ = seen.low;
+    raw_max_ = seen.raw_max;
   }
 
-  /// Sum of exp(logit - largest) over the logits as they came.
-  __device__ float raw_total() {
-    float sum = 0;
+  /// Sum of the weights exp(logit - largest) over the logits as they came.
+  __device__ uint64_t raw_total() {
     const bool penalised = request_.penalised();
-    each([&](int i) { sum += expf((penalised ? request_.logits[first_ + i] : z_[i]) - raw_max_); });
-    if (saw_nan_) sum = NAN;
-    return everywhere(sum, [](float a, float b) { return a + b; });
+    uint64_t sum = 0;
+    each([&](int i) {
+      sum += fixed_exp((penalised ? request_.logits[first_ + i] : z_[i]) - raw_max_, p_.weight_bits);
+    });
+    return everywhere(sum, [](uint64_t a, uint64_t b) { return a + b; });
   }
 
   __device__ void temper() {
@@ -312,20 +320,35 @@ class SamplingRow {
 
   __device__ Cut cut() {
     Cut last{float_key(-INFINITY), p_.vocab - 1};
-    if (request_.top_k < p_.vocab) last = cut_at<false>(request_.top_k);
+    if (request_.top_k < p_.vocab)
+      last = cut_at({.weigh = false, .share = 0, .target = static_cast<uint64_t>(request_.top_k)});
     if (request_.top_p < 1) {
-      uint64_t kept = 0;
-      each([&](int i) {
-        if (last.keeps(z_[i], first_ + i)) kept += fixed_exp(z_[i], p_.weight_bits);
-      });
-      kept = everywhere(kept, [](uint64_t a, uint64_t b) { return a + b; });
-      const double share = ceil(double{request_.top_p} * static_cast<double>(kept));
-      last = cut_at<true>(min(max(static_cast<uint64_t>(share), uint64_t{1}), kept));
+      Goal goal{.weigh = true, .share = request_.top_p, .target = 0};
+      if (request_.top_k < p_.vocab) {  // the share is of what top-k kept
+        uint64_t kept = 0;
+        each([&](int i) {
+          if (last.keeps(z_[i], first_ + i)) kept += fixed_exp(z_[i], p_.weight_bits);
+        });
+        goal.target = goal.of(everywhere(kept, [](uint64_t a, uint64_t b) { return a + b; }));
+      }
+      last = cut_at(goal);
     }
     const Cut floor =
         request_.min_z > 0 ? Cut{float_key(0), best_} : Cut{float_key(request_.min_z), p_.vocab - 1};
     return floor < last ? floor : last;
   }
+
+  /// What the shortest prefix of the ranking must hold: a number of tokens, or a weight: `share` of all,
+  /// while the target is 0.
+  struct Goal {
+    bool weigh;
+    float share;
+    uint64_t target;
+    __device__ uint64_t of(uint64_t total) const {
+      const auto part = static_cast<uint64_t>(ceil(double{share} * static_cast<double>(total)));
+      return min(max(part, uint64_t{1}), total);
+    }
+  };
 
   /// How a histogram sorts tokens into bins, the highest first: evenly over [-range, 0], the rest `beyond`;
   /// or evenly over the keys low .. high.
@@ -343,21 +366,23 @@ class SamplingRow {
   };
   struct Bin {
     uint64_t before;  ///< what the ranking holds before it
-    uint32_t index, count;
+    uint64_t target;
+    int index;
+    uint32_t count;
   };
 
-  /// The shortest prefix of the ranking that holds `target` tokens or, with kWeigh, that weight.
-  template <bool kWeigh>
-  __device__ Cut cut_at(uint64_t target) {
+  /// The end of the prefix that meets the goal.
+  __device__ Cut cut_at(Goal goal) {
     constexpr float kRange = 32;  // exp(-32) is the last bit of a weight
     const float range = low_ < -kRange ? kRange : -low_;
     Binning binning{false, range > 0 ? kBins / range : 0, range, 0, 0, 0};
     uint64_t before = 0;
     while (true) {
-      const Bin bin = find_bin<kWeigh>(binning, before, target);
+      const Bin bin = find_bin(binning, before, goal);
       before = bin.before;
-      const auto inside = [&](float z) { return binning(z) == static_cast<int>(bin.index); };
-      if (bin.count <= kMaxCandidates) return cut_among<kWeigh>(inside, before, target);
+      goal.target = bin.target;
+      const auto inside = [&](float z) { return binning(z) == bin.index; };
+      if (bin.count <= kMaxCandidates) return cut_among(inside, before, goal);
       int low = INT_MAX, high = INT_MIN;
       each([&](int i) {
         if (!inside(z_[i])) return;
@@ -366,73 +391,64 @@ class SamplingRow {
       });
       low = everywhere(low, [](int a, int b) { return min(a, b); });
       high = everywhere(high, [](int a, int b) { return max(a, b); });
-      if (low == high) return cut_among_equals<kWeigh>(low, before, target);
+      if (low == high) return cut_among_equals(low, before, goal);
       const uint32_t span = static_cast<uint32_t>(high) - static_cast<uint32_t>(low);
       binning = {true, 0, 0, low, high, span / kBins + 1};
     }
   }
 
-  template <bool kWeigh>
-  __device__ Bin find_bin(const Binning& binning, uint64_t before, uint64_t target) {
+  __device__ Bin find_bin(const Binning& binning, uint64_t before, const Goal& goal) {
     auto& h = shared_.histogram;
     __syncthreads();
     for (int i = threadIdx.x; i < kBins; i += kSampleThreads) h.counts[i] = 0, h.weights[i] = 0;
-    if (threadIdx.x == 0) shared_.beyond_count = 0, shared_.beyond_weight = 0, shared_.num_candidates = 0;
+    if (threadIdx.x == 0) shared_.beyond = 0, shared_.num_candidates = 0;
     __syncthreads();
     uint32_t beyond = 0;
     each([&](int i) {
       const int bin = binning(z_[i]);
-      if (bin < 0) return;
-      if (bin == kBins) {
-        ++beyond;
-        return;
-      }
+      if (bin == kBins) ++beyond;
+      if (bin < 0 || bin == kBins) return;
       atomicAdd(&h.counts[bin], 1U);
-      if (kWeigh)
+      if (goal.weigh)
         atomicAdd(&h.weights[bin], static_cast<unsigned long long>(fixed_exp(z_[i], p_.weight_bits)));
     });
     beyond = __reduce_add_sync(kAllLanes, beyond);
-    if (threadIdx.x % kWarp == 0 && beyond > 0) atomicAdd(&shared_.beyond_count, beyond);
+    if (threadIdx.x % kWarp == 0 && beyond > 0) atomicAdd(&shared_.beyond, beyond);
     const int s = next_slot_++;
     cluster_.sync();
-    if (rank_ == 0) {
-      // Two bins a thread; the measure of all blocks.
-      uint64_t measure[2] = {};
-      uint32_t count[2] = {};
+    if (rank_ == 0) {  // two bins a thread
+      ulonglong2 weight{};
+      uint2 count{};
       uint32_t all_beyond = 0;
-      for (int r = 0; r < kSampleCluster; ++r) {
+#pragma unroll
+      for (int r = 0; r < kCluster; ++r) {
         const Shared& other = *cluster_.map_shared_rank(&shared_, r);
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const uint32_t n = other.histogram.counts[2 * threadIdx.x + j];
-          count[j] += n;
-          measure[j] += kWeigh ? other.histogram.weights[2 * threadIdx.x + j] : n;
-        }
-        all_beyond += other.beyond_count;
+        const auto n = reinterpret_cast<const uint2*>(other.histogram.counts)[threadIdx.x];
+        const auto w = reinterpret_cast<const ulonglong2*>(other.histogram.weights)[threadIdx.x];
+        count.x += n.x, count.y += n.y;
+        weight.x += w.x, weight.y += w.y;
+        all_beyond += other.beyond;
       }
-      uint64_t sum = before + exclusive_sum(measure[0] + measure[1]);
-      const auto result = [&](uint64_t sum_before, uint32_t index, uint32_t n) {
-        slot<Bin>(0, s) = {sum_before, index, n};
-      };
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        if (sum < target && sum + measure[j] >= target) result(sum, 2 * threadIdx.x + j, count[j]);
-        sum += measure[j];
-      }
-      // The weights beyond the range are a rounding of the last token's: it is the last bin's, then.
-      if (threadIdx.x == kSampleThreads - 1 && sum < target) result(sum, kBins, all_beyond);
+      if (!goal.weigh) weight = {count.x, count.y};
+      const Sums sums = block_sums(weight.x + weight.y);
+      const uint64_t target = goal.target > 0 ? goal.target : goal.of(sums.total);
+      const uint64_t first = before + sums.before, second = first + weight.x, end = second + weight.y;
+      const int index = 2 * threadIdx.x;
+      Bin& result = slot<Bin>(0, s);
+      if (first < target && second >= target) result = {first, target, index, count.x};
+      if (second < target && end >= target) result = {second, target, index + 1, count.y};
+      if (threadIdx.x == kSampleThreads - 1 && end < target) result = {end, target, kBins, all_beyond};
     }
     return from_first<Bin>(s);
   }
 
-  template <bool kWeigh>
-  __device__ uint64_t measure(int key) const {
-    return kWeigh ? fixed_exp(__int_as_float(key ^ ((key >> 31) & INT_MAX)), p_.weight_bits) : 1;
+  __device__ uint64_t measure(int key, const Goal& goal) const {
+    return goal.weigh ? fixed_exp(key_float(key), p_.weight_bits) : 1;
   }
 
   /// The tokens `inside`, at most kMaxCandidates, are gathered by the first block and ranked.
-  template <bool kWeigh, class Inside>
-  __device__ Cut cut_among(const Inside& inside, uint64_t before, uint64_t target) {
+  template <class Inside>
+  __device__ Cut cut_among(const Inside& inside, uint64_t before, const Goal& goal) {
     Shared& first = *cluster_.map_shared_rank(&shared_, 0);
     each([&](int i) {
       if (!inside(z_[i])) return;
@@ -445,6 +461,7 @@ class SamplingRow {
       for (int i = threadIdx.x; i < n; i += kSampleThreads) {
         const Candidate own = shared_.candidates[i];
         int place = 0;
+#pragma unroll 4
         for (int j = 0; j < n; ++j) place += shared_.candidates[j].before(own);
         shared_.sorted[place] = own;
       }
@@ -453,14 +470,14 @@ class SamplingRow {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int i = 2 * threadIdx.x + j;
-        if (i < n) own[j] = measure<kWeigh>(shared_.sorted[i].key);
+        if (i < n) own[j] = measure(shared_.sorted[i].key, goal);
       }
-      uint64_t sum = before + exclusive_sum(own[0] + own[1]);
+      uint64_t sum = before + block_sums(own[0] + own[1]).before;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int i = 2 * threadIdx.x + j;
-        // When rounding leaves the target out of reach, the last one ends the prefix.
-        if (i < n && sum < target && (sum + own[j] >= target || i == n - 1))
+        // Without an end (weights beyond the histogram's range are 0) it is the last of them.
+        if (i < n && sum < goal.target && (sum + own[j] >= goal.target || i == n - 1))
           slot<Cut>(0, s) = {shared_.sorted[i].key, shared_.sorted[i].index};
         sum += own[j];
       }
@@ -469,50 +486,63 @@ class SamplingRow {
   }
 
   /// All with this key weigh the same: the prefix ends with the m-th of them by index.
-  template <bool kWeigh>
-  __device__ Cut cut_among_equals(int key, uint64_t before, uint64_t target) {
-    const uint64_t each_weighs = max(measure<kWeigh>(key), uint64_t{1});
-    const uint64_t m = (target - before + each_weighs - 1) / each_weighs;
+  __device__ Cut cut_among_equals(int key, uint64_t before, const Goal& goal) {
+    const uint64_t each_weighs = max(measure(key, goal), uint64_t{1});
     const int s = next_slot_++;
-    find_by_index([&](float z, int) { return uint64_t{float_key(z) == key}; },
-                  [&](uint64_t total) { return min(m, total); },
+    find_by_index({{key, p_.vocab}, true, (goal.target - before + each_weighs - 1) / each_weighs},
                   [&](int token) {
                     slot<Cut>(0, s) = {key, token};
                   });
     return from_first<Cut>(s);
   }
 
-  /// found(token) by one thread, for the first token by index up to which weights sum to need(total).
-  template <class Weight, class Need, class Found>
-  __device__ void find_by_index(const Weight& weight, const Need& need, const Found& found) {
+  /// A walk by rising index: over the kept tokens to the weight that the draw asks for, or over those with
+  /// the cut's key to the `target`-th.
+  struct Walk {
+    Cut cut;
+    bool equals;
+    uint64_t target = 0;
+  };
+
+  /// found(token) by one thread.
+  template <class Found>
+  __device__ void find_by_index(const Walk& walk, const Found& found) {
+    const auto weight = [&](int i) -> uint64_t {
+      if (walk.equals) return float_key(z_[i]) == walk.cut.key;
+      return walk.cut.keeps(z_[i], first_ + i) ? fixed_exp(z_[i], p_.weight_bits) : 0;
+    };
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int stretch = (size_ + kWarps * kWarp - 1) / (kWarps * kWarp) * kWarp;  // a warp's
     const int begin = warp * stretch, end = min(size_, begin + stretch);
     uint64_t sum = 0;
-    for (int i = begin + lane; i < end; i += kWarp) sum += weight(z_[i], first_ + i);
+#pragma unroll 2
+    for (int i = begin + lane; i < end; i += kWarp) sum += weight(i);
 #pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    for (int step = kWarp / 2; step > 0; step /= 2) sum += from_lane(sum, step);
     __syncthreads();
-    if (lane == 0) shared_.warp_values[warp] = sum;
+    if (lane == 0) shared_.warp_values[warp].x = sum;
     __syncthreads();
-    uint64_t before_warp = 0, block_sum = 0;
+    uint64_t before = 0, block_sum = 0;
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) before_warp += shared_.warp_values[w];
-      block_sum += shared_.warp_values[w];
+      if (w < warp) before += shared_.warp_values[w].x;
+      block_sum += shared_.warp_values[w].x;
     }
     const int s = next_slot_++;
     if (threadIdx.x == 0) slot<uint64_t>(rank_, s) = block_sum;
     cluster_.sync();
-    uint64_t total = 0, before = before_warp;
-    for (int r = 0; r < kSampleCluster; ++r) {
+    uint64_t total = 0;
+#pragma unroll
+    for (int r = 0; r < kCluster; ++r) {
       const uint64_t of_block = slot<uint64_t>(r, s);
       if (r < rank_) before += of_block;
       total += of_block;
     }
-    const uint64_t target = need(total);
+    const auto drawn = static_cast<uint64_t>(request_.u * static_cast<double>(total)) + 1;
+    const uint64_t target = min(walk.equals ? walk.target : drawn, total);
     if (target <= before || target > before + sum) return;
-    for (int i = begin;; i += kWarp) {  // this warp's: it has the target
-      const uint64_t own = i + lane < end ? weight(z_[i + lane], first_ + i + lane) : 0;
+    for (int i = begin;; i += kWarp) {  // this warp's: it holds the target
+      const uint64_t own = i + lane < end ? weight(i + lane) : 0;
       const uint64_t upto = before + warp_inclusive(own);
       if (upto >= target && upto - own < target) found(first_ + i + lane);
       before = __shfl_sync(kAllLanes, upto, kWarp - 1);
@@ -529,7 +559,6 @@ class SamplingRow {
   int next_slot_ = 0;
   int best_ = 0;
   float top_ = 0, low_ = 0, raw_max_ = 0;
-  bool saw_nan_ = false;
 };
 
 }  // namespace moge::ops::cuda
