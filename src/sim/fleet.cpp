@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "sim/report.h"
 
 namespace moge::sim {
 namespace {
@@ -47,8 +48,10 @@ std::string no_room(const PlanSearch& search, const SchedulerPolicy& policy) {
         model.memory(static_cast<double>(policy.max_running), 0, static_cast<double>(policy.max_step_tokens));
     if (least == 0 || m.total() < least) least = m.total(), limit = m.limit;
   }
-  return str("no room for a cache: weights and activations need ", least / kGiB, " GiB of a device's ",
-             limit / kGiB);
+  const double over = least - limit;
+  return str("no room for a cache: weights and activations need ", number_text(least / kGiB),
+             " GiB of a device's ", number_text(limit / kGiB),
+             over > 0 ? str(", ", number_text(over / kGiB), " GiB too much") : "");
 }
 
 }  // namespace
@@ -111,6 +114,39 @@ ServingChoice choose_plan(const PlanSearch& search, std::span<const Request> tra
   return std::move(*best);
 }
 
+namespace {
+
+/// Fills in the plan that needs fewest machines of this size. Of the plans after the first only those are
+/// searched that get by with fewer than the best so far.
+void best_plan(FleetTrial& trial, const PlanSearch& search, std::span<const Request> trace,
+               const SchedulerPolicy& policy, const Objective& objective, ThreadPool& pool) {
+  const std::vector<const StepModel*> plans = fast_plans(search, trace, policy);
+  if (plans.empty()) throw UsageError(no_room(search, policy));
+  std::string refusal;
+  bool any = false;
+  for (const StepModel* model : plans) {
+    try {
+      const SchedulerPolicy full = *with_cache(policy, *model);
+      const StepTime step_time = step_time_of(*model, policy);
+      if (trial.search.replicas == 1) break;
+      if (trial.search.replicas > 1 &&
+          !objective.met_by(
+              summarize(trace, simulate_replicas(trace, full, step_time, trial.search.replicas - 1, pool))))
+        continue;
+      ReplicaSearch found = find_replicas(trace, full, step_time, objective, pool);
+      if (any && found.replicas == 0) continue;
+      trial.plan = model->plan();
+      trial.search = std::move(found);
+      any = true;
+    } catch (const UsageError& error) {  // a request that this plan's cache cannot hold
+      refusal = error.what();
+    }
+  }
+  if (!any) throw UsageError(refusal);
+}
+
+}  // namespace
+
 std::vector<FleetTrial> search_fleet(const std::function<PlanSearch(int64_t cards)>& machine,
                                      int64_t most_cards, std::span<const Request> trace,
                                      const SchedulerPolicy& policy, const Objective& objective,
@@ -119,12 +155,7 @@ std::vector<FleetTrial> search_fleet(const std::function<PlanSearch(int64_t card
   for (int64_t cards = 1; cards <= most_cards; cards *= 2) {
     FleetTrial trial{cards};
     try {
-      const PlanSearch search = machine(cards);
-      // A plan for about the load that each of the machines will see: as many as most_cards have room for.
-      const ServingChoice choice = choose_plan(search, trace, policy, objective, most_cards / cards, pool);
-      trial.plan = choice.plan;
-      const StepModel& model = search.model(choice.plan);
-      trial.search = find_replicas(trace, choice.policy, step_time_of(model, policy), objective, pool);
+      best_plan(trial, machine(cards), trace, policy, objective, pool);
     } catch (const UsageError& error) {
       trial.refusal = error.what();
     }

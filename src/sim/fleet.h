@@ -45,8 +45,8 @@ struct FleetTrial {
   ReplicaSearch search;                                            ///< and how many it takes
   int64_t total_cards() const { return cards * search.replicas; }  ///< 0: the objective is out of reach
 };
-/// Tries machines of 1, 2, 4, ... `most_cards` cards. `machine` gives the plans of a number of cards; what it
-/// throws as UsageError is the size's refusal.
+/// Tries machines of 1, 2, 4, ... `most_cards` cards, each with the plans of choose_plan(). `machine` gives
+/// the plans of a number of cards; what it throws as UsageError is the size's refusal.
 std::vector<FleetTrial> search_fleet(const std::function<PlanSearch(int64_t cards)>& machine,
                                      int64_t most_cards, std::span<const Request> trace,
                                      const SchedulerPolicy& policy, const Objective& objective,

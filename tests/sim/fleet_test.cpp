@@ -46,6 +46,20 @@ TEST(Fleet, StepTimesAreTheStepModels) {
   EXPECT_LT(both, plain({10, 10 * 2048, 0, 0, 0}) + plain({0, 0, 1000, 500500, 1}));
 }
 
+TEST(Fleet, AFullBatchTakesTheStepModelsTime) {
+  // 64 requests at once: when all prompts are in, they decode together, from 1000 to 2000 positions, but
+  // for the 32 steps at each end in which the budget lets prompts in, or answers end, one after the other.
+  const PlanSearch search = machine(4);
+  const StepModel& model = search.models()[0];
+  const SchedulerPolicy policy = *with_cache({}, model);
+  const std::vector<Request> together(64, {0, 1000, 1000});
+  const ServingRun run = simulate_serving(together, policy, step_time_of(model, policy));
+  const Served& last = run.served.back();
+  const double tpot = (last.finish_s - last.first_token_s) / 999;
+  EXPECT_NEAR(tpot, model.seconds(decode_load(64, 1500)), 0.02 * tpot);
+  EXPECT_NEAR(run.mean_decoding, 64, 64 * 32.0 / 1000);
+}
+
 TEST(Fleet, TheCacheIsWhatWeightsLeave) {
   const PlanSearch search = machine(8);
   SchedulerPolicy policy;
