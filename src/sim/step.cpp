@@ -103,7 +103,7 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
   L_ = static_cast<double>(c.num_hidden_layers);
   experts_ = static_cast<double>(c.num_experts);
   topk_ = static_cast<double>(c.num_experts_per_tok);
-  q_heads_ = static_cast<double>(c.num_attention_heads / tp);
+  q_heads_ = static_cast<double>(c.num_attention_heads) / static_cast<double>(tp);
   q_width_ = q_heads_ * Dh;
   kv_width_ = static_cast<double>(spec::kv_elements_per_position(c)) * kv_heads /
               static_cast<double>(c.num_key_value_heads);
