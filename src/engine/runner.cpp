@@ -23,8 +23,8 @@ int64_t pages_for(int64_t tokens) {
 
 /// One page more than sequences may have: where idle rows write.
 int64_t num_pages(const RunnerConfig& limits) {
-  const int64_t tokens = limits.kv_tokens > 0 ? limits.kv_tokens : limits.max_sequences * limits.context;
-  return pages_for(tokens) + 1;
+  return 1 + (limits.kv_tokens > 0 ? pages_for(limits.kv_tokens)
+                                   : limits.max_sequences * pages_for(limits.context));
 }
 
 int64_t pass_tokens(const RunnerConfig& limits) {

@@ -51,13 +51,13 @@ TEST_P(GpuRunner, GivesTheSameBitsAsAGraphAndOpByOp) {
 
 /// The largest relative error of a row of logits that rounding explains. Both sides round at the same places;
 /// sums in another order move a value by some fp32 roundoffs, which flips a rounding to the weights' or the
-/// cache's format now and then: each flip is one unit of that format on one element, and of a layer's ten
-/// roundings at most all flip.
+/// cache's format now and then, by one unit of that format (twice its roundoff). A layer rounds ten times;
+/// errors add up like a random walk.
 double bound(const Format& f, int64_t num_layers) {
   const auto eps = [](DType dtype) {
     return dtype == DType::kI8 ? 3.5 / 254 : dtype == DType::kFP8E4M3 ? 0x1p-4 : 0x1p-9;
   };
-  return std::max(eps(f.weights), eps(f.kv)) * std::sqrt(10.0 * static_cast<double>(num_layers));
+  return 2 * std::max(eps(f.weights), eps(f.kv)) * std::sqrt(10.0 * static_cast<double>(num_layers));
 }
 
 TEST_P(GpuRunner, AgreesWithTheCpu) {
@@ -88,10 +88,9 @@ TEST_P(GpuRunner, AgreesWithTheCpu) {
 TEST_P(GpuRunner, SaysWhatDoesNotFit) {
   const ExecContext& ctx = gpu_.ctx;
   spec::ModelConfig huge = small_moge();
-  huge.hidden_size = 1 << 16;
-  huge.num_hidden_layers = 1000;
+  huge.num_hidden_layers = 1 << 16;
   try {
-    Runner::check_fits(ctx, huge, DType::kI8, {.max_sequences = 1, .context = 4096});
+    Runner::check_fits(ctx, huge, DType::kI8, {.max_sequences = 1, .context = 256, .max_batch_tokens = 16});
     FAIL() << "a plan of that size cannot fit";
   } catch (const OutOfMemoryError& e) {
     const std::string what = e.what();
