@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/report_options.h"
 #include "core/error.h"
+#include "sim/balanced_probability.h"
 #include "sim/imbalance.h"
 
 namespace moge::cli {
@@ -96,10 +97,24 @@ ordered_json to_json(const sim::ImbalanceResult& r, double seconds) {
           {"trials_per_second", static_cast<double>(s.trials) / seconds}};
 }
 
-/// "0.9987", or where no batch of the trials was balanced what can be said: "> 0.9999962".
-std::string p_imbalanced_text(const sim::ImbalanceResult& r) {
+using Exact = std::optional<double>;  ///< P(IS = 0), where it can be computed
+
+/// "0.9987", "1 - 4.2e-07" where it is known so well, "> 0.9999962" where no drawn batch was balanced.
+std::string p_imbalanced_text(const sim::ImbalanceResult& r, const Exact& balanced) {
+  constexpr double kRounding = 1e-13;  // of the exact value
+  if (balanced && *balanced > 0.01) return sim::number_text(1 - *balanced, 6);
+  if (balanced && *balanced == 0) return "1";
+  if (balanced)
+    return str(*balanced < kRounding ? "> 1 - " : "1 - ",
+               sim::number_text(std::max(*balanced, kRounding), 3));
   if (r.spread.count(0) == 0) return str("> ", sim::number_text(r.p_imbalanced_low(), 7));
   return sim::number_text(r.p_imbalanced(), 4);
+}
+
+std::string p_imbalanced_note(const sim::ImbalanceResult& r, const Exact& balanced) {
+  const std::string drawn = str("95% by drawing: ", sim::number_text(r.p_imbalanced_low(), 7), " to ",
+                                sim::number_text(r.p_imbalanced_high(), 7));
+  return balanced ? str("exact; ", drawn) : drawn;
 }
 
 /// The same question for other batch sizes: 1, 2, 4, ... 1024 tokens.
@@ -126,7 +141,8 @@ sim::Chart batch_chart(const sim::ImbalanceSetup& setup, ThreadPool& pool) {
   return chart;
 }
 
-sim::Report report_of(const sim::ImbalanceResult& r, const ordered_json& json, ThreadPool& pool) {
+sim::Report report_of(const sim::ImbalanceResult& r, const Exact& balanced, const ordered_json& json,
+                      ThreadPool& pool) {
   const sim::ImbalanceSetup& s = r.setup;
   sim::Report report{"Imbalance score of plain top-K routing",
                      str(s.num_experts, " experts on ", s.num_devices, " devices, ", s.num_experts_per_tok,
@@ -134,10 +150,7 @@ sim::Report report_of(const sim::ImbalanceResult& r, const ordered_json& json, T
                          s.skew > 0 ? str(", popularity r^-", s.skew) : ", all experts equally likely", "; ",
                          sim::fixed_text(static_cast<double>(s.trials), 0), " batches")};
   report.facts = {
-      {"P(IS > 0)", p_imbalanced_text(r), "",
-       r.spread.count(0) == 0 ? "no balanced batch was drawn; 95% bound"
-                              : str("95%: ", sim::number_text(r.p_imbalanced_low(), 4), " to ",
-                                    sim::number_text(r.p_imbalanced_high(), 4))},
+      {"P(IS > 0)", p_imbalanced_text(r, balanced), "", p_imbalanced_note(r, balanced)},
       {"Mean IS", sim::number_text(r.mean(), 4), "",
        str("standard error ", sim::number_text(r.standard_error(), 2))},
       {"Median IS", sim::number_text(r.quantile(0.5))},
@@ -174,13 +187,12 @@ sim::Report report_of(const sim::ImbalanceResult& r, const ordered_json& json, T
   return report;
 }
 
-void print(const sim::ImbalanceResult& r) {
+void print(const sim::ImbalanceResult& r, const Exact& balanced) {
   const auto line = [](const char* label, const std::string& text) {
     std::cout << std::left << std::setw(22) << label << text << '\n';
   };
   const auto n = [](double v) { return sim::number_text(v, 4); };
-  line("P(IS > 0)", str(p_imbalanced_text(r), "; 95% between ", sim::number_text(r.p_imbalanced_low(), 7),
-                        " and ", sim::number_text(r.p_imbalanced_high(), 7)));
+  line("P(IS > 0)", str(p_imbalanced_text(r, balanced), "; ", p_imbalanced_note(r, balanced)));
   line("mean IS", str(n(r.mean()), " +- ", sim::number_text(r.standard_error(), 2)));
   line("p1, p50, p99", str(n(r.quantile(0.01)), ", ", n(r.quantile(0.5)), ", ", n(r.quantile(0.99))));
   line("busiest device", str(n(r.straggler_factor()), " x the mean load"));
@@ -195,12 +207,14 @@ void imbalance(const ImbalanceOptions& o) {
   const auto start = std::chrono::steady_clock::now();
   const sim::ImbalanceResult result = sim::simulate_imbalance(setup, pool);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  const ordered_json json = to_json(result, elapsed.count());
-  if (o.report.any()) o.report.write(report_of(result, json, pool), json);
+  const Exact balanced = sim::balanced_probability(setup, pool);
+  ordered_json json = to_json(result, elapsed.count());
+  json["p_balanced_exact"] = balanced ? ordered_json(*balanced) : ordered_json();
+  if (o.report.any()) o.report.write(report_of(result, balanced, json, pool), json);
   if (o.report.json)
     std::cout << json.dump(2) << '\n';
   else
-    print(result);
+    print(result, balanced);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "refusal.h"
+#include "sim/balanced_probability.h"
 
 namespace moge::sim {
 namespace {
@@ -59,7 +60,9 @@ TEST_P(SmallCases, AgreeWithEnumeration) {
   const ImbalanceResult result = simulate_imbalance(setup, pool);
   ASSERT_EQ(result.spread.total(), setup.trials);
   double total = 0;
-  for (const auto& [d, p] : enumerate_spread(setup)) {
+  const std::map<int64_t, double> exact = enumerate_spread(setup);
+  EXPECT_NEAR(balanced_probability(setup, pool).value(), exact.contains(0) ? exact.at(0) : 0, 1e-13);
+  for (const auto& [d, p] : exact) {
     total += p;
     EXPECT_NEAR(static_cast<double>(result.spread.count(d)) / static_cast<double>(setup.trials), p,
                 five_sigma(p, setup.trials))
@@ -138,6 +141,25 @@ TEST(Imbalance, Figure2b) {
   EXPECT_LE(result.quantile(0.5), result.quantile(0.99));
 }
 
+TEST(Imbalance, ExactProbabilityOfBalance) {
+  ThreadPool one(1), three(3);
+  // Fig. 2b: the local limit theorem's estimate, which is good to a few percent, and the same bits on any
+  // threads.
+  const double p = balanced_probability({}, one).value();
+  const double estimate = std::sqrt(8.0) * std::pow(2 * M_PI * 16 * 8 / 9, -3.5);
+  EXPECT_NEAR(p, estimate, 0.05 * estimate);
+  EXPECT_EQ(p, balanced_probability({}, three).value());
+  // A setting of other sizes in which balance is common enough to be drawn.
+  ImbalanceSetup setup{24, 4, 4, 5};
+  setup.trials = 400'000;
+  const double q = balanced_probability(setup, three).value();
+  EXPECT_NEAR(1 - simulate_imbalance(setup, three).p_imbalanced(), q, five_sigma(q, setup.trials));
+  EXPECT_EQ(balanced_probability({64, 6, 4, 1}, one), 0.0);  // 6 rows on 4 devices
+  EXPECT_EQ(balanced_probability({16, 4, 1, 9}, one).value(), 1);
+  EXPECT_EQ(balanced_probability({64, 8, 8, 100'000}, one), std::nullopt);
+  EXPECT_EQ(balanced_probability({64, 8, 8, 16, 0.5}, one), std::nullopt);
+}
+
 TEST(Imbalance, ChoosingAllExpertsIsBalanced) {
   ThreadPool pool(1);
   for (const double skew : {0.0, 16.0}) {
@@ -145,6 +167,7 @@ TEST(Imbalance, ChoosingAllExpertsIsBalanced) {
     EXPECT_EQ(result.mean(), 0);
     EXPECT_EQ(result.p_imbalanced(), 0);
     EXPECT_EQ(result.straggler_factor(), 1);
+    EXPECT_EQ(balanced_probability(result.setup, pool), 1.0);
     EXPECT_EQ(result.p_imbalanced_low(), 0);
     EXPECT_GT(result.p_imbalanced_high(), 0);
   }
