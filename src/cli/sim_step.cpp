@@ -25,27 +25,43 @@ struct SimDecodeOptions {
   int64_t batch = 1;
   int64_t context = 2048;
   std::optional<std::string> mtp;
+  std::optional<double> slo_tpot_ms;
+  std::optional<double> slo_ttft_ms;
   StepPageOptions page;
 
   std::vector<Option> options() {
-    return joined(joined(setup.options(), page.options()),
-                  {{.name = "batch",
-                    .target = &batch,
-                    .value = "B",
-                    .help = "Requests that decode together, on all cards",
-                    .min = 1,
-                    .max = kMaxCount},
-                   {.name = "context",
-                    .target = &context,
-                    .value = "C",
-                    .help = "Cached positions of each request",
-                    .min = 1,
-                    .max = kMaxCount},
-                   {.name = "mtp",
-                    .target = &mtp,
-                    .value = "K,ACCEPT",
-                    .help = "Speculative decoding: K draft tokens verified a step, each right with "
-                            "probability ACCEPT if those before it were"}});
+    return joined(
+        joined(setup.options(), page.options()),
+        {{.name = "batch",
+          .target = &batch,
+          .value = "B",
+          .help = "Requests that decode together, on all cards",
+          .min = 1,
+          .max = kMaxCount},
+         {.name = "context",
+          .target = &context,
+          .value = "C",
+          .help = "Cached positions of each request",
+          .min = 1,
+          .max = kMaxCount},
+         {.name = "mtp",
+          .target = &mtp,
+          .value = "K,ACCEPT",
+          .help = "Speculative decoding: K draft tokens verified a step, each right with "
+                  "probability ACCEPT if those before it were"},
+         {.name = "slo-tpot-ms",
+          .target = &slo_tpot_ms,
+          .value = "MS",
+          .help = "Instead of --batch: the batch of most tokens/s whose TPOT (a step over the tokens that a "
+                  "request gains in it) is at most this",
+          .min = 1e-3,
+          .max = 1e9},
+         {.name = "slo-ttft-ms",
+          .target = &slo_ttft_ms,
+          .value = "MS",
+          .help = "With --slo-tpot-ms: only plans that prefill one prompt of the context in this",
+          .min = 1e-3,
+          .max = 1e9}});
   }
 };
 
@@ -128,6 +144,8 @@ void print(const ordered_json& r) {
        " GiB: weights ", fixed(r["memory"]["weights_gib"], 2), ", cache ",
        fixed(r["memory"]["kv_cache_gib"], 2), ", activations ", fixed(r["memory"]["activations_gib"], 2));
   line("bottleneck", r["bottleneck"].get<std::string>());
+  if (r.contains("batch_limit"))
+    line("batch", r["batch"].get<int64_t>(), ", limited by ", r["batch_limit"].get<std::string>());
   std::cout << '\n'
             << std::left << std::setw(24) << "op" << std::right << std::setw(10) << "ms" << std::setw(8)
             << "share"
@@ -154,20 +172,53 @@ void answer(const ordered_json& out, const sim::DeviceMemory& memory, bool json)
     print(out);
 }
 
+/// Says which limit is broken by how much. Throws OutOfMemoryError or UsageError.
+[[noreturn]] void refuse(const SimDecodeOptions& o, const sim::PlanSearch& search,
+                         const sim::ServingGoal& goal) {
+  const sim::Infeasible why = search.why_infeasible(goal);
+  if (why.memory)
+    throw OutOfMemoryError(str("no plan fits one request of ", o.context, " positions: a device needs ",
+                               why.least_memory_bytes / kGiB, " GiB, ",
+                               (why.least_memory_bytes - why.memory_limit_bytes) / kGiB,
+                               " GiB more than its ", why.memory_limit_bytes / kGiB));
+  const auto too_slow = [](const char* what, double least_s, double limit_s) {
+    return str(what, " takes at least ", least_s * kMilli, " ms, ", (least_s - limit_s) * kMilli,
+               " ms more than the objective of ", limit_s * kMilli, " ms");
+  };
+  if (why.least_step_s > goal.max_step_s)
+    throw UsageError(too_slow("a step of one request", why.least_step_s, goal.max_step_s));
+  if (why.least_first_token_s > goal.max_first_token_s)
+    throw UsageError(too_slow("the prefill of one prompt", why.least_first_token_s, goal.max_first_token_s));
+  throw UsageError("no plan keeps both objectives: each is kept by another plan");
+}
+
 void sim_decode(const SimDecodeOptions& o) {
   const SimSetup s = load_setup(o.setup);
   const Speculation mtp = o.mtp ? parse_speculation(*o.mtp) : Speculation{};
-  const auto batch = static_cast<double>(o.batch);
   const auto context = static_cast<double>(o.context);
   const auto drafts = static_cast<double>(mtp.draft_tokens);
-  const sim::PlanSearch search = s.search();
-  const sim::StepLoad load = sim::decode_load(batch, context, drafts);
-  const sim::PlanChoice choice = search.fastest(load, batch, context);
-  const sim::StepBreakdown step = search.model(choice.plan).explain(load);
   const double gained = sim::tokens_per_step(mtp.draft_tokens, mtp.acceptance);
+  const sim::PlanSearch search = s.search();
+  check<UsageError>(o.slo_tpot_ms || !o.slo_ttft_ms, "--slo-ttft-ms goes with --slo-tpot-ms");
+  std::optional<sim::BatchChoice> best;
+  if (o.slo_tpot_ms) {
+    const sim::ServingGoal goal{.context = context,
+                                .draft_tokens = drafts,
+                                .acceptance = mtp.acceptance,
+                                .max_step_s = *o.slo_tpot_ms / kMilli * gained,
+                                .max_first_token_s = o.slo_ttft_ms.value_or(0) / kMilli};
+    best = search.best_batch(goal);
+    if (!best) refuse(o, search, goal);
+  }
+  const int64_t requests = best ? best->requests : o.batch;
+  const auto batch = static_cast<double>(requests);
+  const sim::StepLoad load = sim::decode_load(batch, context, drafts);
+  const sim::PlanChoice choice = best ? best->choice : search.fastest(load, batch, context);
+  const sim::StepBreakdown step = search.model(choice.plan).explain(load);
   ordered_json out = step_json(o.setup, s, choice, step, batch * gained);
   out["stage"] = "decode";
-  out["batch"] = o.batch;
+  out["batch"] = requests;
+  if (best) out["batch_limit"] = best->limit;
   out["context"] = o.context;
   out["tokens_per_step"] = gained;
   out["tpot_ms"] = step.seconds * kMilli / gained;

@@ -58,14 +58,19 @@ OpTable load_op_table(const std::filesystem::path& file) {
     const std::string name = op.require(op.text("op"), "op");
     const double ms = op.require(op.number("ms"), "ms");
     check<FileError>(ms > 0, op.where(), ": ms ", ms, ": expected a positive number");
-    if (name != "matmul" && name != "grouped_matmul") continue;
+    if (name != "matmul" && name != "grouped_matmul" && name != "attention") continue;
     const nlohmann::json* shape_json = op.find("shape");
     if (!shape_json) op.throw_missing("shape");
     JsonObject shape(*shape_json, op.where() + ": shape");
     const auto size = [&](const char* key) { return shape.require(shape.integer(key, 1, kMaxSize), key); };
-    const int64_t experts = name == "matmul" ? 1 : size("experts");
-    table.add(name, shape.require(shape.text("dtype"), "dtype"), size("n"), size("k"), experts,
-              static_cast<double>(size("m")), ms * kMilli);
+    const std::string dtype = shape.require(shape.text("dtype"), "dtype");
+    if (name == "attention") {
+      const double positions = static_cast<double>(size("batch")) * static_cast<double>(size("context"));
+      table.add(name, dtype, size("heads"), size("kv_heads"), size("head_dim"), positions, ms * kMilli);
+    } else {
+      const int64_t experts = name == "matmul" ? 1 : size("experts");
+      table.add(name, dtype, size("n"), size("k"), experts, static_cast<double>(size("m")), ms * kMilli);
+    }
   }
   return table;
 }

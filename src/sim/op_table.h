@@ -26,7 +26,9 @@ class OpTable {
  public:
   std::string device;
 
-  /// Null where nothing was measured. `op`: "matmul", or "grouped_matmul" with rows of one expert.
+  /// Null where nothing was measured. `op`: "matmul" over its rows, "grouped_matmul" over rows of one expert,
+  /// or "attention" of one query row a request over cached positions of all requests, with n = query heads,
+  /// k = KV heads and experts = the head's size.
   const OpCurve* find(const std::string& op, const std::string& dtype, int64_t n, int64_t k,
                       int64_t experts = 1) const;
   void add(const std::string& op, const std::string& dtype, int64_t n, int64_t k, int64_t experts,

@@ -129,6 +129,8 @@ std::optional<BatchChoice> PlanSearch::best_batch(const ServingGoal& goal) const
   std::optional<BatchChoice> best;
   const double gained = tokens_per_step(static_cast<int64_t>(goal.draft_tokens), goal.acceptance);
   for (const StepModel& model : models_) {
+    if (goal.max_first_token_s > 0 && model.seconds(prefill_load(1, goal.context)) > goal.max_first_token_s)
+      continue;
     const int64_t fitting = most_requests_in_memory(model, goal);
     const int64_t requests = most_requests_in_time(model, goal, fitting);
     if (requests == 0) continue;
@@ -149,7 +151,8 @@ std::optional<BatchChoice> PlanSearch::best_batch(const ServingGoal& goal) const
 Infeasible PlanSearch::why_infeasible(const ServingGoal& goal) const {
   const double rows = 1 + goal.draft_tokens;
   Infeasible why;
-  why.least_step_s = why.least_memory_bytes = std::numeric_limits<double>::infinity();
+  why.least_first_token_s = why.least_step_s = why.least_memory_bytes =
+      std::numeric_limits<double>::infinity();
   why.memory = true;
   for (const StepModel& model : models_) {
     const DeviceMemory memory = model.memory(1, goal.context + rows, rows);
@@ -157,6 +160,7 @@ Infeasible PlanSearch::why_infeasible(const ServingGoal& goal) const {
     why.least_memory_bytes = std::min(why.least_memory_bytes, memory.total());
     if (!memory.fits()) continue;
     why.memory = false;
+    why.least_first_token_s = std::min(why.least_first_token_s, model.seconds(prefill_load(1, goal.context)));
     why.least_step_s =
         std::min(why.least_step_s, model.seconds(decode_load(1, goal.context, goal.draft_tokens)));
   }

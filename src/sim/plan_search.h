@@ -39,6 +39,8 @@ struct ServingGoal {
   double acceptance = 0;      ///< of a draft token
   double max_step_s = 0;      ///< longest time between a request's tokens (TPOT)
   double max_requests = 1e6;  ///< of the batch
+  /// Longest prefill of one prompt of `context` tokens on the same plan (TTFT); 0: any.
+  double max_first_token_s = 0;
 };
 
 struct BatchChoice {
@@ -51,10 +53,11 @@ struct BatchChoice {
 
 /// Why no batch is possible: the least that one request needs, over all plans.
 struct Infeasible {
-  double least_step_s = 0;        ///< of the fastest plan that fits
-  double least_memory_bytes = 0;  ///< of one device
+  double least_first_token_s = 0;  ///< of the plans that fit
+  double least_step_s = 0;         ///< of the fastest plan that fits
+  double least_memory_bytes = 0;   ///< of one device
   double memory_limit_bytes = 0;
-  bool memory = false;  ///< true: no plan fits the memory; false: the fastest that fits is too slow
+  bool memory = false;  ///< true: no plan fits the memory; false: those that fit are too slow
 };
 
 class PlanSearch {

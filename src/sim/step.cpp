@@ -46,6 +46,19 @@ const char* dtype_of(const Precision& precision, bool quantised) {
   return "?";
 }
 
+/// The names of cached elements that a table may have, of the same width.
+std::vector<const char*> kv_dtypes(KvFormat format) {
+  switch (format) {
+    case KvFormat::k16:
+      return {"bf16", "f16"};
+    case KvFormat::k8:
+      return {"fp8_e4m3", "i8"};
+    case KvFormat::k4:
+      return {"i4"};
+  }
+  return {};
+}
+
 }  // namespace
 
 StepLoad decode_load(double requests, double context, double draft_tokens) {
@@ -103,6 +116,7 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
   L_ = static_cast<double>(c.num_hidden_layers);
   experts_ = static_cast<double>(c.num_experts);
   topk_ = static_cast<double>(c.num_experts_per_tok);
+  shared_experts_ = static_cast<double>(c.num_shared_experts());
   q_heads_ = static_cast<double>(c.num_attention_heads) / static_cast<double>(tp);
   q_width_ = q_heads_ * Dh;
   kv_width_ = static_cast<double>(spec::kv_elements_per_position(c)) * kv_heads /
@@ -128,12 +142,21 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
     shared_gate_up_ = rated(matmul(Op::kSharedGateUp, w.shared_gate_up, plan.shared_tp, 1, true), true);
     shared_down_ = rated(matmul(Op::kSharedDown, w.shared_down, 1, plan.shared_tp, true), true);
     shared_width_ = shared_down_.in;
+    const auto fused = [&](const Matmul& m) {
+      return m.measured && m.measured_experts > experts_ / static_cast<double>(plan.expert_ep);
+    };
+    shared_fused_ = fused(expert_gate_up_) && fused(expert_down_);
   } else {
     gate_up_ = rated(matmul(Op::kGateUp, w.mlp_gate_up, plan.shared_tp, 1, true), true);
     down_ = rated(matmul(Op::kDown, w.mlp_down, 1, plan.shared_tp, true), true);
     mlp_width_ = down_.in;
   }
   lm_head_ = rated(matmul(Op::kLmHead, spec::lm_head_linear(c), R, 1, false), false);
+  if (table)
+    for (const char* dtype : kv_dtypes(precision.kv))
+      if (!measured_attention_)
+        measured_attention_ = table->find("attention", dtype, static_cast<int64_t>(q_heads_),
+                                          static_cast<int64_t>(kv_heads), c.head_dim);
   draft_projection_ = rated(matmul(Op::kDraft, {c.hidden_size, 2 * c.hidden_size}, R, 1, true), true);
   activation_elements_ = static_cast<double>(spec::activation_elements_per_token(c));
   shared_share_ = plan.scatters() ? static_cast<double>(plan.shared_tp) / static_cast<double>(R) : 1;
@@ -174,11 +197,22 @@ StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_
   m.weight_bytes = m.out * m.in * (quantised ? precision_.weight_bytes() : kBytes16);
   m.in_bytes = quantised ? precision_.activation_bytes() : kBytes16;
   m.col_tiles = std::max(1.0, ceil_div(m.out, tile_.tile_cols));
-  if (table_) {
-    const bool grouped = op == Op::kExpertGateUp || op == Op::kExpertDown;
-    m.measured = table_->find(grouped ? "grouped_matmul" : "matmul", dtype_of(precision_, quantised),
-                              static_cast<int64_t>(m.out), static_cast<int64_t>(m.in),
-                              grouped ? static_cast<int64_t>(experts_) / plan_.expert_ep : 1);
+  if (!table_) return m;
+  const char* dtype = dtype_of(precision_, quantised);
+  const auto n = static_cast<int64_t>(m.out);
+  const auto k = static_cast<int64_t>(m.in);
+  if (op != Op::kExpertGateUp && op != Op::kExpertDown) {
+    m.measured = table_->find("matmul", dtype, n, k);
+    return m;
+  }
+  const int64_t routed = static_cast<int64_t>(experts_) / plan_.expert_ep;
+  // An engine may run the shared expert as so many more routed ones, if both are split alike.
+  const int64_t with_shared =
+      plan_.shared_tp == plan_.expert_tp ? routed + static_cast<int64_t>(shared_experts_) : routed;
+  for (const int64_t experts : {routed, with_shared}) {
+    if (m.measured) break;
+    m.measured = table_->find("grouped_matmul", dtype, n, k, experts);
+    m.measured_experts = static_cast<double>(experts);
   }
   return m;
 }
@@ -209,8 +243,12 @@ OpCost StepModel::grouped_cost(const Matmul& expert, double rows, double distinc
   const double compute_s = 2 * padded * expert.out * expert.in * waves / expert.flops_rate;
   const double memory_s = cost.bytes / memory_bandwidth_;
   cost.bound = compute_s > memory_s ? Bound::kCompute : Bound::kMemory;
-  cost.work_s = expert.measured ? std::max(0.0, expert.measured->seconds(rows / distinct) - op_s_)
-                                : std::max(compute_s, memory_s);
+  cost.work_s = std::max(compute_s, memory_s);
+  if (expert.measured) {
+    // Measured with rows for every expert; fewer of them are read in proportion.
+    const double seconds = expert.measured->seconds(rows / distinct) * distinct / expert.measured_experts;
+    cost.work_s = std::max(0.0, seconds - op_s_);
+  }
   return cost;
 }
 
@@ -224,6 +262,8 @@ OpCost StepModel::decode_attention_cost(double requests, double rows, double con
   const double vector_s = scores * score_s_;
   cost.work_s = transfer_s + vector_s;
   cost.bound = transfer_s >= vector_s ? Bound::kMemory : Bound::kVector;
+  if (measured_attention_ && rows == 1)
+    cost.work_s = std::max(0.0, measured_attention_->seconds(requests * context) - op_s_);
   return cost;
 }
 
@@ -306,8 +346,10 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   const double expert_rows = routing_.mean_rows(all_rows) * straggler;
   const double distinct = routing_.distinct_experts(all_rows);
   const double shared_rows = all_rows * shared_share_;
-  const OpCost gate_up = grouped_cost(expert_gate_up_, expert_rows, distinct);
-  const OpCost down = grouped_cost(expert_down_, expert_rows, distinct);
+  const double grouped_rows = expert_rows + (shared_fused_ ? shared_rows * shared_experts_ : 0);
+  const double grouped_experts = distinct + (shared_fused_ ? shared_experts_ : 0);
+  const OpCost gate_up = grouped_cost(expert_gate_up_, grouped_rows, grouped_experts);
+  const OpCost down = grouped_cost(expert_down_, grouped_rows, grouped_experts);
   if (scatter) collective(Op::kMlpAllGather, stage_bytes, exchange_rate, gate_up.work_s);
   kernel(Op::kRouter, matmul_cost(router_, all_rows));
   kernel(Op::kSoftmax, vector_cost(all_rows * experts_ * 2 * kBytes32));
@@ -320,7 +362,7 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
   kernel(Op::kExpertDown, down);
   kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
-  if (shared_width_ > 0) {
+  if (shared_width_ > 0 && !shared_fused_) {
     kernel(Op::kSharedGateUp, matmul_cost(shared_gate_up_, shared_rows));
     kernel(Op::kSharedSwiglu, vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)));
     kernel(Op::kSharedDown, matmul_cost(shared_down_, shared_rows));

@@ -92,6 +92,8 @@ class StepModel {
     double in_bytes = 0;  ///< of an input element
     double col_tiles = 0;
     const OpCurve* measured = nullptr;
+    double measured_experts =
+        1;  // of a grouped product: routed ones, or with the shared ones as more of them
   };
   Matmul matmul(Op op, spec::LinearShape whole, int64_t out_split, int64_t in_split, bool quantised) const;
   OpCost matmul_cost(const Matmul& m, double rows) const;
@@ -119,6 +121,9 @@ class StepModel {
   double shared_width_ = 0;
   double shared_share_ = 1;  // of the tokens that a device runs through its part of the shared expert or MLP
   bool is_moe_;
+  bool shared_fused_ = false;  // measured: the shared expert as more routed ones
+  double shared_experts_ = 0;  // its width in routed ones
+  const OpCurve* measured_attention_ = nullptr;
   Matmul qkv_, o_, gate_up_, down_, router_, expert_gate_up_, expert_down_, shared_gate_up_, shared_down_,
       lm_head_, draft_projection_;
   double tp_rate_ = 0;              // seconds a byte: gather over attention's devices

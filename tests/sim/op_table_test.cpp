@@ -16,6 +16,8 @@ constexpr const char* kGood = R"({"device": "H200", "ops": [
   {"op": "matmul", "shape": {"m": 16, "n": 1024, "k": 512, "dtype": "bf16"}, "ms": 0.02},
   {"op": "matmul", "shape": {"m": 64, "n": 1024, "k": 512, "dtype": "bf16"}, "ms": 0.05},
   {"op": "grouped_matmul", "shape": {"m": 4, "n": 256, "k": 512, "experts": 8, "dtype": "i8"}, "ms": 0.03},
+  {"op": "attention", "shape": {"batch": 4, "context": 100, "heads": 8, "kv_heads": 2, "head_dim": 64, "dtype": "bf16"},
+   "ms": 0.04},
   {"op": "rmsnorm", "shape": {"rows": 4}, "ms": 0.001}]})";
 
 OpTable load(const std::string& text) {
@@ -27,7 +29,7 @@ OpTable load(const std::string& text) {
 TEST(OpTable, InterpolatesBetweenMeasurements) {
   const OpTable table = load(kGood);
   EXPECT_EQ(table.device, "H200");
-  EXPECT_EQ(table.size(), 2U);
+  EXPECT_EQ(table.size(), 3U);
   const OpCurve* curve = table.find("matmul", "bf16", 1024, 512);
   ASSERT_NE(curve, nullptr);
   EXPECT_DOUBLE_EQ(curve->seconds(1), 20e-6);
@@ -37,6 +39,8 @@ TEST(OpTable, InterpolatesBetweenMeasurements) {
   EXPECT_DOUBLE_EQ(curve->seconds(128), 100e-6);
   EXPECT_NE(table.find("grouped_matmul", "i8", 256, 512, 8), nullptr);
   EXPECT_EQ(table.find("matmul", "i8", 1024, 512), nullptr);
+  ASSERT_NE(table.find("attention", "bf16", 8, 2, 64), nullptr);
+  EXPECT_DOUBLE_EQ(table.find("attention", "bf16", 8, 2, 64)->seconds(800), 80e-6);
 }
 
 TEST(OpTable, RefusesBrokenFiles) {

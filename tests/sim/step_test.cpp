@@ -183,6 +183,34 @@ TEST(Step, MeasuredOperatorsReplaceTheFormula) {
   }
 }
 
+/// Our engine runs the shared expert as four more routed ones: one measured product stands for both.
+TEST(Step, MeasuredExpertsMayIncludeTheShared) {
+  const spec::ModelConfig model = shipped_model("pangu-pro-moe-72b-a16b");
+  OpTable table;
+  constexpr double kSeconds = 1e-3;
+  for (const double rows : {1, 1024}) {
+    table.add("grouped_matmul", "bf16", 2 * 1344, 5120, 68, rows, kSeconds);
+    table.add("grouped_matmul", "bf16", 5120, 1344, 68, rows, kSeconds);
+    table.add("attention", "bf16", 40, 8, 128, rows * 2048, kSeconds);
+  }
+  const StepBreakdown b =
+      StepModel(model, shipped_device("h200-sxm"), {}, {}, 0, &table).explain(decode_load(1, 2048));
+  int found = 0;
+  for (const OpRow& row : b.ops) {
+    EXPECT_NE(row.op, Op::kSharedGateUp);
+    // One token meets 8 routed experts and the 4 shared ones, of the 68 that were measured.
+    if (row.op == Op::kExpertGateUp || row.op == Op::kExpertDown) {
+      EXPECT_NEAR(row.seconds, 48 * kSeconds * 12 / 68, 1e-12);
+      ++found;
+    }
+    if (row.op == Op::kAttention) {
+      EXPECT_NEAR(row.seconds, 48 * kSeconds, 1e-12);
+      ++found;
+    }
+  }
+  EXPECT_EQ(found, 3);
+}
+
 TEST(Step, TokensPerStep) {
   EXPECT_EQ(tokens_per_step(0, 0.9), 1);
   EXPECT_DOUBLE_EQ(tokens_per_step(1, 0.7), 1.7);
