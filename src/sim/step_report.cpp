@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/str.h"
@@ -28,19 +29,46 @@ std::string percent(double share) {
   return fixed_text(100 * share, 1) + "%";
 }
 
+struct Label {
+  std::string name;
+  double ms = 0;
+  double x = 0, y = 0;
+};
+
+/// The labels of a chart with two logarithmic axes, without those that would lie on a larger one's.
+Series readable(std::vector<Label> labels) {
+  constexpr double kWidth = 0.8, kHeight = 0.12;  // of a label, in decades of a roofline
+  std::ranges::sort(labels, std::greater<>(), &Label::ms);
+  std::vector<Label> kept;
+  for (const Label& label : labels) {
+    const bool covered = std::ranges::any_of(kept, [&](const Label& k) {
+      return std::abs(std::log10(label.x / k.x)) < kWidth && std::abs(std::log10(label.y / k.y)) < kHeight;
+    });
+    if (!covered) kept.push_back(label);
+  }
+  Series series{"", Mark::kLabels};
+  for (const Label& label : kept) {
+    series.x.push_back(label.x);
+    series.y.push_back(label.y);
+    series.notes.push_back(label.name);
+  }
+  return series;
+}
+
 /// Attained FLOP/s over FLOPs per byte of memory, below what the machine sustains.
 Chart roofline(const ordered_json& result, const Roof& roof) {
-  Chart chart{"roofline",
-              "Roofline",
-              "Kernels of one device by arithmetic intensity; the lines are what the machine sustains. Far "
-              "below them "
-              "a kernel waits for something else: launches, few rows, vector work.",
-              {"Arithmetic intensity (FLOP per byte)", true},
-              {"Attained speed (TFLOP/s)", true}};
+  Chart chart{
+      "roofline",
+      "Roofline",
+      "Kernels of one device by arithmetic intensity; the lines are what the machine sustains. Far "
+      "below them "
+      "a kernel waits for something else: launches, few rows, vector work. Large ones have their names.",
+      {"Arithmetic intensity (FLOP per byte)", true},
+      {"Attained speed (TFLOP/s)", true}};
   std::vector<Series> kernels;
   double low = 1e300, high = 0;
   for (const BoundStyle& b : kBounds) kernels.push_back({b.name, Mark::kPoints, {}, {}, {}, b.colour});
-  Series named{"", Mark::kLabels};
+  std::vector<Label> labels;
   const double total = result["latency_ms"];
   for (const ordered_json& op : result["breakdown"]) {
     const double flop = op["gflop"].get<double>() * 1e9, bytes = op["mb"].get<double>() * 1e6;
@@ -56,11 +84,7 @@ Chart roofline(const ordered_json& result, const Roof& roof) {
       s.y.push_back(speed);
       s.notes.push_back(str(op["op"].get<std::string>(), ", ", number_text(ms), " ms"));
     }
-    if (ms >= kLabelledShare * total) {
-      named.x.push_back(intensity);
-      named.y.push_back(speed);
-      named.notes.push_back(op["op"]);
-    }
+    if (ms >= kLabelledShare * total) labels.push_back({op["op"], ms, intensity, speed});
   }
   if (high == 0) low = high = 1;
   for (const Roof::Peak& peak : roof.peaks) {
@@ -78,7 +102,7 @@ Chart roofline(const ordered_json& result, const Roof& roof) {
   }
   for (Series& s : kernels)
     if (!s.x.empty()) chart.series.push_back(std::move(s));
-  if (!named.x.empty()) chart.series.push_back(std::move(named));
+  if (!labels.empty()) chart.series.push_back(readable(std::move(labels)));
   return chart;
 }
 

@@ -36,6 +36,12 @@ bool add_point(Series& line, const ThroughputSetup& s, double batch, double seco
   return true;
 }
 
+/// The plan without what all serving plans of one stage share, for a legend.
+std::string short_name(const spec::ParallelPlan& plan) {
+  const std::string text = plan.str(), one_stage = "PP1, ";
+  return text.starts_with(one_stage) ? text.substr(one_stage.size()) : text;
+}
+
 }  // namespace
 
 Series throughput_curve(const std::string& name, const PlanSearch& search, const ThroughputSetup& s) {
@@ -58,7 +64,7 @@ std::vector<Series> plan_curves(const PlanSearch& search, const ThroughputSetup&
   std::vector<Series> lines;
   for (const spec::ParallelPlan& plan : plans) {
     const StepModel& model = search.model(plan);
-    Series line{plan.str(), Mark::kLine};
+    Series line{short_name(plan), Mark::kLine};
     for_each_batch([&](double batch) {
       const StepLoad load = load_of(s, batch);
       return model.memory(batch, s.length, load.tokens()).fits() &&
