@@ -1,6 +1,5 @@
 #include "model/serving.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "model/weights.h"
@@ -39,16 +38,6 @@ Rows quantise(ExecContext& ctx, const Tensor& bf16, const Tensor& q8, const Tens
   return quantised_or(bf16, q8, scale);
 }
 
-/// The part of a weight that is worth bringing into the L2 while a few tokens' small ops leave the memory
-/// idle: as much as half of it holds. Many tokens' ops leave it no time.
-Tensor worth_prefetching(const ExecContext& ctx, int64_t num_tokens, const Tensor& w) {
-  constexpr int64_t kFewTokens = 16;
-  if (!ctx.backend || num_tokens > kFewTokens || w.numel() == 0) return {};
-  const Tensor rows = w.view({w.numel() / w.dim(-1), w.dim(-1)});
-  const int64_t fit = ctx.backend->info().l2_bytes / 2 / (w.dim(-1) * size_of(w.dtype));
-  return rows.slice(0, 0, std::min(rows.dim(0), fit));
-}
-
 void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w, const Batch& batch,
                      const KvCache& cache, int64_t layer_idx, int decode_rows, const ServingActivations& a) {
   const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
@@ -69,7 +58,6 @@ void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const Serving
                            .k_norm = w.k_norm,
                            .cos_sin = a.cos_sin,
                            .slots = batch.slots,
-                           .prefetch = worth_prefetching(ctx, a.x.dim(0), w.o_proj.w),
                            .eps = static_cast<float>(c.rms_norm_eps)});
   ops::paged_attention(ctx, {.out = a.attn_out,
                              .q = a.q,
@@ -131,7 +119,7 @@ void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer
 
 /// Adds what the last block computed to the residual stream and normalises it for the next product.
 void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& delta, const Tensor& rows,
-                  const Tensor& weight, bool quantised, const Tensor& prefetch, const ServingActivations& a) {
+                  const Tensor& weight, bool quantised, const ServingActivations& a) {
   ops::residual_norm(ctx, {.x = a.x,
                            .delta = delta,
                            .rows = rows,
@@ -140,7 +128,6 @@ void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& de
                            .normed = a.normed,
                            .q = quantised ? a.q8 : Tensor(),
                            .q_scale = quantised && a.q8 ? a.q8_scale : Tensor(),
-                           .prefetch = prefetch,
                            .eps = static_cast<float>(c.rms_norm_eps)});
 }
 
@@ -154,16 +141,12 @@ void serving_fwd(ExecContext& ctx, const spec::ModelConfig& c, const ServingWeig
   ops::embedding_fwd(ctx, {.y = a.x, .weight = w.embed_tokens, .ids = batch.tokens});
   for (size_t l = 0; l < w.layers.size(); ++l) {
     const ServingLayer& layer = w.layers[l];
-    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm, true, none,
-                 a);
+    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm, true, a);
     attention_block(ctx, c, layer, batch, cache, static_cast<int64_t>(l), decode_rows, a);
-    // While the router works, which experts it will pick is open, but the shared ones are certain.
-    const Tensor& gate_up = layer.gate_up_proj.w;
-    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, true,
-                 worth_prefetching(ctx, a.x.dim(0), gate_up.slice(0, c.num_experts, gate_up.dim(0))), a);
+    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, true, a);
     moge_block(ctx, c, layer, a);
   }
-  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, false, none, a);
+  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, false, a);
 }
 
 void serving_head(ExecContext& ctx, const ServingWeights& w, const Tensor& normed, const Tensor& rows,

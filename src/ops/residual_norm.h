@@ -17,8 +17,6 @@ struct ResidualNorm {
   Tensor normed;    // [T, D] bf16, optional
   Tensor q;         // [T, D] i8 | fp8_e4m3, optional
   Tensor q_scale;   // [T] f32, with q
-  Tensor
-      prefetch;  // weights that a later op reads, contiguous, optional: a hint to bring them near meanwhile
   float eps = 1e-5F;
 };
 

@@ -18,7 +18,6 @@ struct RopeKvWrite {
   Tensor k_norm;    // [Dh] f32, optional
   Tensor cos_sin;   // [T, Dh] f32 (ops/rope.h, RopeTable)
   Tensor slots;     // [T] i32
-  Tensor prefetch;  // as in ops/residual_norm.h
   float eps = 1e-6F;
 };
 

@@ -5,7 +5,6 @@
 
 #include "core/match.h"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/prefetch.cuh"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/vec.cuh"
 #include "ops/quantize.h"
@@ -42,7 +41,6 @@ struct Params {
   int slots, slot_stride, vecs;
   DType q_dtype;
   float eps, inverse_width;
-  L2Prefetch prefetch;
 };
 
 /// x += the rows of the token's slots, in order.
@@ -77,7 +75,6 @@ __global__ void __launch_bounds__(Variant::kThreads, Variant::kBlocks) residual_
   const int column = threadIdx.x * kVec;
   const bool active = threadIdx.x < p.vecs;
   let_next_start();
-  prefetch_to_l2(p.prefetch);
   float weight[kVec] = {}, x[kVec] = {};
   if (active) load_vec(weight, p.weight + column);
   wait_for_previous();
@@ -155,8 +152,7 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
                  .vecs = narrow(D / kVec, "residual_norm: width"),
                  .q_dtype = a.q.dtype,
                  .eps = a.eps,
-                 .inverse_width = 1 / static_cast<float>(D),
-                 .prefetch = l2_prefetch(a.prefetch)};
+                 .inverse_width = 1 / static_cast<float>(D)};
   const unsigned threads = (p.vecs + kWarp - 1) / kWarp * kWarp;
   auto* kernel = residual_norm_kernel<WideRows>;
   if (threads <= FewRows::kThreads)

@@ -6,7 +6,6 @@
 #include <cuda_fp8.h>
 
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/prefetch.cuh"
 
 namespace moge::ops::cuda {
 
@@ -25,7 +24,6 @@ struct Params {
   int64_t page, page_head, page_row, scale_page, scale_head;  ///< strides of pages and scales
   int T, H, KV, Dh, PS;
   float eps;
-  L2Prefetch prefetch;
 };
 
 __device__ __forceinline__ float warp_sum(float x) {
@@ -122,7 +120,6 @@ struct Head {
 
 template <DType kDType, int kN>
 __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
-  prefetch_to_l2(p.prefetch);
   wait_for_previous();
   let_next_start();
   const int heads = p.H + 2 * p.KV;
@@ -208,8 +205,7 @@ void rope_kv_write(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte>)
                  .KV = static_cast<int>(a.k_pages.dim(1)),
                  .Dh = static_cast<int>(a.q.dim(2)),
                  .PS = static_cast<int>(a.k_pages.dim(2)),
-                 .eps = a.eps,
-                 .prefetch = l2_prefetch(a.prefetch)};
+                 .eps = a.eps};
   if (p.T == 0) return;
   switch (a.k_pages.dtype) {
     case DType::kI8:
