@@ -44,7 +44,7 @@ struct SimCalibrateOptions {
          {.name = "hold-out",
           .target = &hold_out,
           .value = "ID",
-          .help = "A row that is predicted and not fitted to; may be repeated"},
+          .help = "Rows that are predicted and not fitted to, with commas between; may be repeated"},
          {.name = "hardware",
           .target = &hardware,
           .value = "NAME",
@@ -79,8 +79,18 @@ ordered_json summary_json(const std::vector<sim::RowError>& rows, bool held_out)
   return {{"mean", s.mean}, {"max", s.max}};
 }
 
-ordered_json calibrate_machine(const SimCalibrateOptions& o, const std::string& name,
-                               std::vector<sim::Observation> rows) {
+/// "a,b" and "c" are three ids.
+std::vector<std::string> split_ids(const std::vector<std::string>& lists) {
+  std::vector<std::string> ids;
+  for (const std::string& list : lists) {
+    std::istringstream parts(list);
+    for (std::string id; std::getline(parts, id, ',');) ids.push_back(id);
+  }
+  return ids;
+}
+
+ordered_json calibrate_machine(const SimCalibrateOptions& o, const std::vector<std::string>& held_out,
+                               const std::string& name, std::vector<sim::Observation> rows) {
   const std::filesystem::path file = find_config_file("hardware", name);
   const spec::Hardware hardware = spec::load_hardware(file);
   sim::Calibration constants =
@@ -88,15 +98,16 @@ ordered_json calibrate_machine(const SimCalibrateOptions& o, const std::string& 
   std::vector<sim::Observation> fitted_rows;
   for (sim::Observation& row : rows) {
     row.devices *= hardware.devices_per_card;
-    if (std::ranges::find(o.hold_out, row.id) == o.hold_out.end()) fitted_rows.push_back(row);
+    if (std::ranges::find(held_out, row.id) == held_out.end()) fitted_rows.push_back(row);
   }
-  if (!o.frozen) constants = sim::fit(hardware, constants, fitted_rows);
-  const std::vector<sim::RowError> table = sim::errors(hardware, constants, rows, o.hold_out);
+  // With every row held out there is nothing to fit: the file's constants predict them.
+  if (!o.frozen && !fitted_rows.empty()) constants = sim::fit(hardware, constants, fitted_rows);
+  const std::vector<sim::RowError> table = sim::errors(hardware, constants, rows, held_out);
   ordered_json out = {{"hardware", name},
                       {"rows", rows_json(table)},
                       {"calibrated", summary_json(table, false)},
                       {"held_out", summary_json(table, true)}};
-  if (o.leave_one_out) {
+  if (o.leave_one_out && !fitted_rows.empty()) {
     const std::vector<sim::RowError> left_out = sim::leave_one_out(hardware, constants, fitted_rows);
     out["leave_one_out"] = {{"rows", rows_json(left_out)}, {"errors", summary_json(left_out, true)}};
   }
@@ -148,6 +159,7 @@ void print(const ordered_json& m, bool any_held_out) {
 }
 
 void sim_calibrate(const SimCalibrateOptions& o) {
+  const std::vector<std::string> held_out = split_ids(o.hold_out);
   std::vector<sim::MachineRows> machines = sim::load_rows(
       o.rows, [](const std::string& name) { return spec::load_model_config(find_model(name)); });
   std::vector<std::string> names;
@@ -156,7 +168,7 @@ void sim_calibrate(const SimCalibrateOptions& o) {
     names.push_back(name);
     for (const sim::Observation& row : rows) ids.push_back(row.id);
   }
-  for (const std::string& id : o.hold_out)
+  for (const std::string& id : held_out)
     check<UsageError>(std::ranges::find(ids, id) != ids.end(), "--hold-out ", id, ": no such row",
                       did_you_mean(id, ids));
   if (o.hardware) {
@@ -166,7 +178,7 @@ void sim_calibrate(const SimCalibrateOptions& o) {
   }
   check<UsageError>(!o.write || machines.size() == 1, "--write is of one machine: choose it by --hardware");
   ordered_json all = ordered_json::array();
-  for (const auto& [name, rows] : machines) all.push_back(calibrate_machine(o, name, rows));
+  for (const auto& [name, rows] : machines) all.push_back(calibrate_machine(o, held_out, name, rows));
   const ordered_json out{{"machines", all}};
   if (o.files.any()) o.files.write(sim::calibration_report(out), out);
   if (o.files.json) {

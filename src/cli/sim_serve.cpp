@@ -279,7 +279,7 @@ void sim_serve(const SimServeOptions& o) {
   const SimSetup setup = load_setup(o.setup);
   sim::SchedulerPolicy policy = o.policy;
   if (o.mtp) {
-    const Speculation mtp = parse_speculation(*o.mtp);
+    const sim::Speculation mtp = sim::parse_speculation(*o.mtp);
     policy.draft_tokens = mtp.draft_tokens;
     policy.acceptance = mtp.acceptance;
   }

@@ -1,7 +1,5 @@
 #include "cli/sim_setup.h"
 
-#include <charconv>
-
 #include "cli/config_path.h"
 #include "cli/model_path.h"
 #include "core/error.h"
@@ -79,21 +77,6 @@ SimSetup load_setup(const SimSetupOptions& o) {
 sim::PlanSearch SimSetup::search() const {
   if (plan) return {model, device, precision, devices, *plan, skew, table.get()};
   return {model, device, precision, devices, space, skew, table.get()};
-}
-
-Speculation parse_speculation(const std::string& text) {
-  constexpr int64_t kMostDrafts = 16;
-  Speculation s;
-  const char* end = text.data() + text.size();
-  const auto count = std::from_chars(text.data(), end, s.draft_tokens);
-  const bool comma = count.ec == std::errc{} && count.ptr != end && *count.ptr == ',';
-  const auto share = comma ? std::from_chars(count.ptr + 1, end, s.acceptance)
-                           : std::from_chars_result{end, std::errc::invalid_argument};
-  check<UsageError>(share.ec == std::errc{} && share.ptr == end && s.draft_tokens >= 1 &&
-                        s.draft_tokens <= kMostDrafts && s.acceptance >= 0 && s.acceptance <= 1,
-                    "--mtp '", text, "': expected K,ACCEPT: draft tokens from 1 to ", kMostDrafts,
-                    " and the share of them that is right, as in 1,0.7");
-  return s;
 }
 
 }  // namespace moge::cli

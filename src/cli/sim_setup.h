@@ -8,6 +8,7 @@
 #include "sim/device.h"
 #include "sim/op_table.h"
 #include "sim/plan_search.h"
+#include "sim/speculation.h"
 #include "spec/model_config.h"
 
 namespace moge::cli {
@@ -51,13 +52,5 @@ struct SimSetup {
   sim::PlanSearch search() const;
 };
 SimSetup load_setup(const SimSetupOptions& options);
-
-/// --mtp K,ACCEPT.
-struct Speculation {
-  int64_t draft_tokens = 0;
-  double acceptance = 0;
-};
-/// UsageError unless `text` is a whole number from 1 to 16 and a probability, with a comma between.
-Speculation parse_speculation(const std::string& text);
 
 }  // namespace moge::cli

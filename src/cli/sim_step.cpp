@@ -194,7 +194,7 @@ void answer(const ordered_json& out, const sim::DeviceMemory& memory, bool json)
 
 void sim_decode(const SimDecodeOptions& o) {
   const SimSetup s = load_setup(o.setup);
-  const Speculation mtp = o.mtp ? parse_speculation(*o.mtp) : Speculation{};
+  const sim::Speculation mtp = o.mtp ? sim::parse_speculation(*o.mtp) : sim::Speculation{};
   const auto context = static_cast<double>(o.context);
   const auto drafts = static_cast<double>(mtp.draft_tokens);
   const double gained = sim::tokens_per_step(mtp.draft_tokens, mtp.acceptance);

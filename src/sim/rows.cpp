@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "core/toml.h"
 #include "sim/plan_file.h"
+#include "sim/speculation.h"
 
 namespace moge::sim {
 
@@ -30,7 +31,8 @@ Observation read_row(JsonObject& table, const ModelLoader& load_model) {
                    "': expected decode or prefill");
   const char* length_key = stage == "decode" ? "context" : "input";
   const auto length = static_cast<double>(table.require(table.integer(length_key, 1, kMaxCount), length_key));
-  const auto drafts = static_cast<double>(table.integer("draft_tokens", 0, 16).value_or(0));
+  const std::optional<std::string> mtp = table.text("mtp");
+  const double drafts = mtp ? static_cast<double>(parse_speculation(*mtp).draft_tokens) : 0;
   row.load = stage == "decode" ? decode_load(batch, length, drafts) : prefill_load(batch, length);
   row.cached_requests = batch;
   row.cached_positions = length;
