@@ -9,6 +9,7 @@
 
 #include "io/hf_checkpoint.h"
 #include "model/loader.h"
+#include "refusal.h"
 #include "spec/cost.h"
 #include "temp_dir.h"
 
@@ -26,6 +27,12 @@ class WeightsTest : public testing::TestWithParam<std::string> {
     ctx_.workspace = &workspace_;
   }
   spec::ModelConfig config() const { return spec::load_model_config(kModels / GetParam()); }
+  void save(const Model& model, const fs::path& dir) {
+    io::CheckpointWriter writer(dir, model.config,
+                                checkpoint_tensors(model.weights, model.config, DType::kF32));
+    write_weights(ctx_, writer, model.weights, model.config);
+    writer.finish();
+  }
   ThreadPool pool_{2};
   Workspace workspace_;
   ExecContext ctx_;
@@ -60,10 +67,7 @@ TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
   const fs::path dir = temp / "model";
   const Model model = load_model(ctx_, kModels / GetParam(), DType::kF32);
   init_weights(model.weights, model.config, 5, pool_);
-  io::CheckpointWriter writer(dir, model.config,
-                              checkpoint_tensors(model.weights, model.config, DType::kF32));
-  write_weights(ctx_, writer, model.weights, model.config);
-  writer.finish();
+  save(model, dir);
   const Model back = load_model(ctx_, dir, DType::kF32);
   const auto want = parameters(model.weights), got = parameters(back.weights);
   ASSERT_EQ(got.size(), want.size());
@@ -71,6 +75,18 @@ TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
     const auto a = elements<float>(want[i].tensor), b = elements<float>(got[i].tensor);
     EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << want[i].name;
   }
+}
+
+/// A weight that is wrong and finite: only its checksum tells.
+TEST_P(WeightsTest, AFlippedBitIsRefused) {
+  const test::TempDir temp;
+  const fs::path dir = temp / "model";
+  save(load_model(ctx_, kModels / GetParam(), DType::kF32), dir);
+  std::string bytes = read_text_file(dir / "model.safetensors");
+  bytes[bytes.size() - 4] ^= 1;  // the lowest bit of the last tensor's last element
+  atomic_write_file(dir / "model.safetensors", bytes);
+  const std::string message = test::refusal([&] { load_model(ctx_, dir, DType::kF32); });
+  EXPECT_NE(message.find("is corrupt: expected checksum"), std::string::npos) << message;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, WeightsTest,
