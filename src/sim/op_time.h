@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace moge::sim {
 
@@ -76,15 +77,20 @@ struct TileShape {
   double tile_cols = 1;
 };
 
-/// Computed over useful FLOPs of a [rows, cols] product whose `tiles` column tiles are given: padding of the
-/// rows to row_step, and idle cores in the last wave. A product of fewer tiles than cores is split along its
-/// inner dimension, and tiles may be halved to fill the last wave.
+/// Computed over useful FLOPs of a [padded_rows, cols] product of `col_tiles` column tiles: idle cores in the
+/// last wave, rows that fill up the last tile. Libraries have kernels of several heights, so the best of four
+/// counts. A product of fewer tiles than cores is split along its inner dimension instead. Times padded_rows
+/// it never falls when rows are added, because it is so for each height.
 inline double wave_factor(const TileShape& t, double padded_rows, double col_tiles) {
-  const double tiles = ceil_div(padded_rows, t.tile_rows) * col_tiles;
-  if (tiles <= t.units) return 1;
-  const double whole = ceil_div(tiles, t.units) * t.units / tiles;
-  const double halved = ceil_div(2 * tiles, t.units) * t.units / (2 * tiles);
-  return std::min(whole, halved);
+  constexpr double kHeights[] = {1, 0.875, 0.75, 0.5};
+  double least = std::numeric_limits<double>::infinity();
+  for (const double share : kHeights) {
+    const double height = share * t.tile_rows;
+    const double tiles = ceil_div(padded_rows, height) * col_tiles;
+    if (tiles <= t.units) return 1;
+    least = std::min(least, ceil_div(tiles, t.units) * height);
+  }
+  return std::max(1.0, least * t.units / (col_tiles * padded_rows));
 }
 
 }  // namespace moge::sim
