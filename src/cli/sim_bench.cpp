@@ -40,7 +40,7 @@ void bench_sim(const BenchSimOptions& o) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   const Clock::time_point built = Clock::now();
-  constexpr int64_t kSearches = 200;
+  constexpr int64_t kSearches = 10000;
   size_t num_models = 0;
   for (int64_t i = 0; i < kSearches; ++i) num_models += s.search().models().size();
   const double build_rate = static_cast<double>(num_models) / seconds_since(built);
