@@ -51,6 +51,31 @@ MoeRoute make(Inputs& in, const Dims& d) {
   return a;
 }
 
+/// A token's experts and weights do not depend on its company.
+std::string same_in_fewer(const std::string& name, const Dims& d, const std::vector<int64_t>& fewer) {
+  const OpTable<MoeRoute>& table = ops::moe_route_table();
+  const Impl<MoeRoute>& impl = find_impl(table, name);
+  Inputs in(kSeed);
+  Bench bench(2);
+  const MoeRoute all = make(in, d);
+  bench.run(table, impl, all);
+  for (const int64_t T : fewer) {
+    Inputs few_in(kSeed);
+    Dims few_dims = d;
+    few_dims.T = T;
+    MoeRoute few = make(few_in, few_dims);
+    few.x = all.x.slice(0, d.T - T, d.T);
+    few.gate = all.gate;
+    few.router_scale = all.router_scale;
+    bench.run(table, impl, few);
+    for (Tensor MoeRoute::*t : {&MoeRoute::topk_ids, &MoeRoute::topk_weights}) {
+      const std::string why = same_bits("picks", few.*t, (all.*t).slice(0, d.T - T, d.T));
+      if (!why.empty()) return str("the last ", T, " of ", d.T, ": ", why);
+    }
+  }
+  return "";
+}
+
 const Cases cases([] {
   const DType f32 = DType::kF32, bf16 = DType::kBF16;
   for (const Dims& d : {Dims{1, 5120, 64, 8, 4, 8, bf16, true},
@@ -89,6 +114,16 @@ const Cases cases([] {
          .perf = d.perf,
          .flops = 2.0 * static_cast<double>(d.T * d.D * d.E),
          .bytes = static_cast<double>(2 * d.T * d.D + size_of(d.gate) * d.E * d.D + d.T * (d.K + d.S) * 20)});
+  }
+  for (const Dims& d :
+       {Dims{1500, 520, 64, 8, 4, 8, bf16, true}, {1500, 264, 48, 12, 1, 6, f32, true, true}}) {
+    AnyCase any = erase(ops::moe_route_table(), str("alone or in a batch, gate ", name_of(d.gate)));
+    any.test = [=](const std::string& impl) { return same_in_fewer(impl, d, {1, 8, 9, 64, 65, 300, 1024}); };
+    any.refusal = [=](const std::string& impl) {
+      Inputs in(kSeed);
+      return find_impl(ops::moe_route_table(), impl).supports(make(in, d));
+    };
+    all_cases().push_back(std::move(any));
   }
 });
 

@@ -42,6 +42,31 @@ ResidualNorm make(Inputs& in, const Dims& d) {
           .q_scale = d.q != DType::kF32 ? in.output({d.T}) : Tensor{}};
 }
 
+/// A batch in one call against its rows in several.
+std::string same_in_parts(const std::string& name, const Dims& d, const std::vector<int64_t>& ends) {
+  const OpTable<ResidualNorm>& table = ops::residual_norm_table();
+  const Impl<ResidualNorm>& impl = find_impl(table, name);
+  Inputs whole_in(kSeed), parts_in(kSeed);
+  const ResidualNorm whole = make(whole_in, d), parts = make(parts_in, d);
+  Bench bench(2);
+  bench.run(table, impl, whole);
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    ResidualNorm part = parts;
+    for (Tensor ResidualNorm::*t : {&ResidualNorm::x, &ResidualNorm::delta, &ResidualNorm::slot_row,
+                                    &ResidualNorm::normed, &ResidualNorm::q, &ResidualNorm::q_scale})
+      if (part.*t) part.*t = (part.*t).slice(0, begin, end);
+    bench.run(table, impl, part);
+    begin = end;
+  }
+  for (Tensor ResidualNorm::*t :
+       {&ResidualNorm::x, &ResidualNorm::normed, &ResidualNorm::q, &ResidualNorm::q_scale}) {
+    const std::string why = parts.*t ? same_bits("a tensor", parts.*t, whole.*t) : "";
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
 const Cases cases([] {
   const DType none = DType::kF32, i8 = DType::kI8, fp8 = DType::kFP8E4M3;
   for (const Dims& d : {Dims{1, 5120, Update::kRows, true, fp8},
@@ -79,6 +104,15 @@ const Cases cases([] {
                                    {"q_scale", &ResidualNorm::q_scale, roundings}},
                        .perf = d.perf,
                        .bytes = d.bytes()});
+  }
+  for (const Dims& d : {Dims{150, 5120, Update::kRows, true, fp8}, {150, 1536, Update::kDelta, false, i8}}) {
+    AnyCase any = erase(ops::residual_norm_table(), d.params() + " in parts");
+    any.test = [=](const std::string& impl) { return same_in_parts(impl, d, {1, 8, 150}); };
+    any.refusal = [=](const std::string& impl) {
+      Inputs in(kSeed);
+      return find_impl(ops::residual_norm_table(), impl).supports(make(in, d));
+    };
+    all_cases().push_back(std::move(any));
   }
 });
 

@@ -1,228 +1,38 @@
-// The router of a serving step. Latency decides: at one token it reads 0.65 MB of gate and computes 0.7
-// MFLOP.
+// The router of a serving step. Few tokens wait for the latency of each step; so the gate (0.65 MB) is spread
+// over many multiprocessors, and loaded before the kernel waits for the one before it. Many tokens wait for
+// the gate on its way from L2 to each multiprocessor.
 //
-// A cluster of eight blocks computes the logits of a tile of tokens on the tensor cores. Each warp multiplies
-// 16 experts by the tile over one of 32 slices of the inner dimension; the 32 partial sums are added in
-// order, through shared memory inside a block and distributed shared memory between blocks. The cut depends
-// on D alone and a column of an mma on nothing but itself, so a token's logits are the same bits in every
-// batch. The gate is loaded before the kernel waits for the one before it.
+//   few    up to eight tokens, by a cluster of sixteen blocks: each warp multiplies 16 experts by the tokens
+//          over one slice of the inner dimension and sends its sums to the first block, which chooses experts
+//          and builds the permutation, from a bit a token in each expert's word
+//   many   8 or 32 tokens by a cluster of four blocks, each a quarter of the inner dimension through a ring
+//   in
+//          shared memory; each chooses for a quarter of the tokens. A second kernel builds the permutation,
+//          one block an expert, which finds its tokens in order
 //
-// An expert's place among its group is the number of experts above it, so all picks are found at once, one
-// warp a token. Up to eight tokens, the first block then builds the permutation itself; for more, a second
-// kernel does, one block an expert: it finds its tokens in order, so nothing is sorted.
+// An expert's place among its group is the number of experts above it, so all picks of a token are found at
+// once, by one warp, and nothing is sorted.
 #include "ops/cuda/moe_route.h"
 
-#include <cooperative_groups.h>
-
 #include <algorithm>
-#include <utility>
 
 #include "core/match.h"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/mma.cuh"
-#include "ops/cuda/reduce.cuh"
-#include "ops/cuda/vec.cuh"
+#include "ops/cuda/router_steps.cuh"
+#include "ops/cuda/sm90/cluster.cuh"
 
 namespace moge::ops::cuda {
 
 namespace {
 
-namespace cg = cooperative_groups;
-
-constexpr int kCluster = 8;                     ///< blocks that share a tile's inner dimension
-constexpr int kSubslices = 4;                   ///< of a block
-constexpr int kSlices = kCluster * kSubslices;  ///< of the inner dimension
-constexpr int kExpertBlock = 64;                ///< experts side by side: four warps of 16
-constexpr int kThreads = kExpertBlock / 16 * kSubslices * kWarp;
-constexpr int kUnit = 32;                         ///< inner elements of two mmas
-constexpr int kTile = 8;                          ///< tokens of an mma
-constexpr int kPartialStride = kExpertBlock + 4;  ///< floats; without bank conflicts
-constexpr int kMaxExperts = 256;
-
-template <class Gate>
-struct Params {
-  const BF16* x;
-  const Gate* gate;
-  const float* router_scale;
-  int32_t* topk_ids;
-  float* topk_weights;
-  int32_t* offsets;
-  int32_t* row_token;
-  float* row_weight;
-  int32_t* slot_row;
-  int64_t x_stride, gate_stride;
-  int ids_stride, weights_stride, slots_stride;
-  int T, D, E, K, S;
-  int group, group_picks;  ///< experts of a group, picks in each
-  bool renormalize;
-};
-
-// ---- logits ----
-
-/// Eight neighbouring gate elements of one row, as one (bf16) or three (f32, exactly: 24 bits are three times
-/// eight) bf16 vectors.
-__device__ __forceinline__ void load_gate(uint4 (&v)[1], const BF16* p) {
-  v[0] = __ldg(reinterpret_cast<const uint4*>(p));
-}
-__device__ __forceinline__ void load_gate(uint4 (&v)[2], const float* p) {
-  v[0] = __ldg(reinterpret_cast<const uint4*>(p));
-  v[1] = __ldg(reinterpret_cast<const uint4*>(p) + 1);
-}
-__device__ __forceinline__ void gate_parts(uint32_t (&parts)[1][4], const uint4 (&v)[1]) {
-  parts[0][0] = v[0].x, parts[0][1] = v[0].y, parts[0][2] = v[0].z, parts[0][3] = v[0].w;
-}
-__device__ __forceinline__ void gate_parts(uint32_t (&parts)[3][4], const uint4 (&v)[2]) {
-  const uint32_t bits[kVec] = {v[0].x, v[0].y, v[0].z, v[0].w, v[1].x, v[1].y, v[1].z, v[1].w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    float a = __uint_as_float(bits[2 * i]), b = __uint_as_float(bits[2 * i + 1]);
-#pragma unroll
-    for (int part = 2; part >= 0; --part) {  // the largest last
-      parts[part][i] = pack<DType::kBF16>(a, b);
-      a -= low_bf16(parts[part][i]);
-      b -= high_bf16(parts[part][i]);
-    }
-  }
-}
-
-template <class Gate>
-struct GateTraits;
-template <>
-struct GateTraits<BF16> {
-  static constexpr int kLoads = 1, kParts = 1, kUnits = 5;
-};
-template <>
-struct GateTraits<float> {
-  static constexpr int kLoads = 2, kParts = 3, kUnits = 3;
-};
-
-/// acc[n] += the warp's 16 experts times token tile n, over the units begin .. end-1. `before_x` runs between
-/// the first loads of the gate and the first of x. Lane 4g + t holds elements 8t .. 8t+7 of a unit: which of
-/// them an mma calls its first is free as long as both operands agree.
-template <class Gate, int kTiles, class BeforeX>
-__device__ __forceinline__ void multiply(float (&acc)[kTiles][4], const Params<Gate>& p, int first_token,
-                                         int first_expert, int begin, int end, const BeforeX& before_x) {
-  using Traits = GateTraits<Gate>;
-  constexpr int kUnits = kTiles > 1 ? 2 : Traits::kUnits;  // in flight; registers are few
-  const int g = threadIdx.x % kWarp / 4, column = threadIdx.x % 4 * kVec;
-  for (int first = begin; first < end || first == begin; first += kUnits) {
-    uint4 gate[kUnits][2][Traits::kLoads] = {};
-#pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      const int k = (first + u) * kUnit + column;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int expert = first_expert + g + 8 * half;
-        if (first + u < end && k < p.D && expert < p.E)
-          load_gate(gate[u][half], p.gate + expert * p.gate_stride + k);
-      }
-    }
-    if (first == begin) before_x();
-#pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      const int k = (first + u) * kUnit + column;
-      uint32_t a[2][Traits::kParts][4];
-      gate_parts(a[0], gate[u][0]);
-      gate_parts(a[1], gate[u][1]);
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const int token = first_token + n * kTile + g;
-        uint4 x{};
-        if (first + u < end && k < p.D && token < p.T)
-          x = *reinterpret_cast<const uint4*>(p.x + token * p.x_stride + k);
-#pragma unroll
-        for (int part = 0; part < Traits::kParts; ++part) {
-          mma<DType::kBF16>(acc[n], {a[0][part][0], a[1][part][0], a[0][part][1], a[1][part][1]}, x.x, x.y);
-          mma<DType::kBF16>(acc[n], {a[0][part][2], a[1][part][2], a[0][part][3], a[1][part][3]}, x.z, x.w);
-        }
-      }
-    }
-  }
-}
-
-// ---- selection ----
-
-/// Integers in the order of the floats, -0 = +0, NaN lowest.
-__device__ __forceinline__ int order_key(float x) {
-  if (isnan(x)) return INT_MIN;
-  const int bits = __float_as_int(x + 0.0F);
-  return bits ^ ((bits >> 31) & INT_MAX);
-}
-
-/// What a lane of the warp that routes a token knows beforehand of its experts lane, lane + 32, ...
-template <int kLaneExperts>
-struct LaneExperts {
-  template <class Gate>
-  __device__ explicit LaneExperts(const Params<Gate>& p) {
-#pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) {
-      const int e = expert(i), group = e / p.group;
-      group_begin[i] = group * p.group;
-      first_slot[i] = group * p.group_picks;
-      scale[i] = p.router_scale && e < p.E ? __ldg(p.router_scale + e) : 1;
-    }
-  }
-  __device__ static int expert(int i) {
-    return i * kWarp + threadIdx.x % kWarp;
-  }
-  int group_begin[kLaneExperts];
-  int first_slot[kLaneExperts];
-  float scale[kLaneExperts];
-};
-
-/// The lane's experts that the token picks: their slots (-1: not picked) and routing weights.
-template <int kLaneExperts>
-struct Picks {
-  int slot[kLaneExperts];
-  float weight[kLaneExperts];
-};
-
-/// By a whole warp; `keys` [E] is its shared memory.
-template <int kLaneExperts, class Gate>
-__device__ __forceinline__ Picks<kLaneExperts> select(const Params<Gate>& p,
-                                                      const LaneExperts<kLaneExperts>& experts,
-                                                      const float (&logits)[kLaneExperts], int* keys) {
-  Picks<kLaneExperts> picks;
-  float(&score)[kLaneExperts] = picks.weight;
-  float top = -INFINITY, sum = 0, kept = 0;
-#pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) {
-    const int e = experts.expert(i);
-    if (e < p.E) keys[e] = order_key(logits[i]);
-    if (e < p.E) top = fmaxf(top, logits[i]);
-  }
-  __syncwarp();
-  top = warp_max(top);
-#pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) {
-    const int e = experts.expert(i);
-    score[i] = e < p.E ? expf(logits[i] - top) : 0;
-    sum += score[i];
-    picks.slot[i] = -1;
-    if (e >= p.E) continue;
-    const int* others = keys + experts.group_begin[i];
-    const int key = keys[e], own = e - experts.group_begin[i];
-    int above = 0;
-#pragma unroll 4
-    for (int j = 0; j < p.group; ++j) above += others[j] > key || (others[j] == key && j < own);
-    if (above < p.group_picks) picks.slot[i] = experts.first_slot[i] + above;
-  }
-  sum = warp_sum(sum);
-#pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) {
-    score[i] /= sum;
-    if (picks.slot[i] >= 0) kept += score[i];
-  }
-  kept = p.renormalize ? warp_sum(kept) : 1;
-#pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) score[i] = score[i] / kept * experts.scale[i];
-  return picks;
-}
+constexpr int kExpertBlock = 64;               ///< experts side by side: four warps
+constexpr int kPartStride = kExpertBlock + 4;  ///< floats; without bank conflicts
 
 // ---- permutation ----
 
 template <class Gate>
-__device__ __forceinline__ void place(const Params<Gate>& p, int row, int token, int slot, float weight) {
+__device__ __forceinline__ void place(const RouteParams<Gate>& p, int row, int token, int slot,
+                                      float weight) {
   p.row_token[row] = token;
   p.row_weight[row] = weight;
   p.slot_row[token * p.slots_stride + slot] = row;
@@ -230,7 +40,7 @@ __device__ __forceinline__ void place(const Params<Gate>& p, int row, int token,
 
 /// At most 32 tokens, a warp each: tokens_of[e] has the bit of each token that picked expert e.
 template <int kLaneExperts, class Gate>
-__device__ __forceinline__ void permute_few(const Params<Gate>& p, const Picks<kLaneExperts>& picks,
+__device__ __forceinline__ void permute_few(const RouteParams<Gate>& p, const Picks<kLaneExperts>& picks,
                                             int token, const uint32_t* tokens_of) {
   const int lane = threadIdx.x % kWarp;
   int begin = 0;  // of the rows of experts i * 32 ..
@@ -259,7 +69,7 @@ __device__ __forceinline__ void permute_few(const Params<Gate>& p, const Picks<k
 
 /// Shared expert s: every token, in order.
 template <class Gate>
-__device__ __forceinline__ void place_shared(const Params<Gate>& p, int s) {
+__device__ __forceinline__ void place_shared(const RouteParams<Gate>& p, int s) {
   const int first = p.T * (p.K + s);
   for (int t = threadIdx.x; t < p.T; t += blockDim.x) place(p, first + t, t, p.K + s, 1);
   if (threadIdx.x == 0) p.offsets[p.E + s] = first;
@@ -291,7 +101,7 @@ constexpr int kThreadTokens = 32;  ///< of a thread in one pass: bits of a word
 
 /// Block e: the rows of expert e. The slots of a group hold that group's experts, in every token.
 template <class Gate>
-__global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const Params<Gate> p) {
+__global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const RouteParams<Gate> p) {
   let_next_start();
   wait_for_previous();
   const int e = blockIdx.x;
@@ -300,7 +110,7 @@ __global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const Params<G
     if (e == p.E + p.S - 1 && threadIdx.x == 0) p.offsets[p.E + p.S] = p.T * (p.K + p.S);
     return;
   }
-  const int first_slot = e / p.group * p.group_picks, end_slot = first_slot + p.group_picks;
+  const int first_slot = (e * p.group_inverse >> 16) * p.group_picks, end_slot = first_slot + p.group_picks;
 
   // Rows before the expert's: those of lower groups, and of lower experts in its own.
   int lower = 0;
@@ -330,94 +140,290 @@ __global__ void __launch_bounds__(kPermuteThreads) permute_kernel(const Params<G
   }
 }
 
-// ---- the kernel ----
-
-/// [tokens of a tile] tiles of eight.
-template <int kTiles>
-int shared_bytes(int E) {
-  constexpr int kWarpsThatSelect = kTile;
-  return 4 * (kTile * kTiles * (kSubslices * kPartialStride + E) + (kWarpsThatSelect + 1) * E);
+template <int kLaneExperts, class Gate>
+__device__ __forceinline__ void write_picks(const RouteParams<Gate>& p, const Picks<kLaneExperts>& picks,
+                                            int token) {
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if (picks.slot[i] < 0) continue;
+    p.topk_ids[token * p.ids_stride + picks.slot[i]] = LaneExperts<kLaneExperts>::expert(i);
+    p.topk_weights[token * p.weights_stride + picks.slot[i]] = picks.weight[i];
+  }
 }
 
-/// Tiles of kTiles * 8 tokens, a cluster each. kAll: one tile of eight, and the permutation too.
-template <class Gate, int kTiles, bool kAll, int kLaneExperts>
-__global__ void __launch_bounds__(kThreads, 1) route_kernel(const Params<Gate> p) {
-  static_assert(!kAll || kTiles == 1);
-  constexpr int kTokens = kTile * kTiles;
-  extern __shared__ __align__(16) float shared[];
-  float* partial = shared;                                            // [kSubslices][kTokens][kPartialStride]
-  float* sums = partial + kSubslices * kTokens * kPartialStride;      // [kTokens][E]
-  auto* keys = reinterpret_cast<int*>(sums + kTokens * p.E);          // [8][E]
-  auto* tokens_of = reinterpret_cast<uint32_t*>(keys + kTile * p.E);  // [E]
-  const cg::cluster_group cluster = cg::this_cluster();
-  const int rank = static_cast<int>(cluster.block_rank());
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int subslice = warp / (kExpertBlock / 16), expert = warp % (kExpertBlock / 16) * 16;
-  const int first_token = static_cast<int>(blockIdx.x) / kCluster * kTokens;
-  const int units = (p.D + kUnit - 1) / kUnit, slice = rank * kSubslices + subslice;
-  const int begin = slice * units / kSlices, end = (slice + 1) * units / kSlices;
-  // The tokens of a tile are shared out among its blocks, or all routed by the first; a warp each.
-  const bool selects = kAll ? rank == 0 && warp < min(kTile, p.T) : warp < kTiles;
-  const int index = kAll ? warp : rank * kTiles + warp;
+// ---- what blocks of a cluster send each other ----
+
+/// The logits' parts that a block receives for the tokens that it owns, and its warps' keys.
+struct Inbox {
+  __device__ Inbox(float* memory, uint64_t* barrier_memory, int parts, int tokens, int E)
+      : received(memory),
+        keys(reinterpret_cast<int*>(received + parts * tokens * E)),
+        barrier(shared_address(barrier_memory)),
+        tokens(tokens),
+        E(E) {}
+  static int floats(int parts, int tokens, int E) { return (parts + 1) * tokens * E; }
+  /// By one thread, for `expected` tokens; then the cluster meets, before anyone sends.
+  __device__ void open(int parts, int expected) const {
+    barrier_init(barrier, 1);
+    fence_barrier_init();
+    barrier_arrive_expect(barrier, parts * expected * E * 4);
+  }
+  __device__ float& part(int i, int token, int e) const { return received[(i * tokens + token) * E + e]; }
+  __device__ void send_to(int rank, int i, int token, int e, float value) const {
+    send(cluster_address(shared_address(&part(i, token, e)), rank), value, cluster_address(barrier, rank));
+  }
+  float* received;  // [parts][tokens][E]
+  int* keys;        // [tokens][E]
+  uint32_t barrier;
+  int tokens, E;
+};
+
+// ---- few tokens ----
+
+constexpr int kFewRanks = 16;
+constexpr int kRankSlices = 2;
+constexpr int kFewThreads = kExpertBlock / kExpertTile * kRankSlices * kWarp;
+
+int few_shared_bytes(int T, int E) {
+  return 4 * (Inbox::floats(kSlices, T, E) + E);
+}
+
+template <class Gate, int kLaneExperts>
+__global__ void __launch_bounds__(kFewThreads, 1) route_few_kernel(const RouteParams<Gate> p) {
+  extern __shared__ __align__(16) float memory[];
+  __shared__ __align__(8) uint64_t barrier_memory;
+  const Inbox inbox(memory, &barrier_memory, kSlices, p.T, p.E);
+  auto* tokens_of = reinterpret_cast<uint32_t*>(inbox.keys + p.T * p.E);  // [E]
+  const int rank = static_cast<int>(blockIdx.x), warp = threadIdx.x / kWarp;
+  const int slice = rank * kRankSlices + warp / (kExpertBlock / kExpertTile);
+  const int expert = warp % (kExpertBlock / kExpertTile) * kExpertTile;
   let_next_start();
-  if (kAll)
-    for (int e = threadIdx.x; e < p.E; e += kThreads) tokens_of[e] = 0;
+  if (threadIdx.x == 0) inbox.open(kSlices, p.T);
+  for (int e = threadIdx.x; e < p.E; e += kFewThreads) tokens_of[e] = 0;
+  cluster_arrive();
 
   for (int block = 0; block < p.E; block += kExpertBlock) {
-    float acc[kTiles][4] = {};
-    multiply(acc, p, first_token, block + expert, begin, end, [&] {
+    float acc[4] = {};
+    multiply(acc, p, block + expert, Slice(slice, p.D), [&] {
       if (block == 0) wait_for_previous();
     });
-    if (block > 0) __syncthreads();
-    float* to = partial + subslice * kTokens * kPartialStride + expert + lane / 4;
+    if (block == 0) cluster_wait();
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
+    for (int i = 0; i < 4; ++i) {
+      const int token = acc_token(i), e = block + expert + acc_expert(i);
+      if (token < p.T && e < p.E) inbox.send_to(0, slice, token, e, acc[i]);
+    }
+  }
+
+  const int token = warp;
+  if (rank > 0 || token >= p.T) return;
+  const LaneExperts<kLaneExperts> experts(p);
+  barrier_wait(inbox.barrier, 0);
+  float logits[kLaneExperts] = {};
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    const int e = experts.expert(i);
+    if (e >= p.E) break;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      float quarter = 0;
+#pragma unroll
+      for (int r = 4 * q; r < 4 * q + 4; ++r) {
+        const float of_rank = inbox.part(2 * r, token, e) + inbox.part(2 * r + 1, token, e);
+        quarter = r == 4 * q ? of_rank : quarter + of_rank;
+      }
+      logits[i] = q == 0 ? quarter : logits[i] + quarter;
+    }
+  }
+  const Picks<kLaneExperts> picks = select(p, experts, logits, inbox.keys + warp * p.E);
+  write_picks(p, picks, token);
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i)
+    if (picks.slot[i] >= 0) atomicOr(&tokens_of[experts.expert(i)], 1U << token);
+  asm volatile("bar.sync 1, %0;" ::"r"(p.T * kWarp) : "memory");  // the warps that select
+  permute_few(p, picks, token, tokens_of);
+}
+
+// ---- many tokens ----
+
+constexpr int kQuarters = 4;  ///< blocks of a cluster
+constexpr int kGroups = 4;    ///< of four warps in a block; each has a rank's slices
+constexpr int kGroupThreads = kExpertBlock / kExpertTile * kWarp;
+constexpr int kManyThreads = kGroups * kGroupThreads;
+
+/// A group's ring of units: rows of 32 elements, 64 of the gate and then those of the tokens. What a warp
+/// reads at once (two rows of 64 bytes for eight lanes) lies in different banks.
+template <class Gate, int kTokens>
+class UnitRing {
+  static constexpr int kChunk = 16;  ///< bytes that one thread copies at once
+  static constexpr int kGateChunks = kUnit * static_cast<int>(sizeof(Gate)) / kChunk;  // of a row
+  static constexpr int kXChunks = kUnit * 2 / kChunk;
+
+ public:
+  static constexpr int kStages = sizeof(Gate) == 4 ? 4 : kTokens == kTokenTile ? 10 : 6;
+  static constexpr int kStageBytes = kChunk * (kExpertBlock * kGateChunks + kTokens * kXChunks);
+  static constexpr int kBytes = kStages * kStageBytes;
+
+  __device__ UnitRing(std::byte* memory, const RouteParams<Gate>& p, int first_token)
+      : memory_(memory), p_(p), first_token_(first_token), thread_(threadIdx.x % kGroupThreads) {}
+
+  __device__ void load_gate_rows(int stage, int unit, int first_expert) const {
+    for (int i = thread_; i < kExpertBlock * kGateChunks; i += kGroupThreads) {
+      const int row = i / kGateChunks,
+                k = unit * kUnit + i % kGateChunks * (kChunk / static_cast<int>(sizeof(Gate)));
+      const bool inside = first_expert + row < p_.E && k < p_.D;
+      copy(stage, i, inside ? p_.gate + (first_expert + row) * p_.gate_stride + k : p_.gate, inside);
+    }
+  }
+  __device__ void load_x_rows(int stage, int unit) const {
+    for (int i = thread_; i < kTokens * kXChunks; i += kGroupThreads) {
+      const int row = i / kXChunks, k = unit * kUnit + i % kXChunks * (kChunk / 2);
+      const bool inside = first_token_ + row < p_.T && k < p_.D;
+      copy(stage, kExpertBlock * kGateChunks + i,
+           inside ? p_.x + (first_token_ + row) * p_.x_stride + k : p_.x, inside);
+    }
+  }
+  __device__ static void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  /// The oldest stage in flight has arrived, for the whole group.
+  __device__ void wait() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + static_cast<int>(threadIdx.x) / kGroupThreads),
+                 "n"(kGroupThreads)
+                 : "memory");
+  }
+  __device__ const uint4* gate_row(int stage, int row) const { return at(stage, row * kGateChunks); }
+  __device__ const uint4* x_row(int stage, int row) const {
+    return at(stage, kExpertBlock * kGateChunks + row * kXChunks);
+  }
+
+ private:
+  __device__ uint4* at(int stage, int chunk) const {
+    return reinterpret_cast<uint4*>(memory_ + stage * kStageBytes) + chunk;
+  }
+  __device__ void copy(int stage, int chunk, const void* from, bool inside) const {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(at(stage, chunk))),
+                 "l"(from), "r"(inside ? kChunk : 0)
+                 : "memory");
+  }
+  std::byte* memory_;
+  const RouteParams<Gate>& p_;
+  int first_token_, thread_;
+};
+
+template <class Gate, int kTiles>
+int many_shared_bytes(int E) {
+  constexpr int kTokens = kTokenTile * kTiles;
+  return kGroups * UnitRing<Gate, kTokens>::kBytes +
+         4 * (kGroups * kTokens * kPartStride + Inbox::floats(kQuarters, kTokens / kQuarters, E));
+}
+
+/// acc = 16 experts times the tokens over the units first .. first+count-1, which are `position` .. in the
+/// ring; each stage that gets free takes the unit kStages - 1 further on, up to `last`.
+template <class Gate, int kTiles>
+__device__ __forceinline__ void multiply_ring(float (&acc)[kTiles][4],
+                                              const UnitRing<Gate, kTokenTile * kTiles>& ring, int& position,
+                                              int first, int count, int last, int first_expert,
+                                              int warp_expert) {
+  using Ring = UnitRing<Gate, kTokenTile * kTiles>;
+  using Traits = GateTraits<Gate>;
+  const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+#pragma unroll 1
+  for (int unit = first; unit < first + count; ++unit, ++position) {
+    ring.wait();
+    const int stage = position % Ring::kStages, next = unit + Ring::kStages - 1;
+    uint4 gate[2][Traits::kLoads];
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < Traits::kLoads; ++i)
+        gate[half][i] = ring.gate_row(stage, warp_expert + g + 8 * half)[t * Traits::kLoads + i];
+    uint32_t a[2][Traits::kParts][4];
+    gate_parts(a[0], gate[0]);
+    gate_parts(a[1], gate[1]);
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) multiply_unit(acc[n], a, ring.x_row(stage, n * kTokenTile + g)[t]);
+    if (next < last) {
+      const int free = (position + Ring::kStages - 1) % Ring::kStages;
+      ring.load_gate_rows(free, next, first_expert);
+      ring.load_x_rows(free, next);
+    }
+    Ring::commit();
+  }
+}
+
+template <class Gate, int kTiles, int kLaneExperts>
+__global__ void __launch_bounds__(kManyThreads, 1) route_many_kernel(const RouteParams<Gate> p) {
+  constexpr int kTokens = kTokenTile * kTiles, kOwn = kTokens / kQuarters;
+  using Ring = UnitRing<Gate, kTokens>;
+  extern __shared__ __align__(16) std::byte bytes[];
+  __shared__ __align__(8) uint64_t barrier_memory;
+  auto* parts = reinterpret_cast<float*>(bytes + kGroups * Ring::kBytes);  // [kGroups][kTokens][kPartStride]
+  const Inbox inbox(parts + kGroups * kTokens * kPartStride, &barrier_memory, kQuarters, kOwn, p.E);
+  const int quarter = static_cast<int>(blockIdx.x) % kQuarters;
+  const int first_token = static_cast<int>(blockIdx.x) / kQuarters * kTokens;
+  const int warp = threadIdx.x / kWarp, group = threadIdx.x / kGroupThreads;
+  const int warp_expert = warp % (kExpertBlock / kExpertTile) * kExpertTile;
+  const int first_own = first_token + quarter * kOwn, num_own = max(0, min(kOwn, p.T - first_own));
+  const Slice slices[2] = {{(quarter * kGroups + group) * 2, p.D},
+                           {(quarter * kGroups + group) * 2 + 1, p.D}};
+  const int first = slices[0].begin, last = slices[1].end;
+  const Ring ring(bytes + group * Ring::kBytes, p, first_token);
+  let_next_start();
+  if (threadIdx.x == 0) inbox.open(kQuarters, num_own);
+  cluster_arrive();
+
+  for (int block = 0; block < p.E; block += kExpertBlock) {
+    __syncthreads();  // the ring and the parts of the block of experts before are read
+    for (int s = 0; s < Ring::kStages - 1; ++s)
+      if (first + s < last) ring.load_gate_rows(s, first + s, block);
+    if (block == 0) wait_for_previous();
+    for (int s = 0; s < Ring::kStages - 1; ++s) {
+      if (first + s < last) ring.load_x_rows(s, first + s);
+      Ring::commit();
+    }
+    float sum[kTiles][4] = {};
+    int position = 0;
+#pragma unroll
+    for (const Slice& slice : slices) {
+      float acc[kTiles][4] = {};
+      multiply_ring<Gate, kTiles>(acc, ring, position, slice.begin, slice.end - slice.begin, last, block,
+                                  warp_expert);
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[n][i] += acc[n][i];
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        to[(n * kTile + lane % 4 * 2 + i % 2) * kPartialStride + i / 2 * 8] = acc[n][i];
-    }
+        parts[(group * kTokens + n * kTokenTile + acc_token(i)) * kPartStride + warp_expert + acc_expert(i)] =
+            sum[n][i];
     __syncthreads();
-    for (int i = threadIdx.x; i < kTokens * kExpertBlock; i += kThreads) {
+    if (block == 0) cluster_wait();
+    for (int i = threadIdx.x; i < kTokens * kExpertBlock; i += kManyThreads) {
       const int token = i / kExpertBlock, e = i % kExpertBlock;
-      float sum = partial[token * kPartialStride + e];
+      if (first_token + token >= p.T || block + e >= p.E) continue;
+      float of_quarter = parts[token * kPartStride + e];
 #pragma unroll
-      for (int s = 1; s < kSubslices; ++s) sum += partial[(s * kTokens + token) * kPartialStride + e];
-      if (block + e < p.E) sums[token * p.E + block + e] = sum;
+      for (int r = 1; r < kGroups; ++r) of_quarter += parts[(r * kTokens + token) * kPartStride + e];
+      inbox.send_to(token / kOwn, quarter, token % kOwn, block + e, of_quarter);
     }
   }
-  const LaneExperts<kLaneExperts> experts(p);
-  cluster.sync();
 
-  const int token = first_token + index;
+  if (warp >= num_own) return;
+  const LaneExperts<kLaneExperts> experts(p);
+  barrier_wait(inbox.barrier, 0);
   float logits[kLaneExperts] = {};
-  if (selects) {
 #pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) {
-      const int e = experts.expert(i);
-      if (e >= p.E) break;
-      float parts[kCluster];
+  for (int i = 0; i < kLaneExperts; ++i) {
+    const int e = experts.expert(i);
+    if (e >= p.E) break;
+    logits[i] = inbox.part(0, warp, e);
 #pragma unroll
-      for (int r = 0; r < kCluster; ++r) parts[r] = cluster.map_shared_rank(sums, r)[index * p.E + e];
-#pragma unroll
-      for (const float part : parts) logits[i] += part;
-    }
+    for (int q = 1; q < kQuarters; ++q) logits[i] += inbox.part(q, warp, e);
   }
-  auto readers = cluster.barrier_arrive();  // a block's shared memory outlives those who read it
-  if (selects && token < p.T) {
-    const Picks<kLaneExperts> picks = select(p, experts, logits, keys + warp * p.E);
-#pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) {
-      if (picks.slot[i] < 0) continue;
-      p.topk_ids[token * p.ids_stride + picks.slot[i]] = experts.expert(i);
-      p.topk_weights[token * p.weights_stride + picks.slot[i]] = picks.weight[i];
-      if (kAll) atomicOr(&tokens_of[experts.expert(i)], 1U << token);
-    }
-    if (kAll) {
-      asm volatile("bar.sync 1, %0;" ::"r"(p.T * kWarp) : "memory");  // the warps that select
-      permute_few(p, picks, token, tokens_of);
-    }
-  }
-  cluster.barrier_wait(std::move(readers));
+  write_picks(p, select(p, experts, logits, inbox.keys + warp * p.E), first_own + warp);
 }
 
 Refusal supports(const MoeRoute& a) {
@@ -430,24 +436,41 @@ Refusal supports(const MoeRoute& a) {
   return "";
 }
 
-template <int kTiles, bool kAll, class Gate>
-void launch_route(ExecContext& ctx, const Params<Gate>& p) {
-  constexpr int kTokens = kTile * kTiles;
-  // Few experts a lane: short code, which is what a short kernel waits for.
-  auto* kernel = p.E <= 2 * kWarp ? route_kernel<Gate, kTiles, kAll, 2>
-                                  : route_kernel<Gate, kTiles, kAll, kMaxExperts / kWarp>;
-  launch(ctx, "moe_route", kernel,
-         {.grid = static_cast<unsigned>((p.T + kTokens - 1) / kTokens * kCluster),
-          .block = kThreads,
-          .shared_bytes = shared_bytes<kTiles>(p.E),
-          .cluster = kCluster},
+/// Few experts a lane: short code, which is what a short kernel waits for.
+template <class Gate>
+bool few_experts(const RouteParams<Gate>& p) {
+  return p.E <= 2 * kWarp;
+}
+constexpr int kManyLaneExperts = kMaxExperts / kWarp;
+
+template <class Gate>
+void launch_few(ExecContext& ctx, const RouteParams<Gate>& p) {
+  launch(ctx, "moe_route",
+         few_experts(p) ? route_few_kernel<Gate, 2> : route_few_kernel<Gate, kManyLaneExperts>,
+         {.grid = kFewRanks,
+          .block = kFewThreads,
+          .shared_bytes = few_shared_bytes(p.T, p.E),
+          .cluster = kFewRanks},
          p);
+}
+
+template <int kTiles, class Gate>
+void launch_many(ExecContext& ctx, const RouteParams<Gate>& p) {
+  constexpr int kTokens = kTokenTile * kTiles;
+  launch(
+      ctx, "moe_route",
+      few_experts(p) ? route_many_kernel<Gate, kTiles, 2> : route_many_kernel<Gate, kTiles, kManyLaneExperts>,
+      {.grid = static_cast<unsigned>((p.T + kTokens - 1) / kTokens * kQuarters),
+       .block = kManyThreads,
+       .shared_bytes = many_shared_bytes<Gate, kTiles>(p.E),
+       .cluster = kQuarters},
+      p);
 }
 
 template <class Gate>
 void run_as(ExecContext& ctx, const MoeRoute& a) {
   const int32_t K = narrow(a.topk_ids.dim(1), "moe_route: K");
-  const Params<Gate> p{
+  const RouteParams<Gate> p{
       .x = a.x.ptr<BF16>(),
       .gate = a.gate.ptr<Gate>(),
       .router_scale = a.router_scale ? a.router_scale.ptr<float>() : nullptr,
@@ -469,16 +492,15 @@ void run_as(ExecContext& ctx, const MoeRoute& a) {
       .S = narrow(a.slot_row.dim(1) - K, "moe_route: S"),
       .group = narrow(a.gate.dim(0) / a.num_groups, "moe_route: experts of a group"),
       .group_picks = K / a.num_groups,
+      .group_inverse = static_cast<int>(((1 << 16) * a.num_groups + a.gate.dim(0) - 1) / a.gate.dim(0)),
       .renormalize = a.renormalize};
-  if (p.T > 0 && p.T <= kTile) return launch_route<1, true>(ctx, p);
-  // Tiles as small as still give each multiprocessor no more than one block.
-  const int small_tiles = ctx.backend->info().num_sms / kCluster * kTile;
-  if (p.T > 4 * small_tiles)
-    launch_route<8, false>(ctx, p);
-  else if (p.T > small_tiles)
-    launch_route<4, false>(ctx, p);
+  constexpr int kMaxShared = 200 * 1024;
+  if (p.T > 0 && p.T <= kTokenTile && few_shared_bytes(p.T, p.E) <= kMaxShared) return launch_few(ctx, p);
+  // Small tiles while they give no multiprocessor more than one block.
+  if (p.T > ctx.backend->info().num_sms / kQuarters * kTokenTile)
+    launch_many<4>(ctx, p);
   else if (p.T > 0)
-    launch_route<1, false>(ctx, p);
+    launch_many<1>(ctx, p);
   const int threads = std::min(kPermuteThreads, std::max(kWarp, (p.T + kWarp - 1) / kWarp * kWarp));
   launch(ctx, "moe_route", permute_kernel<Gate>,
          {.grid = static_cast<unsigned>(p.E + p.S), .block = static_cast<unsigned>(threads)}, p);

@@ -1,11 +1,13 @@
-// Residual, RMSNorm and quantisation of a row by one block: the row stays in registers between them, so each
-// byte is read and written once. The row's sum of squares and its largest element are reduced together, which
-// is why the quantised row is x * weight * (127 / max|x * weight|): the root mean square cancels out.
+// Residual, RMSNorm and quantisation of a row by one block, or by four while there are few: the row stays in
+// registers between them, so each byte is read and written once. The row's sum of squares and its largest
+// element are reduced together, which is why the quantised row is x * weight * (127 / max|x * weight|): the
+// root mean square cancels out.
 #include "ops/cuda/residual_norm.h"
 
 #include "core/match.h"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/reduce.cuh"
+#include "ops/cuda/sm90/cluster.cuh"
 #include "ops/cuda/vec.cuh"
 #include "ops/quantize.h"
 
@@ -69,51 +71,101 @@ __device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int
   }
 }
 
+/// A thread's vector of a row, from the first read to the last write.
+struct Columns {
+  __device__ Columns(const Params& p, int64_t token, int vec)
+      : p(p), token(token), column(vec * kVec), active(vec < p.vecs) {
+    if (active) load_vec(weight, p.weight + column);
+  }
+  template <int kInFlight>
+  __device__ void update() {
+    if (active) load_vec(x, p.x + token * p.x_stride + column);
+    if (p.delta && active) {
+      float delta[kVec];
+      load_vec(delta, p.delta + token * p.delta_stride + column);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) x[j] += delta[j];
+    }
+    if (p.rows) add_slots<kInFlight>(x, p, token, column, active);
+    if ((p.delta || p.rows) && active) store_vec(p.x + token * p.x_stride + column, x);
+  }
+  /// Of x^2 and of |x weight|.
+  __device__ SumAndMax sum_and_max() const {
+    SumAndMax row{0, 0};
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      row.sum += x[j] * x[j];
+      row.max = fmaxf(row.max, fabsf(x[j] * weight[j]));
+    }
+    return row;
+  }
+  /// `row` is that of all columns.
+  __device__ void write(const SumAndMax& row) const {
+    if (!active) return;
+    const float rstd = 1 / sqrtf(row.sum * p.inverse_width + p.eps);
+    float y[kVec];
+    if (p.normed) {
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) y[j] = x[j] * rstd * weight[j];
+      store_vec(p.normed + token * p.normed_stride + column, y);
+    }
+    if (!p.q) return;
+    const float largest = largest_quantum(p.q_dtype);
+    const float inverse = row.max > 0 ? largest / row.max : 0;
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) y[j] = x[j] * weight[j] * inverse;
+    if (p.q_dtype == DType::kI8)
+      store_vec(static_cast<int8_t*>(p.q) + token * p.q_stride + column, y);
+    else
+      store_vec(static_cast<FP8E4M3*>(p.q) + token * p.q_stride + column, y);
+    if (column == 0) p.q_scale[token] = row.max * rstd / largest;
+  }
+  const Params& p;
+  int64_t token;
+  int column;
+  bool active;
+  float x[kVec] = {}, weight[kVec] = {};
+};
+
 template <class Variant>
 __global__ void __launch_bounds__(Variant::kThreads, Variant::kBlocks) residual_norm_kernel(const Params p) {
-  const int64_t token = blockIdx.x;
-  const int column = threadIdx.x * kVec;
-  const bool active = threadIdx.x < p.vecs;
   let_next_start();
-  float weight[kVec] = {}, x[kVec] = {};
-  if (active) load_vec(weight, p.weight + column);
+  Columns columns(p, blockIdx.x, static_cast<int>(threadIdx.x));
   wait_for_previous();
+  columns.update<Variant::kInFlight>();
+  columns.write(block_sum_and_max(columns.sum_and_max()));
+}
 
-  if (active) load_vec(x, p.x + token * p.x_stride + column);
-  if (p.delta && active) {
-    float delta[kVec];
-    load_vec(delta, p.delta + token * p.delta_stride + column);
-#pragma unroll
-    for (int j = 0; j < kVec; ++j) x[j] += delta[j];
+/// A row by a cluster: one multiprocessor alone takes a microsecond for the slots of a token. Blocks send
+/// each other what their warps have; adding that is the same as in one block.
+constexpr int kRowBlocks = 4;
+constexpr int kSplitInFlight = 12;
+__global__ void __launch_bounds__(kMaxThreads / kRowBlocks) residual_norm_split_kernel(const Params p) {
+  __shared__ __align__(8) SumAndMax partial[kWarp];
+  __shared__ __align__(8) uint64_t barrier_memory;
+  const int rank = static_cast<int>(blockIdx.x) % kRowBlocks;
+  const int warps = static_cast<int>(blockDim.x) / kWarp, lane = threadIdx.x % kWarp;
+  const uint32_t barrier = shared_address(&barrier_memory);
+  let_next_start();
+  if (threadIdx.x == 0) {
+    barrier_init(barrier, 1);
+    fence_barrier_init();
+    barrier_arrive_expect(barrier, kRowBlocks * warps * static_cast<int>(sizeof(SumAndMax)));
   }
-  if (p.rows) add_slots<Variant::kInFlight>(x, p, token, column, active);
-  if ((p.delta || p.rows) && active) store_vec(p.x + token * p.x_stride + column, x);
-
-  SumAndMax row{0, 0};
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) {
-    row.sum += x[j] * x[j];
-    row.max = fmaxf(row.max, fabsf(x[j] * weight[j]));
+  cluster_arrive();
+  Columns columns(p, blockIdx.x / kRowBlocks, static_cast<int>(rank * blockDim.x + threadIdx.x));
+  wait_for_previous();
+  columns.update<kSplitInFlight>();
+  SumAndMax row = columns.sum_and_max();
+  row = {warp_sum(row.sum), warp_max(row.max)};
+  cluster_wait();
+  if (lane < kRowBlocks) {
+    const uint32_t to = shared_address(partial + rank * warps + threadIdx.x / kWarp);
+    send(cluster_address(to, lane), float2{row.sum, row.max}, cluster_address(barrier, lane));
   }
-  row = block_sum_and_max(row);
-  const float rstd = 1 / sqrtf(row.sum * p.inverse_width + p.eps);
-  if (!active) return;
-  float y[kVec];
-  if (p.normed) {
-#pragma unroll
-    for (int j = 0; j < kVec; ++j) y[j] = x[j] * rstd * weight[j];
-    store_vec(p.normed + token * p.normed_stride + column, y);
-  }
-  if (!p.q) return;
-  const float largest = largest_quantum(p.q_dtype);
-  const float inverse = row.max > 0 ? largest / row.max : 0;
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) y[j] = x[j] * weight[j] * inverse;
-  if (p.q_dtype == DType::kI8)
-    store_vec(static_cast<int8_t*>(p.q) + token * p.q_stride + column, y);
-  else
-    store_vec(static_cast<FP8E4M3*>(p.q) + token * p.q_stride + column, y);
-  if (threadIdx.x == 0) p.q_scale[token] = row.max * rstd / largest;
+  barrier_wait(barrier, 0);
+  row = lane < kRowBlocks * warps ? partial[lane] : SumAndMax{0, 0};
+  columns.write({warp_sum(row.sum), warp_max(row.max)});
 }
 
 Refusal supports(const ResidualNorm& a) {
@@ -154,10 +206,15 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
                  .eps = a.eps,
                  .inverse_width = 1 / static_cast<float>(D)};
   const unsigned threads = (p.vecs + kWarp - 1) / kWarp * kWarp;
+  const int sms = ctx.backend->info().num_sms;
+  if (T * kRowBlocks <= sms && threads % (kRowBlocks * kWarp) == 0) {
+    const LaunchConfig split{
+        .grid = static_cast<unsigned>(T * kRowBlocks), .block = threads / kRowBlocks, .cluster = kRowBlocks};
+    return launch(ctx, "residual_norm", residual_norm_split_kernel, split, p);
+  }
   auto* kernel = residual_norm_kernel<WideRows>;
   if (threads <= FewRows::kThreads)
-    kernel =
-        T <= ctx.backend->info().num_sms ? residual_norm_kernel<FewRows> : residual_norm_kernel<ManyRows>;
+    kernel = T <= sms ? residual_norm_kernel<FewRows> : residual_norm_kernel<ManyRows>;
   launch(ctx, "residual_norm", kernel, {.grid = static_cast<unsigned>(T), .block = threads}, p);
 }
 

@@ -45,14 +45,19 @@ struct Request {
         min_z(p.min_p[b] > 0 ? static_cast<float>(log(double{p.min_p[b]})) : -INFINITY),
         repetition(p.repetition[b] > 0 ? p.repetition[b] : 1.0F),
         presence(isnan(p.presence[b]) ? 0.0F : p.presence[b]),
-        frequency(isnan(p.frequency[b]) ? 0.0F : p.frequency[b]) {
-    const Rng rng(static_cast<uint64_t>(p.seeds[b]));
-    const auto step = static_cast<uint64_t>(p.steps[b]);
-    const uint64_t bits = uint64_t{rng.bits(2 * step)} << 32 | rng.bits(2 * step + 1);
-    u = static_cast<double>(bits >> 11) * 0x1p-53;
-  }
+        frequency(isnan(p.frequency[b]) ? 0.0F : p.frequency[b]),
+        seed(p.seeds[b]),
+        step(p.steps[b]) {}
   __device__ bool penalised() const {
     return (repetition != 1 && (counts || prompt)) || ((presence != 0 || frequency != 0) && counts);
+  }
+  /// The draw, uniform in [0, 1): the weight that a walk over tokens of this total must reach.
+  __device__ uint64_t drawn(uint64_t total) const {
+    const Rng rng(static_cast<uint64_t>(seed));
+    const auto i = 2 * static_cast<uint64_t>(step);
+    const uint64_t bits = uint64_t{rng.bits(i)} << 32 | rng.bits(i + 1);
+    const double u = static_cast<double>(bits >> 11) * 0x1p-53;
+    return min(static_cast<uint64_t>(u * static_cast<double>(total)) + 1, total);
   }
   /// Rounds as the reference: no fused operations.
   __device__ float adjusted(float x, int32_t count, bool prompted) const {
@@ -67,7 +72,7 @@ struct Request {
   float temperature;
   int top_k;
   float top_p, min_z, repetition, presence, frequency;
-  double u;
+  int64_t seed, step;
 };
 
 /// Integers in the order of the floats, -0 = +0. Not for NaN.
@@ -80,22 +85,25 @@ __device__ __forceinline__ float key_float(int key) {
   return __int_as_float(key ^ ((key >> 31) & INT_MAX));
 }
 
-/// round(2^bits exp(z)) for z <= 0, to a relative error of 1e-11: exp(z) = 2^n exp(r), |r| <= ln(2) / 2.
+/// round(2^bits exp(z)) for z <= 0 and bits <= 45, to a relative error of 1e-11: 2^(n + r), |r| <= 1/2.
+/// Doubles are rounded to integers by adding a number so large that an integer is what its mantissa can hold.
 __device__ __forceinline__ uint64_t fixed_exp(float z, int bits) {
   if (!(z > -45.0F)) return 0;
-  const double t = double{z} * 1.4426950408889634, n = rint(t), r = (t - n) * 0.6931471805599453;
-  double e = 1.0 / 362880;
-  e = fma(e, r, 1.0 / 40320);
-  e = fma(e, r, 1.0 / 5040);
-  e = fma(e, r, 1.0 / 720);
-  e = fma(e, r, 1.0 / 120);
-  e = fma(e, r, 1.0 / 24);
-  e = fma(e, r, 1.0 / 6);
-  e = fma(e, r, 0.5);
+  constexpr double kRound = 0x1.8p52;
+  const double t = double{z} * 1.4426950408889634, shifted = t + kRound, r = t - (shifted - kRound);
+  const int n = __double2loint(shifted);
+  double e = 1.0178086009239699e-07;  // ln(2)^k / k!, k = 9 .. 0
+  e = fma(e, r, 1.3215486790144307e-06);
+  e = fma(e, r, 1.5252733804059841e-05);
+  e = fma(e, r, 1.5403530393381608e-04);
+  e = fma(e, r, 1.3333558146428443e-03);
+  e = fma(e, r, 9.6181291076284772e-03);
+  e = fma(e, r, 5.5504108664821580e-02);
+  e = fma(e, r, 2.4022650695910071e-01);
+  e = fma(e, r, 6.9314718055994531e-01);
   e = fma(e, r, 1.0);
-  e = fma(e, r, 1.0);
-  const double power = __longlong_as_double(static_cast<int64_t>(1023 + bits + static_cast<int>(n)) << 52);
-  return static_cast<uint64_t>(__double2ll_rn(e * power));
+  const double power = __hiloint2double((1023 + bits + n) << 20, 0);
+  return static_cast<uint64_t>(__double_as_longlong(fma(e, power, 0x1p52))) & ((uint64_t{1} << 52) - 1);
 }
 
 /// The last token that is kept.
@@ -117,25 +125,17 @@ struct Candidate {
   }
 };
 
-/// What one look at a part of the vocabulary tells.
+/// What a look at a part of the vocabulary tells, as float_key()s, which one instruction reduces over a warp.
 struct Extremes {
-  uint64_t best;  ///< the largest adjusted logit's key and, inverted, its token: the larger is the better
-  float low;      ///< the smallest adjusted logit above -inf
-  float raw_max;  ///< NaN when any logit is
-  __device__ Extremes combined(const Extremes& o) const {
-    return {max(best, o.best), fminf(low, o.low),
-            isnan(raw_max) || isnan(o.raw_max) ? NAN : fmaxf(raw_max, o.raw_max)};
+  int best, token;  ///< the largest adjusted logit, and its first token
+  int low;          ///< the smallest adjusted logit above -inf
+  int raw_max;      ///< of the logits as they came; INT_MAX (a NaN) when one is NaN
+  __device__ Extremes over_warp() const {
+    const int top = __reduce_max_sync(kAllLanes, best);
+    return {top, __reduce_min_sync(kAllLanes, best == top ? token : INT_MAX),
+            __reduce_min_sync(kAllLanes, low), __reduce_max_sync(kAllLanes, raw_max)};
   }
 };
-
-/// x of the lane whose number differs by the bits of `step`.
-template <class T>
-__device__ __forceinline__ T from_lane(T x, int step) {
-  return __shfl_xor_sync(kAllLanes, x, step);
-}
-__device__ __forceinline__ Extremes from_lane(const Extremes& x, int step) {
-  return {from_lane(x.best, step), from_lane(x.low, step), from_lane(x.raw_max, step)};
-}
 
 template <int kCluster>
 class SamplingRow {
@@ -143,6 +143,9 @@ class SamplingRow {
   static constexpr int kMaxCandidates = 2 * kSampleThreads;
   static constexpr int kWarps = kSampleThreads / kWarp;
   static constexpr int kSlots = 48;
+  /// A bin's weight is kept in digits of 15 bits, whose sums over a block's tokens fit 32: there is no 64-bit
+  /// addition to shared memory.
+  static constexpr int kDigits = 3, kDigitBits = 15;
 
  public:
   /// Of a block, beside its slice of the logits.
@@ -150,11 +153,14 @@ class SamplingRow {
     union {
       struct {
         uint32_t counts[kBins];
-        unsigned long long weights[kBins];
+        uint32_t weights[kDigits][kBins];
       } histogram;
       Candidate sorted[kMaxCandidates];
     };
-    Candidate candidates[kMaxCandidates];
+    union {
+      Candidate candidates[kMaxCandidates];
+      unsigned long long upto[kMaxCandidates];
+    };
     uint32_t beyond, num_candidates;
     ulonglong2 warp_values[kWarps];
     ulonglong2 slots[kSlots][2];  ///< what blocks tell each other; each slot is written once
@@ -183,7 +189,7 @@ class SamplingRow {
     };
     if (!greedy) {
       temper();
-      find_by_index({cut(), false}, finish);
+      draw(finish);
     } else if (rank_ == 0 && threadIdx.x == 0) {
       finish(best_);
     }
@@ -220,7 +226,7 @@ class SamplingRow {
   __device__ T all_threads(T x, const Combine& combine) {
     static_assert(sizeof(T) <= sizeof(shared_.warp_values[0]));
 #pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) x = combine(x, from_lane(x, step));
+    for (int step = kWarp / 2; step > 0; step /= 2) x = combine(x, __shfl_xor_sync(kAllLanes, x, step));
     auto* values = reinterpret_cast<T*>(shared_.warp_values);
     __syncthreads();
     if (threadIdx.x % kWarp == 0) values[threadIdx.x / kWarp] = x;
@@ -272,18 +278,30 @@ class SamplingRow {
 
   /// Adjusted logits to shared memory; the extremes.
   __device__ void load() {
-    const bool penalised = request_.penalised(), keep = request_.temperature > 0 || p_.logprobs;
+    const bool keep = request_.temperature > 0 || p_.logprobs;
+    const Extremes seen = everywhere(request_.penalised() ? look<true>(keep) : look<false>(keep));
+    top_ = key_float(seen.best);
+    best_ = top_ == -INFINITY ? 0 : seen.token;
+    low_ = key_float(seen.low);
+    raw_max_ = key_float(seen.raw_max);
+  }
+  template <bool kPenalised>
+  __device__ Extremes look(bool keep) {
     const float* logits = request_.logits + first_;
-    Extremes seen{0, INFINITY, -INFINITY};
+    float best = -INFINITY, low = INFINITY, raw_max = -INFINITY;
+    int token = INT_MAX;
+    bool saw_nan = false;
     const auto take = [&](int i, float raw) {
-      float x = isnan(raw) ? -INFINITY : raw;
-      if (penalised)
+      raw_max = fmaxf(raw_max, raw);
+      saw_nan |= isnan(raw);
+      float x = raw;
+      if constexpr (kPenalised)
         x = request_.adjusted(raw, request_.counts ? request_.counts[first_ + i] : 0,
                               request_.prompt && request_.prompt[first_ + i] != 0);
+      x = fmaxf(x, -INFINITY);  // NaN becomes -inf
       if (keep) z_[i] = x;
-      const uint64_t key = static_cast<uint32_t>(float_key(x)) ^ 0x80000000U;
-      seen = seen.combined(
-          {key << 32 | static_cast<uint32_t>(INT_MAX - (first_ + i)), x > -INFINITY ? x : INFINITY, raw});
+      if (x > -INFINITY) low = fminf(low, x);
+      if (x > best) best = x, token = first_ + i;
     };
     if (reinterpret_cast<uintptr_t>(logits) % sizeof(float4) == 0) {
 #pragma unroll 4
@@ -295,11 +313,18 @@ class SamplingRow {
     } else {
       each([&](int i) { take(i, logits[i]); });
     }
-    seen = everywhere(seen, [](const Extremes& a, const Extremes& b) { return a.combined(b); });
-    best_ = INT_MAX - static_cast<int>(static_cast<uint32_t>(seen.best));
-    top_ = key_float(static_cast<int>(static_cast<uint32_t>(seen.best >> 32) ^ 0x80000000U));
-    low_ = seen.low;
-    raw_max_ = seen.raw_max;
+    return {float_key(best), token, float_key(low), saw_nan ? INT_MAX : float_key(raw_max)};
+  }
+  __device__ Extremes everywhere(const Extremes& own) {
+    const int lane = threadIdx.x % kWarp, s = next_slot_++;
+    auto* of_warps = reinterpret_cast<Extremes*>(shared_.warp_values);
+    const Extremes warp = own.over_warp();
+    if (lane == 0) of_warps[threadIdx.x / kWarp] = warp;
+    __syncthreads();
+    const Extremes block = of_warps[lane % kWarps].over_warp();
+    if (threadIdx.x == 0) slot<Extremes>(rank_, s) = block;
+    cluster_.sync();
+    return slot<Extremes>(lane % kCluster, s).over_warp();
   }
 
   /// Sum of the weights exp(logit - largest) over the logits as they came.
@@ -313,29 +338,12 @@ class SamplingRow {
   }
 
   __device__ void temper() {
-    each([&](int i) { z_[i] = __fdiv_rn(z_[i] - top_, request_.temperature); });
+    if (request_.temperature == 1)
+      each([&](int i) { z_[i] -= top_; });
+    else
+      each([&](int i) { z_[i] = __fdiv_rn(z_[i] - top_, request_.temperature); });
     low_ = __fdiv_rn(low_ - top_, request_.temperature);
     __syncthreads();
-  }
-
-  __device__ Cut cut() {
-    Cut last{float_key(-INFINITY), p_.vocab - 1};
-    if (request_.top_k < p_.vocab)
-      last = cut_at({.weigh = false, .share = 0, .target = static_cast<uint64_t>(request_.top_k)});
-    if (request_.top_p < 1) {
-      Goal goal{.weigh = true, .share = request_.top_p, .target = 0};
-      if (request_.top_k < p_.vocab) {  // the share is of what top-k kept
-        uint64_t kept = 0;
-        each([&](int i) {
-          if (last.keeps(z_[i], first_ + i)) kept += fixed_exp(z_[i], p_.weight_bits);
-        });
-        goal.target = goal.of(everywhere(kept, [](uint64_t a, uint64_t b) { return a + b; }));
-      }
-      last = cut_at(goal);
-    }
-    const Cut floor =
-        request_.min_z > 0 ? Cut{float_key(0), best_} : Cut{float_key(request_.min_z), p_.vocab - 1};
-    return floor < last ? floor : last;
   }
 
   /// What the shortest prefix of the ranking must hold: a number of tokens, or a weight: `share` of all,
@@ -365,24 +373,95 @@ class SamplingRow {
     }
   };
   struct Bin {
-    uint64_t before;  ///< what the ranking holds before it
+    uint64_t before;  ///< what the ranking holds before it, tokens or weight
     uint64_t target;
     int index;
-    uint32_t count;
+    uint32_t count;  ///< of its tokens
+    uint32_t upto;   ///< of the tokens down to its end, in the first histogram
   };
-
-  /// The end of the prefix that meets the goal.
-  __device__ Cut cut_at(Goal goal) {
+  __device__ Binning even() const {
     constexpr float kRange = 32;  // exp(-32) is the last bit of a weight
     const float range = low_ < -kRange ? kRange : -low_;
-    Binning binning{false, range > 0 ? kBins / range : 0, range, 0, 0, 0};
-    uint64_t before = 0;
+    return {false, range > 0 ? kBins / range : 0, range, 0, 0, 0};
+  }
+  /// The first token that min-p refuses ends the prefix before it.
+  __device__ Cut floor() const {
+    return request_.min_z > 0 ? Cut{float_key(0), best_} : Cut{float_key(request_.min_z), p_.vocab - 1};
+  }
+
+  template <class Found>
+  __device__ void draw(const Found& found) {
+    const bool few = request_.top_k < p_.vocab, share = request_.top_p < 1;
+    Cut last = floor();
+    if (few || share) {
+      Goal goal{
+          .weigh = !few, .share = request_.top_p, .target = few ? static_cast<uint64_t>(request_.top_k) : 0};
+      Bin bin = find_bin(even(), 0, goal);
+      if (bin.upto <= kMaxCandidates) return draw_among(bin, few, found);
+      Cut cut = cut_at(goal, bin);
+      if (few && share) {  // a share of what top-k kept
+        uint64_t kept = 0;
+        each([&](int i) {
+          if (cut.keeps(z_[i], first_ + i)) kept += fixed_exp(z_[i], p_.weight_bits);
+        });
+        goal.weigh = true;
+        goal.target = goal.of(everywhere(kept, [](uint64_t a, uint64_t b) { return a + b; }));
+        bin = find_bin(even(), 0, goal);
+        cut = cut_at(goal, bin);
+      }
+      if (cut < last) last = cut;
+    }
+    find_by_index({last, false}, found);
+  }
+
+  /// The first block gathers the tokens down to the end of `bin` and does the rest.
+  template <class Found>
+  __device__ void draw_among(const Bin& bin, bool top_k, const Found& found) {
+    const Binning binning = even();
+    gather([&](float z) { return binning(z) <= bin.index; });
+    if (rank_ > 0) return;
+    const int n = rank_candidates();
+    uint64_t own[2] = {};
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+      if (2 * threadIdx.x + j < n)
+        own[j] = fixed_exp(key_float(shared_.sorted[2 * threadIdx.x + j].key), p_.weight_bits);
+    const uint64_t before = block_sums(own[0] + own[1]).before;  // its barriers end the use of `candidates`
+    shared_.upto[2 * threadIdx.x] = before + own[0];
+    shared_.upto[2 * threadIdx.x + 1] = before + own[0] + own[1];
+    __syncthreads();
+    // How many of the n stand before the prefix has what it must hold, by counting over all threads.
+    const auto count = [&](const auto& holds) {
+      return __syncthreads_count(2 * threadIdx.x < n && holds(2 * threadIdx.x)) +
+             __syncthreads_count(2 * threadIdx.x + 1 < n && holds(2 * threadIdx.x + 1));
+    };
+    int kept = top_k ? static_cast<int>(bin.target) : n;
+    if (request_.top_p < 1) {
+      const Goal goal{true, request_.top_p, 0};
+      const uint64_t target = top_k ? goal.of(shared_.upto[kept - 1]) : bin.target;
+      kept = min(kept, 1 + count([&](int i) { return shared_.upto[i] < target; }));
+    }
+    const Cut least = floor();
+    kept = min(kept, max(1, count([&](int i) {
+                           return least.keeps(key_float(shared_.sorted[i].key), shared_.sorted[i].index);
+                         })));
+    const uint64_t target = request_.drawn(shared_.upto[kept - 1]);
+    const auto weight = [&](int i) { return shared_.upto[i] - (i > 0 ? shared_.upto[i - 1] : 0); };
+    for (int i = threadIdx.x; i < kept; i += kSampleThreads) {
+      const int token = shared_.sorted[i].index;
+      uint64_t sum = 0;  // of the kept tokens up to this one by index
+      for (int j = 0; j < kept; ++j) sum += shared_.sorted[j].index <= token ? weight(j) : 0;
+      if (sum >= target && sum - weight(i) < target) found(token);
+    }
+  }
+
+  /// The end of the prefix that meets the goal, which lies in `bin` of even().
+  __device__ Cut cut_at(Goal goal, Bin bin) {
+    Binning binning = even();
     while (true) {
-      const Bin bin = find_bin(binning, before, goal);
-      before = bin.before;
       goal.target = bin.target;
       const auto inside = [&](float z) { return binning(z) == bin.index; };
-      if (bin.count <= kMaxCandidates) return cut_among(inside, before, goal);
+      if (bin.count <= kMaxCandidates) return cut_among(inside, bin.before, goal);
       int low = INT_MAX, high = INT_MIN;
       each([&](int i) {
         if (!inside(z_[i])) return;
@@ -391,16 +470,20 @@ class SamplingRow {
       });
       low = everywhere(low, [](int a, int b) { return min(a, b); });
       high = everywhere(high, [](int a, int b) { return max(a, b); });
-      if (low == high) return cut_among_equals(low, before, goal);
+      if (low == high) return cut_among_equals(low, bin.before, goal);
       const uint32_t span = static_cast<uint32_t>(high) - static_cast<uint32_t>(low);
       binning = {true, 0, 0, low, high, span / kBins + 1};
+      bin = find_bin(binning, bin.before, goal);
     }
   }
 
   __device__ Bin find_bin(const Binning& binning, uint64_t before, const Goal& goal) {
     auto& h = shared_.histogram;
     __syncthreads();
-    for (int i = threadIdx.x; i < kBins; i += kSampleThreads) h.counts[i] = 0, h.weights[i] = 0;
+    for (int i = threadIdx.x; i < kBins; i += kSampleThreads) {
+      h.counts[i] = 0;
+      for (int d = 0; d < kDigits; ++d) h.weights[d][i] = 0;
+    }
     if (threadIdx.x == 0) shared_.beyond = 0, shared_.num_candidates = 0;
     __syncthreads();
     uint32_t beyond = 0;
@@ -409,8 +492,14 @@ class SamplingRow {
       if (bin == kBins) ++beyond;
       if (bin < 0 || bin == kBins) return;
       atomicAdd(&h.counts[bin], 1U);
-      if (goal.weigh)
-        atomicAdd(&h.weights[bin], static_cast<unsigned long long>(fixed_exp(z_[i], p_.weight_bits)));
+      if (!goal.weigh) return;
+      const uint64_t weight = fixed_exp(z_[i], p_.weight_bits);
+#pragma unroll
+      for (int d = 0; d < kDigits; ++d) {
+        auto digit = static_cast<uint32_t>(weight >> (d * kDigitBits));
+        if (d + 1 < kDigits) digit &= (1U << kDigitBits) - 1;  // the last holds up to 2^15
+        if (digit != 0) atomicAdd(&h.weights[d][bin], digit);
+      }
     });
     beyond = __reduce_add_sync(kAllLanes, beyond);
     if (threadIdx.x % kWarp == 0 && beyond > 0) atomicAdd(&shared_.beyond, beyond);
@@ -424,20 +513,25 @@ class SamplingRow {
       for (int r = 0; r < kCluster; ++r) {
         const Shared& other = *cluster_.map_shared_rank(&shared_, r);
         const auto n = reinterpret_cast<const uint2*>(other.histogram.counts)[threadIdx.x];
-        const auto w = reinterpret_cast<const ulonglong2*>(other.histogram.weights)[threadIdx.x];
         count.x += n.x, count.y += n.y;
-        weight.x += w.x, weight.y += w.y;
+        for (int d = 0; d < kDigits && goal.weigh; ++d) {
+          const auto w = reinterpret_cast<const uint2*>(other.histogram.weights[d])[threadIdx.x];
+          weight.x += uint64_t{w.x} << (d * kDigitBits);
+          weight.y += uint64_t{w.y} << (d * kDigitBits);
+        }
         all_beyond += other.beyond;
       }
       if (!goal.weigh) weight = {count.x, count.y};
+      const uint32_t upto = static_cast<uint32_t>(block_sums(count.x + count.y).before) + count.x;
       const Sums sums = block_sums(weight.x + weight.y);
       const uint64_t target = goal.target > 0 ? goal.target : goal.of(sums.total);
       const uint64_t first = before + sums.before, second = first + weight.x, end = second + weight.y;
       const int index = 2 * threadIdx.x;
       Bin& result = slot<Bin>(0, s);
-      if (first < target && second >= target) result = {first, target, index, count.x};
-      if (second < target && end >= target) result = {second, target, index + 1, count.y};
-      if (threadIdx.x == kSampleThreads - 1 && end < target) result = {end, target, kBins, all_beyond};
+      if (first < target && second >= target) result = {first, target, index, count.x, upto};
+      if (second < target && end >= target) result = {second, target, index + 1, count.y, upto + count.y};
+      if (threadIdx.x == kSampleThreads - 1 && end < target)
+        result = {end, target, kBins, all_beyond, upto + count.y + all_beyond};
     }
     return from_first<Bin>(s);
   }
@@ -446,26 +540,36 @@ class SamplingRow {
     return goal.weigh ? fixed_exp(key_float(key), p_.weight_bits) : 1;
   }
 
-  /// The tokens `inside`, at most kMaxCandidates, are gathered by the first block and ranked.
+  /// The tokens `inside`, at most kMaxCandidates, become the first block's candidates.
   template <class Inside>
-  __device__ Cut cut_among(const Inside& inside, uint64_t before, const Goal& goal) {
+  __device__ void gather(const Inside& inside) {
     Shared& first = *cluster_.map_shared_rank(&shared_, 0);
     each([&](int i) {
       if (!inside(z_[i])) return;
       first.candidates[atomicAdd(&first.num_candidates, 1U)] = {float_key(z_[i]), first_ + i};
     });
-    const int s = next_slot_++;
     cluster_.sync();
-    if (rank_ == 0) {
-      const int n = static_cast<int>(shared_.num_candidates);
-      for (int i = threadIdx.x; i < n; i += kSampleThreads) {
-        const Candidate own = shared_.candidates[i];
-        int place = 0;
+  }
+  /// Sorts them by counting; returns how many there are.
+  __device__ int rank_candidates() {
+    const int n = static_cast<int>(shared_.num_candidates);
+    for (int i = threadIdx.x; i < n; i += kSampleThreads) {
+      const Candidate own = shared_.candidates[i];
+      int place = 0;
 #pragma unroll 4
-        for (int j = 0; j < n; ++j) place += shared_.candidates[j].before(own);
-        shared_.sorted[place] = own;
-      }
-      __syncthreads();
+      for (int j = 0; j < n; ++j) place += shared_.candidates[j].before(own);
+      shared_.sorted[place] = own;
+    }
+    __syncthreads();
+    return n;
+  }
+
+  template <class Inside>
+  __device__ Cut cut_among(const Inside& inside, uint64_t before, const Goal& goal) {
+    gather(inside);
+    const int s = next_slot_++;
+    if (rank_ == 0) {
+      const int n = rank_candidates();
       uint64_t own[2] = {};
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -518,7 +622,7 @@ class SamplingRow {
 #pragma unroll 2
     for (int i = begin + lane; i < end; i += kWarp) sum += weight(i);
 #pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) sum += from_lane(sum, step);
+    for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
     __syncthreads();
     if (lane == 0) shared_.warp_values[warp].x = sum;
     __syncthreads();
@@ -538,8 +642,7 @@ class SamplingRow {
       if (r < rank_) before += of_block;
       total += of_block;
     }
-    const auto drawn = static_cast<uint64_t>(request_.u * static_cast<double>(total)) + 1;
-    const uint64_t target = min(walk.equals ? walk.target : drawn, total);
+    const uint64_t target = walk.equals ? min(walk.target, total) : request_.drawn(total);
     if (target <= before || target > before + sum) return;
     for (int i = begin;; i += kWarp) {  // this warp's: it holds the target
       const uint64_t own = i + lane < end ? weight(i + lane) : 0;

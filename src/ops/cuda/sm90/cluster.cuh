@@ -1,0 +1,39 @@
+// What blocks of a cluster tell each other (PTX ISA, "barrier.cluster", "mapa", "st.async"). A store that an
+// mbarrier of the receiver counts takes some 0.2 us; meeting at a barrier of the cluster 0.6.
+#pragma once
+#include "ops/cuda/sm90/barrier.cuh"
+
+namespace moge::ops::cuda {
+
+/// Every thread of every block; between the two the others may lag behind.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/// The address that the block of this rank has for what lies at `shared` in ours.
+__device__ __forceinline__ uint32_t cluster_address(uint32_t shared, int rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+
+/// Stores to another block's shared memory; its barrier (which expects them) counts the bytes when they are
+/// there. The receiver has to have started: it has met this block since.
+__device__ __forceinline__ void send(uint32_t address, float value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+      "r"(__float_as_uint(value)), "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void send(uint32_t address, float2 value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(
+          address),
+      "r"(__float_as_uint(value.x)), "r"(__float_as_uint(value.y)), "r"(barrier)
+      : "memory");
+}
+
+}  // namespace moge::ops::cuda
