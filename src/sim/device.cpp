@@ -4,15 +4,27 @@
 
 namespace moge::sim {
 
+namespace {
+
+/// What was measured of that type, or its peak times the calibrated efficiency.
+double sustained(const spec::Hardware& hardware, const Calibration& calibration, DType dtype) {
+  const auto measured = hardware.sustained_flops.find(dtype);
+  return measured != hardware.sustained_flops.end()
+             ? measured->second.value
+             : hardware.peak(dtype) * calibration.matmul_efficiency.value;
+}
+
+}  // namespace
+
 double Device::matmul_flops(WeightFormat format) const {
   switch (format) {
     case WeightFormat::k16:
       return dense_flops;
     case WeightFormat::kW8A8:
     case WeightFormat::kW4A8:
-      return hardware.peak(DType::kI8) * calibration.matmul_efficiency.value;
+      return sustained(hardware, calibration, DType::kI8);
     case WeightFormat::kFp8:
-      return hardware.peak(DType::kFP8E4M3) * calibration.matmul_efficiency.value;
+      return sustained(hardware, calibration, DType::kFP8E4M3);
   }
   return 0;
 }

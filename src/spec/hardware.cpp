@@ -58,6 +58,19 @@ Figure read_figure(JsonObject& parent, const std::string& key) {
   return figure;
 }
 
+std::map<DType, Figure> read_flops(JsonObject& parent, const std::string& key) {
+  const nlohmann::json& json = require_table(parent, key);
+  JsonObject table(json, str(parent.where(), ": ", key));
+  std::map<DType, Figure> flops;
+  for (const auto& [name, value] : json.items()) {
+    const std::optional<DType> dtype = dtype_named(name);
+    check<FileError>(dtype.has_value(), table.where(), ": '", name,
+                     "': expected f32, bf16, f16, i8 or fp8_e4m3");
+    flops[dtype.value_or(DType::kF32)] = read_figure(table, name);
+  }
+  return flops;
+}
+
 /// A level must hold whole units of its own and whole copies of the level inside it.
 LinkLevel read_level(const nlohmann::json& value, const std::string& where, const LinkLevel* inner) {
   JsonObject table(value, where);
@@ -118,7 +131,7 @@ Hardware load_hardware(const std::filesystem::path& file) {
   JsonObject top(root, file.string());
   // A misspelt key is the better complaint than the missing one that it causes.
   for (const char* key : {"name", "devices_per_card", "memory_bytes", "memory_bandwidth", "peak_flops",
-                          "interconnect", "matmul"})
+                          "sustained_flops", "interconnect", "matmul"})
     top.has(key);
   top.refuse_unread();
   Hardware hardware;
@@ -126,14 +139,11 @@ Hardware load_hardware(const std::filesystem::path& file) {
   hardware.devices_per_card = top.integer("devices_per_card", 1, 64).value_or(1);
   hardware.memory_bytes = read_figure(top, "memory_bytes");
   hardware.memory_bandwidth = read_figure(top, "memory_bandwidth");
-  const nlohmann::json& peaks_json = require_table(top, "peak_flops");
-  JsonObject peaks(peaks_json, str(file.string(), ": peak_flops"));
-  for (const auto& [key, value] : peaks_json.items()) {
-    const std::optional<DType> dtype = dtype_named(key);
-    check<FileError>(dtype.has_value(), peaks.where(), ": '", key,
-                     "': expected f32, bf16, f16, i8 or fp8_e4m3");
-    hardware.peak_flops[dtype.value_or(DType::kF32)] = read_figure(peaks, key);
-  }
+  hardware.peak_flops = read_flops(top, "peak_flops");
+  if (top.has("sustained_flops")) hardware.sustained_flops = read_flops(top, "sustained_flops");
+  for (const auto& [dtype, figure] : hardware.sustained_flops)
+    check<FileError>(figure.value <= hardware.peak(dtype), file.string(), ": sustained_flops of ",
+                     name_of(dtype), " are above its peak_flops");
   if (const nlohmann::json* levels = top.find("interconnect")) {
     check<FileError>(levels->is_array(), file.string(), ": expected [[interconnect]] tables");
     for (const nlohmann::json& level : *levels) {

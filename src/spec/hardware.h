@@ -46,8 +46,10 @@ struct Hardware {
   std::string name;
   int64_t devices_per_card = 1;  ///< what is bought and counted as one: a card of two chips has 2
   Figure memory_bytes;
-  Figure memory_bandwidth;              ///< bytes/s, reading
-  std::map<DType, Figure> peak_flops;   ///< FLOP/s (integers: operations/s) of dense matmuls, by operand type
+  Figure memory_bandwidth;             ///< bytes/s, reading
+  std::map<DType, Figure> peak_flops;  ///< FLOP/s (integers: operations/s) of dense matmuls, by operand type
+  /// FLOP/s that large matmuls were measured to sustain, for types where that is known; others: unknown.
+  std::map<DType, Figure> sustained_flops;
   std::vector<LinkLevel> interconnect;  ///< empty: a machine of one device
   std::optional<MatmulUnits> matmul;
 

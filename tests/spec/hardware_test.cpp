@@ -104,6 +104,14 @@ TEST(Hardware, ReadsInterconnectAndTiles) {
   EXPECT_EQ(h.matmul->units, 20);
 }
 
+TEST(Hardware, SustainedFlopsAreBelowThePeak) {
+  std::string text = kGood;
+  EXPECT_TRUE(load(text).sustained_flops.empty());
+  text += "[sustained_flops]\nbf16 = {value = 8e11, source = \"s\", status = \"measured\"}\n";
+  EXPECT_EQ(load(text).sustained_flops.at(DType::kBF16).value, 8e11);
+  expect_refused(text, "8e11", "2e12", "above its peak_flops");
+}
+
 TEST(Hardware, RefusesContradictoryInterconnects) {
   expect_refused(kLinked, "\"mesh\"\ndevices", "\"ring\"\ndevices", "kind 'ring'");
   expect_refused(kLinked, "devices = 4\n", "", "a mesh needs 'devices'");
