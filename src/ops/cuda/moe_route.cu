@@ -496,8 +496,9 @@ void run_as(ExecContext& ctx, const MoeRoute& a) {
       .renormalize = a.renormalize};
   constexpr int kMaxShared = 200 * 1024;
   if (p.T > 0 && p.T <= kTokenTile && few_shared_bytes(p.T, p.E) <= kMaxShared) return launch_few(ctx, p);
-  // Small tiles while they give no multiprocessor more than one block.
-  if (p.T > ctx.backend->info().num_sms / kQuarters * kTokenTile)
+  // The gate's traffic decides (2.1 TB/s from L2, however many clusters share it), so tiles are large.
+  constexpr int kSmallTiles = 32;
+  if (p.T > kSmallTiles)
     launch_many<4>(ctx, p);
   else if (p.T > 0)
     launch_many<1>(ctx, p);

@@ -16,7 +16,8 @@ constexpr int kCluster = 8, kLargeCluster = 16;
 constexpr int64_t kFewRequests = 4;
 
 template <int kBlocks>
-__global__ void __launch_bounds__(kSampleThreads, kBlocks == kCluster ? 2 : 1) sampling_kernel(const SamplingParams p) {
+__global__ void __launch_bounds__(kSampleThreads, kBlocks == kCluster ? 2 : 1)
+    sampling_kernel(const SamplingParams p) {
   extern __shared__ __align__(16) std::byte memory[];
   using Shared = typename SamplingRow<kBlocks>::Shared;
   auto& shared = *reinterpret_cast<Shared*>(memory);
