@@ -232,6 +232,29 @@ void bench_serve_like(const BenchServeOptions& o) {
                       .json = o.json});
 }
 
+struct BenchLlamaOptions {
+  ModelOptions model;
+  int64_t layers = 0;
+  int64_t repeats = 5;
+  bool json = false;
+
+  std::vector<Option> options() {
+    return joined(
+        model.options(),
+        {{.name = "layers",
+          .target = &layers,
+          .value = "N",
+          .help = "The first N layers only, 0 for all",
+          .min = 0},
+         {.name = "repeats", .target = &repeats, .value = "N", .help = "To take the median of", .min = 1},
+         {.name = "json", .target = &json, .help = "Print one JSON object"}});
+  }
+};
+
+void bench_llama(const BenchLlamaOptions& o) {
+  bench_device_llama({.model = o.model, .layers = o.layers, .steps = o.repeats, .json = o.json});
+}
+
 struct BenchOpsOptions {
   ModelOptions model;
   bool json = false;
@@ -281,6 +304,11 @@ std::vector<Command> bench_commands() {
            "  moge bench serve-like pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "
            "64\n"},
           bench_serve_like),
+      make_command<BenchLlamaOptions>(
+          {"bench llama", "pp512 and tg128 on a GPU, the two numbers that llama-bench prints",
+           "One sequence: tokens per second of a prompt of 512, and of 128 generated from nothing.\n\n"
+           "  moge bench llama pangu-pro-moe-72b-a16b --random-weights --dtype i8\n"},
+          bench_llama),
       make_command<BenchOpsOptions>(
           {"bench ops", "the operators of a model's layer alone, on a GPU",
            "Products at 1 to 4096 rows and attention at batches of 1 to 256, each over weights or caches "

@@ -284,4 +284,39 @@ void bench_device_serve(const DeviceBenchOptions& o) {
             << quantile(tpot, 0.5) << " ms (p90 " << quantile(tpot, 0.9) << ")\n";
 }
 
+void bench_device_llama(const DeviceBenchOptions& o) {
+  constexpr int64_t kPrompt = 512, kGenerated = 128;
+  DeviceBench bench(o, {.max_sequences = 1,
+                        .context = kPrompt + 1,
+                        .max_batch_tokens = kPrompt,
+                        .kv_dtype = o.model.kv_dtype});
+  engine::Runner& runner = *bench.runner;
+  const std::vector<int32_t> prompt = bench.random_ids(kPrompt, 1);
+  const auto rate = [&](int64_t prompt_tokens, int64_t steps, double tokens) {
+    std::vector<double> rates;
+    for (int64_t i = 0; i <= o.steps; ++i) {
+      runner.stop(0);
+      runner.start(0, kPrompt + 1, {.temperature = 0});
+      const std::span<const int32_t> piece(prompt.data(), static_cast<size_t>(prompt_tokens));
+      const auto begin = bench.backend.make_event(), end = bench.backend.make_event();
+      begin->record();
+      runner.prefill(0, {&piece, 1});
+      for (int64_t s = 0; s < steps; ++s) runner.decode();
+      end->record();
+      const double seconds = end->seconds_since(*begin);
+      if (i > 0) rates.push_back(tokens / seconds);  // the first one warms up
+    }
+    return quantile(rates, 0.5);
+  };
+  const double pp = rate(kPrompt, 0, kPrompt), tg = rate(1, kGenerated - 1, kGenerated);
+  ordered_json out = bench.header("pp512 tg128");
+  out.erase("context");
+  out.update({{"pp512_tokens_per_second", pp}, {"tg128_tokens_per_second", tg}});
+  if (o.json)
+    std::cout << out.dump(2) << '\n';
+  else
+    std::cout << std::fixed << std::setprecision(1) << "pp512  " << pp << " tokens/s\ntg128  " << tg
+              << " tokens/s\n";
+}
+
 }  // namespace moge::cli

@@ -28,6 +28,9 @@ void bench_device_prefill(const DeviceBenchOptions& options);
 /// `batch` clients, each with its next request as soon as the last is answered: prompts of `context` tokens,
 /// answers of half to one and a half times `steps` tokens, prefill passes between decode steps.
 void bench_device_serve(const DeviceBenchOptions& options);
+/// One sequence: a prompt of 512 tokens (pp512), and 128 tokens generated from nothing (tg128), as
+/// llama-bench reports.
+void bench_device_llama(const DeviceBenchOptions& options);
 /// The products and attention of one layer and the head, alone, over numbers of rows: time, GB/s, TFLOP/s.
 /// The JSON is what the simulator takes as measured operators (docs/sim.md).
 void bench_device_ops(const DeviceBenchOptions& options);
