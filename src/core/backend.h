@@ -36,6 +36,8 @@ class Event {
  public:
   virtual ~Event() = default;
   virtual void record() = 0;
+  /// Returns when the point is reached; at once when it was never recorded.
+  virtual void wait() = 0;
   /// Waits for both points. Seconds from `start` to this one.
   virtual double seconds_since(Event& start) = 0;
 };

@@ -24,6 +24,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
   const std::filesystem::path& path() const { return path_; }
+  /// Has the system read a part of bytes() ahead of its use. A hint: never fails.
+  void will_need(std::span<const std::byte> part) const;
 
  private:
   std::span<const std::byte> bytes_;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,11 @@ class CheckpointReader {
   int64_t verify(ThreadPool& pool) const;
   /// Throws FileError naming the first tensor with a NaN or infinity, and where in it.
   void check_finite(ThreadPool& pool);
+  /// Both for these tensors alone, which exist: a large checkpoint is checked where it is read, not in passes
+  /// of its own.
+  void check(std::span<const std::string> names, ThreadPool& pool);
+  /// Has the system read these tensors from disk ahead of their use; missing ones are passed over.
+  void will_need(std::span<const std::string> names) const;
 
  private:
   struct Place {
@@ -51,6 +57,7 @@ class CheckpointReader {
   void read_index();
   void add_file(const std::string& file_name);
   std::vector<Place> places() const;
+  static void check_finite(const std::vector<Place>& places, ThreadPool& pool);
 
   std::filesystem::path dir_;
   std::deque<SafetensorsFile> files_;

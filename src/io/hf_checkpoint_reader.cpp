@@ -46,13 +46,13 @@ void for_each_index(ThreadPool& pool, size_t n, const Fn& fn) {
 }  // namespace
 
 CheckpointReader::CheckpointReader(const fs::path& dir) : dir_(dir) {
-  check<FileError>(fs::is_directory(dir), dir.string(), ": expected a directory with ", kSingleFile, " or ",
-                   kIndexFile);
+  moge::check<FileError>(fs::is_directory(dir), dir.string(), ": expected a directory with ", kSingleFile,
+                         " or ", kIndexFile);
   if (fs::exists(dir / kIndexFile)) {
     read_index();
   } else {
-    check<FileError>(fs::exists(dir / kSingleFile), dir.string(), ": has neither ", kSingleFile, " nor ",
-                     kIndexFile);
+    moge::check<FileError>(fs::exists(dir / kSingleFile), dir.string(), ": has neither ", kSingleFile,
+                           " nor ", kIndexFile);
     add_file(kSingleFile);
   }
 }
@@ -61,8 +61,8 @@ void CheckpointReader::add_file(const std::string& file_name) {
   SafetensorsFile& file = files_.emplace_back(dir_ / file_name);
   for (const TensorInfo& info : file.tensors()) {
     const auto [it, is_new] = places_.emplace(info.name, Place{&file, &info});
-    check<FileError>(is_new, file.path().string(), ": tensor '", info.name, "' is also in ",
-                     it->second.file->path().filename().string());
+    moge::check<FileError>(is_new, file.path().string(), ": tensor '", info.name, "' is also in ",
+                           it->second.file->path().filename().string());
   }
 }
 
@@ -78,21 +78,21 @@ void CheckpointReader::read_index() {
   for (const auto& [name, file] : value->items()) {
     const std::string file_name = weight_map.require(weight_map.text(name), name);
     // A name with a directory in it could point anywhere.
-    check<FileError>(fs::path(file_name).filename() == file_name && file_name != "." && file_name != "..",
-                     source, ": tensor '", name, "' lies in ", json_excerpt(file),
-                     ": expected a plain file name");
+    moge::check<FileError>(
+        fs::path(file_name).filename() == file_name && file_name != "." && file_name != "..", source,
+        ": tensor '", name, "' lies in ", json_excerpt(file), ": expected a plain file name");
     file_of[name] = file_name;
     file_names.insert(file_name);
   }
   for (const std::string& file_name : file_names) add_file(file_name);
   for (const auto& [name, file_name] : file_of) {
     const auto it = places_.find(name);
-    check<FileError>(it != places_.end() && it->second.file->path().filename() == file_name, source,
-                     ": tensor '", name, "' is not in ", file_name);
+    moge::check<FileError>(it != places_.end() && it->second.file->path().filename() == file_name, source,
+                           ": tensor '", name, "' is not in ", file_name);
   }
   for (const auto& [name, place] : places_)
-    check<FileError>(file_of.contains(name), place.file->path().string(), ": tensor '", name, "' is not in ",
-                     kIndexFile);
+    moge::check<FileError>(file_of.contains(name), place.file->path().string(), ": tensor '", name,
+                           "' is not in ", kIndexFile);
 }
 
 std::vector<std::string> CheckpointReader::names() const {
@@ -106,8 +106,8 @@ Tensor CheckpointReader::take(const std::string& name, const Shape& expected) {
   if (it == places_.end())
     throw FileError(str(dir_.string(), ": tensor '", name, "' is missing", did_you_mean(name, names())));
   const auto& [file, info] = it->second;
-  check<FileError>(info->shape == expected, file->path().string(), ": tensor '", name, "': expected shape ",
-                   expected, ", got ", info->shape);
+  moge::check<FileError>(info->shape == expected, file->path().string(), ": tensor '", name,
+                         "': expected shape ", expected, ", got ", info->shape);
   taken_.insert(name);
   return file->tensor(*info);
 }
@@ -120,9 +120,9 @@ void CheckpointReader::finish() const {
   }
   std::string shown;
   for (size_t i = 0; i < std::min(kShown, unused.size()); ++i) shown += str(i ? ", " : "", unused[i]);
-  check<FileError>(unused.empty(), dir_.string(), ": ", unused.size(),
-                   unused.size() == 1 ? " tensor" : " tensors", " that the model does not have: ", shown,
-                   unused.size() > kShown ? ", ..." : "");
+  moge::check<FileError>(unused.empty(), dir_.string(), ": ", unused.size(),
+                         unused.size() == 1 ? " tensor" : " tensors",
+                         " that the model does not have: ", shown, unused.size() > kShown ? ", ..." : "");
 }
 
 std::vector<CheckpointReader::Place> CheckpointReader::places() const {
@@ -140,13 +140,30 @@ int64_t CheckpointReader::verify(ThreadPool& pool) const {
 }
 
 void CheckpointReader::check_finite(ThreadPool& pool) {
-  const std::vector<Place> all = places();
+  check_finite(places(), pool);
+}
+
+void CheckpointReader::check(std::span<const std::string> names, ThreadPool& pool) {
+  std::vector<Place> some;
+  for (const std::string& name : names) some.push_back(places_.at(name));
+  for_each_index(pool, some.size(), [&](size_t i) { some[i].file->verify(*some[i].info); });
+  check_finite(some, pool);
+}
+
+void CheckpointReader::will_need(std::span<const std::string> names) const {
+  for (const std::string& name : names) {
+    const auto it = places_.find(name);
+    if (it != places_.end()) it->second.file->will_need(*it->second.info);
+  }
+}
+
+void CheckpointReader::check_finite(const std::vector<Place>& all, ThreadPool& pool) {
   std::vector<Tensor> tensors;  // made here: an unaligned tensor is copied, which threads must not do at once
   for (const Place& place : all) tensors.push_back(place.file->tensor(*place.info));
   for_each_index(pool, all.size(), [&](size_t i) {
     const std::optional<int64_t> bad = find_nonfinite(tensors[i]);
-    check<FileError>(!bad, all[i].file->path().string(), ": tensor '", all[i].info->name,
-                     "' has a NaN or infinity at ", position(tensors[i].shape, bad.value_or(0)));
+    moge::check<FileError>(!bad, all[i].file->path().string(), ": tensor '", all[i].info->name,
+                           "' has a NaN or infinity at ", position(tensors[i].shape, bad.value_or(0)));
   });
 }
 

@@ -57,6 +57,8 @@ class SafetensorsFile {
   Tensor tensor(const TensorInfo& info);
   /// False when the file has no checksum of it. Throws FileError when it has another one.
   bool verify(const TensorInfo& info) const;
+  /// Has the system read the tensor from disk ahead of its use.
+  void will_need(const TensorInfo& info) const { file_.will_need(bytes_of(info)); }
 
  private:
   std::span<const std::byte> bytes_of(const TensorInfo& info) const;

@@ -1,7 +1,10 @@
 #include "model/serving_weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
+#include <string_view>
 
 #include "core/transfer.h"
 #include "io/copy_convert.h"
@@ -32,63 +35,110 @@ ServingModel allocate_model(ExecContext& ctx, const spec::ModelConfig& config, D
   return model;
 }
 
-/// Turns a layer as the checkpoint has it into the serving form, in host memory that is reused from layer to
-/// layer.
+/// Host memory that tensors pass through on their way to a device, in turns: while one part is copied, the
+/// next is filled. Pinned for a device, so that copies run beside the CPU's work.
+class Staging {
+ public:
+  Staging(ExecContext& ctx, int64_t part_bytes) : ctx_(ctx) {
+    for (Part& part : parts_) {
+      if (ctx_.backend) {
+        part.pinned = ctx_.backend->allocate_pinned(part_bytes, "loader: staging");
+        part.sent = ctx_.backend->make_event();
+      } else {
+        part.memory = Buffer(part_bytes, "loader: staging");
+        part.pinned = part.memory.data();
+      }
+    }
+  }
+  ~Staging() {
+    for (const Part& part : parts_)
+      if (ctx_.backend && part.pinned) ctx_.backend->deallocate_pinned(part.pinned);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  /// A tensor to fill. What was sent from the same memory has arrived.
+  Tensor next(DType dtype, Shape shape) {
+    turn_ = (turn_ + 1) % 2;
+    if (parts_[turn_].sent) parts_[turn_].sent->wait();
+    return {parts_[turn_].pinned, dtype, shape};
+  }
+  /// Queues the copy of what next() gave last.
+  void send(const Tensor& to) {
+    upload(ctx_, to, parts_[turn_].pinned);
+    if (parts_[turn_].sent) parts_[turn_].sent->record();
+  }
+
+ private:
+  struct Part {
+    void* pinned = nullptr;
+    Buffer memory;
+    std::unique_ptr<Event> sent;
+  };
+  ExecContext& ctx_;
+  std::array<Part, 2> parts_;
+  size_t turn_ = 0;
+};
+
+/// Turns a layer as the checkpoint has it into the serving form and sends it on.
 class Converter {
  public:
   Converter(ExecContext& ctx, const spec::ModelConfig& config, DType dtype)
-      : ctx_(ctx), cpu_{.pool = ctx.pool} {
-    const int64_t D = config.hidden_size, F = expert_width(config);
-    const int64_t elements =
-        std::max({(config.q_dim() + 2 * config.kv_dim()) * D, 2 * F * D, D * config.q_dim()});
-    const int64_t rows = std::max({config.q_dim() + 2 * config.kv_dim(), 2 * F, D});
-    interleaved_ = Buffer(2 * F * D * size_of(DType::kBF16), "loader: interleaved rows");
+      : cpu_{.pool = ctx.pool},
+        interleaved_(2 * expert_width(config) * config.hidden_size * size_of(DType::kBF16),
+                     "loader: interleaved rows"),
+        staging_(ctx, part_bytes(config, dtype)) {
     if (dtype == DType::kBF16) return;
     ExecContext planning = cpu_;
     planning.workspace = &workspace_;
     planning.planning = true;
-    for (const Shape& shape : {Shape{1, D}, Shape{1, F}, Shape{1, config.q_dim()}})
-      ops::quantize_rows(planning, {.q = Tensor(nullptr, dtype, shape),
+    for (const int64_t K : {config.hidden_size, expert_width(config), config.q_dim()})
+      ops::quantize_rows(planning, {.q = Tensor(nullptr, dtype, {1, K}),
                                     .scale = Tensor(nullptr, DType::kF32, {1}),
-                                    .x = Tensor(nullptr, DType::kBF16, shape)});
+                                    .x = Tensor(nullptr, DType::kBF16, {1, K})});
     workspace_ = Workspace(workspace_.planned_bytes());
     cpu_.workspace = &workspace_;
-    quantised_ = Buffer(elements, "loader: quantised rows");
-    scales_ = Buffer(rows * size_of(DType::kF32), "loader: scales");
   }
 
   void plain(const Tensor& to, const Tensor& from) {
-    if (to) upload(ctx_, to, from.data);
+    if (!to) return;
+    io::copy_convert(staging_.next(to.dtype, to.shape), from, cpu_.pool);
+    staging_.send(to);
   }
   /// [N, K] bf16, row by row.
   void linear(const ServingLinear& to, const Tensor& from) {
-    if (to.w.dtype == DType::kBF16) return upload(ctx_, to.w, from.data);
-    const Tensor q(quantised_.data(), to.w.dtype, from.shape);
+    if (to.w.dtype == DType::kBF16) return plain(to.w, from);
+    scales_.resize(static_cast<size_t>(from.dim(0)));
     const Tensor scale(scales_.data(), DType::kF32, {from.dim(0)});
-    ops::quantize_rows(cpu_, {.q = q, .scale = scale, .x = from});
-    upload(ctx_, to.w, q.data);
-    upload(ctx_, to.scale, scale.data);
-    // The host buffers are written again by the next call.
-    synchronize(ctx_, "loading weights");
+    ops::quantize_rows(cpu_, {.q = staging_.next(to.w.dtype, from.shape), .scale = scale, .x = from});
+    staging_.send(to.w);
+    plain(to.scale, scale);
   }
   /// [2F, K] bf16, gate rows then up rows.
   void gate_up(const ServingLinear& to, const Tensor& from) {
     const int64_t F = from.dim(0) / 2, row_bytes = from.dim(1) * size_of(from.dtype);
     const auto* in = static_cast<const std::byte*>(from.data);
-    parallel_for(*ctx_.pool, F, 64, [&](int64_t begin, int64_t end) {
+    parallel_for(*cpu_.pool, F, 64, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         for (const bool up : {false, true})
           std::memcpy(interleaved_.data() + ops::gate_up_row(i, up) * row_bytes,
                       in + (i + (up ? F : 0)) * row_bytes, static_cast<size_t>(row_bytes));
     });
     linear(to, Tensor(interleaved_.data(), from.dtype, from.shape));
-    synchronize(ctx_, "loading weights");
   }
 
  private:
-  ExecContext& ctx_;
+  /// Of the largest tensor that passes.
+  static int64_t part_bytes(const spec::ModelConfig& c, DType dtype) {
+    const int64_t D = c.hidden_size;
+    return std::max({(c.q_dim() + 2 * c.kv_dim()) * D * size_of(dtype),
+                     2 * expert_width(c) * D * size_of(dtype), c.num_experts * D * size_of(DType::kF32),
+                     c.vocab_size * D * size_of(DType::kBF16)});
+  }
   ExecContext cpu_;
-  Buffer interleaved_, quantised_, scales_;
+  Buffer interleaved_;
+  Staging staging_;
+  std::vector<float> scales_;
   Workspace workspace_;
 };
 
@@ -151,7 +201,6 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
   const spec::ModelConfig config = spec::load_model_config(dir);
   ServingModel model = allocate_model(ctx, config, dtype);
   io::CheckpointReader reader(dir);
-  reader.check_finite(*ctx.pool);
   if (config.tie_word_embeddings) reader.skip("lm_head.weight");
 
   // One layer of host memory serves all: every layer of `staged` is the same views, under its own names.
@@ -165,35 +214,54 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
   staged.layers.resize(static_cast<size_t>(config.num_hidden_layers), staged.layers.front());
 
   const std::vector<HfTensor> tensors = hf_tensors(staged, config);
+  // The checkpoint's tensors in groups: the embedding, each layer, the norm, the head.
+  std::vector<std::vector<HfTensor>> groups;
+  std::string group_name;
   int64_t total = 0, done = 0;
-  for (const HfTensor& t : tensors) total += t.file_shape.numel();
+  for (const HfTensor& t : tensors) {
+    const size_t layer_end = t.name.find('.', std::string_view("model.layers.").size());
+    const std::string name = t.name.starts_with("model.layers.") ? t.name.substr(0, layer_end) : t.name;
+    if (name != group_name) groups.emplace_back();
+    group_name = name;
+    groups.back().push_back(t);
+    total += t.file_shape.numel();
+  }
+  const auto names = [&](size_t group) {
+    std::vector<std::string> all;
+    if (group < groups.size())
+      for (const HfTensor& t : groups[group]) all.push_back(t.name);
+    return all;
+  };
+  // Checked where they are read, while the disk already brings the next group.
   Converter convert(ctx, config, dtype);
-  Buffer table;
-  size_t next = 0;
-  const auto read_vocabulary = [&](const Tensor& to, const std::string& name) {
-    const Tensor source = reader.take(name, to.shape);
-    if (!table.data()) table = Buffer(to.bytes(), "loader: vocabulary table");
-    const Tensor host(table.data(), DType::kBF16, to.shape);
-    io::copy_convert(host, source, ctx.pool);
-    upload(ctx, to, host.data);
-    synchronize(ctx, "loading weights");
+  size_t group = 0;
+  const auto take_group = [&](const Shape* shape) {
+    std::vector<Tensor> sources;
+    for (const HfTensor& t : groups[group])
+      sources.push_back(reader.take(t.name, shape ? *shape : t.file_shape));
+    reader.will_need(names(group + 1));
+    reader.check(names(group), *ctx.pool);
+    for (const HfTensor& t : groups[group]) done += t.file_shape.numel();
+    return sources;
   };
-  const auto read_staged = [&](const std::string& prefix) {
-    for (; next < tensors.size() && tensors[next].name.starts_with(prefix); ++next) {
-      const HfTensor& t = tensors[next];
-      io::copy_convert(t.view, reader.take(t.name, t.file_shape).view(t.view.shape), ctx.pool);
-      done += t.file_shape.numel();
+  const auto read_vocabulary = [&](const Tensor& to) {
+    convert.plain(to, take_group(&to.shape)[0]);
+    ++group;
+  };
+  reader.will_need(names(0));
+  read_vocabulary(model.weights.embed_tokens);
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l, ++group) {
+    const std::vector<Tensor> sources = take_group(nullptr);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const Tensor& view = groups[group][i].view;
+      io::copy_convert(view, sources[i].view(view.shape), ctx.pool);
     }
-  };
-  read_vocabulary(model.weights.embed_tokens, tensors[next++].name);
-  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
-    read_staged(str("model.layers.", l, "."));
     convert_layer(convert, model.weights.layers[l], staged.layers.front());
     if (progress) progress(done, total);
   }
-  read_staged("model.norm.");
-  convert.plain(model.weights.norm, staged.norm);
-  if (!config.tie_word_embeddings) read_vocabulary(model.weights.lm_head, tensors[next++].name);
+  convert.plain(model.weights.norm, take_group(nullptr)[0]);
+  ++group;
+  if (!config.tie_word_embeddings) read_vocabulary(model.weights.lm_head);
   synchronize(ctx, "loading weights");
   reader.finish();
   return model;

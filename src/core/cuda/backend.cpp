@@ -40,6 +40,7 @@ class CudaEvent : public Event {
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
   void record() override { check_cuda(cudaEventRecord(event_, stream_), "event: record"); }
+  void wait() override { check_cuda(cudaEventSynchronize(event_), "event: wait"); }
   double seconds_since(Event& start) override {
     check_cuda(cudaEventSynchronize(event_), "event: wait");
     float milliseconds = 0;
