@@ -25,7 +25,7 @@ Encode encode_function() {
 }  // namespace
 
 CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t rows, int64_t columns,
-                       int box_rows, int box_columns) {
+                       int box_rows, int box_columns, L2Fetch fetch) {
   const auto row_bytes = static_cast<cuuint64_t>(columns * size_of(dtype));
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint32_t box[] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
@@ -35,7 +35,8 @@ CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t ro
       &map, dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
       const_cast<void*>(data), sizes, &row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       box_columns * size_of(dtype) == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      fetch == L2Fetch::k128 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   check<DeviceError>(result == CUDA_SUCCESS, op, ": cannot map a matrix of ", rows, " x ", columns, " ",
                      name_of(dtype), " in boxes of ", box_rows, " x ", box_columns, " (CUresult ",
                      static_cast<int>(result), ")");

@@ -12,20 +12,24 @@ namespace moge::ops::cuda {
 
 namespace {
 
-/// Decides between spans and chunks and fills units[0, B]: units of the sequences before each. Returns the
-/// chunks of a unit. All threads of the block; scratch: [2 warps].
+__device__ MulAttentionSchedule schedule;
+
+/// Fills in units[0, B] and lengths[0, B) of a Plan and returns its unit_chunks. All threads of the block;
+/// scratch: [2 warps].
 template <int kThreads>
-__device__ int plan_units(const MulAttentionParams& a, int* units, int* scratch) {
+__device__ int plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
   const int tid = threadIdx.x;
   const int per_thread = ceil_div(a.B, kThreads);
   const int begin = min(tid * per_thread, a.B), end = min(begin + per_thread, a.B);
   int spans = 0, chunks = 0;
   for (int b = begin; b < end; ++b) {
-    const int count = ceil_div(max(a.kv_lens[b], 0), kChunkPositions);
+    lengths[b] = max(a.kv_lens[b], 0);
+    const int count = ceil_div(lengths[b], kChunkPositions);
     chunks += count;
     spans += ceil_div(count, kChunksPerSpan);
   }
   const int own_spans = spans, own_chunks = chunks;
+#pragma unroll
   for (int d = 1; d < 32; d *= 2) {
     const int s = __shfl_up_sync(~0U, spans, d), c = __shfl_up_sync(~0U, chunks, d);
     if (tid % 32 >= d) spans += s, chunks += c;
@@ -37,15 +41,12 @@ __device__ int plan_units(const MulAttentionParams& a, int* units, int* scratch)
     if (w < tid / 32) spans += scratch[2 * w], chunks += scratch[2 * w + 1];
     all_spans += scratch[2 * w];
   }
-  // Spans that fill their last round of blocks badly cost more than the partial results of chunks.
-  const int work = all_spans * a.KV, blocks = gridDim.x;
-  const bool even = work * 10 >= ceil_div(work, blocks) * blocks * 9;
-  const bool by_chunk = work < a.chunk_units && (a.chunk_always || !even);
+  const bool by_chunk = all_spans * a.KV < a.chunk_spans;
   int before = by_chunk ? chunks - own_chunks : spans - own_spans;
   const int unit_chunks = by_chunk ? 1 : kChunksPerSpan;
   for (int b = begin; b < end; ++b) {
     units[b] = before;
-    before += ceil_div(max(a.kv_lens[b], 0), unit_chunks * kChunkPositions);
+    before += ceil_div(lengths[b], unit_chunks * kChunkPositions);
   }
   if (begin < a.B && end == a.B) units[a.B] = before;
   __syncthreads();
@@ -53,9 +54,9 @@ __device__ int plan_units(const MulAttentionParams& a, int* units, int* scratch)
 }
 
 /// Zeros in the rows of idle sequences, and the plan for the combine kernel.
-__device__ void store_rest(const MulAttentionParams& a, int Dh, const int* units, int unit_chunks) {
+__device__ void store_rest(const MulAttentionParams& a, int Dh, const Plan& plan) {
   for (int b = blockIdx.x; b < a.B; b += gridDim.x) {
-    if (a.kv_lens[b] > 0) continue;
+    if (plan.lengths[b] > 0) continue;
     const int heads = a.KV * a.G;
     for (int i = threadIdx.x; i < a.query_rows * heads * Dh; i += blockDim.x) {
       const int64_t token = static_cast<int64_t>(b) * a.query_rows + i / (heads * Dh);
@@ -63,8 +64,8 @@ __device__ void store_rest(const MulAttentionParams& a, int Dh, const int* units
     }
   }
   if (blockIdx.x > 0 || !a.plan) return;
-  for (int b = threadIdx.x; b <= a.B; b += blockDim.x) a.plan[1 + b] = units[b];
-  if (threadIdx.x == 0) a.plan[0] = unit_chunks;
+  for (int b = threadIdx.x; b <= a.B; b += blockDim.x) a.plan[1 + b] = plan.units[b];
+  if (threadIdx.x == 0) a.plan[0] = plan.unit_chunks;
 }
 
 template <class Config>
@@ -92,16 +93,18 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
        i += Config::kThreads)
     reinterpret_cast<uint32_t*>(memory + layout.q)[i] = 0;
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  wait_for_previous();
-  let_next_start();
   int* units = reinterpret_cast<int*>(memory + layout.units);
-  const int unit_chunks =
-      plan_units<Config::kThreads>(a, units, reinterpret_cast<int*>(memory + layout.maxima));
-  if (threadIdx.x / 32 == Config::kWarps)
-    MulAttentionProducer<Config>(a, k_map, v_map, layout, shared).run(units, unit_chunks);
-  else
-    MulAttentionConsumer<Config>(a, layout, memory).run(units, unit_chunks);
-  store_rest(a, Config::kDh, units, unit_chunks);
+  int* lengths = reinterpret_cast<int*>(memory + layout.lengths);
+  int* scratch = reinterpret_cast<int*>(memory + layout.maxima);
+  const Plan plan{units, lengths, plan_units<Config::kThreads>(a, units, lengths, scratch)};
+  if (threadIdx.x / 32 == Config::kWarps) {
+    MulAttentionProducer<Config>(a, k_map, v_map, layout, shared).run(plan, schedule);
+  } else {
+    wait_for_previous();
+    let_next_start();
+    MulAttentionConsumer<Config>(a, layout, memory).run(plan);
+  }
+  store_rest(a, Config::kDh, plan);
 }
 
 /// Merges what blocks left of the sequences with several units: block (b, KV head), rows along y. Threads:
@@ -117,7 +120,7 @@ __global__ void __launch_bounds__(kDh * 4) combine_kernel(const __grid_constant_
   const int64_t first = a.plan[1 + b];
   const int count = a.plan[2 + b] - static_cast<int>(first);
   if (count <= 1) return;
-  const int per_span = a.plan[0] == 1 ? kChunksPerSpan : 1;
+  const int per_span = kChunksPerSpan / a.plan[0];
   const int spans = ceil_div(count, per_span);
   const int d = threadIdx.x, group = threadIdx.y;
   for (int r = blockIdx.y; r < a.R(); r += gridDim.y) {
@@ -175,13 +178,11 @@ struct Sizes {
                           : 40),
         max_chunks(ceil(a.block_table.dim(1) * a.k_pages.dim(2), kChunkPositions)),
         slots(static_cast<int64_t>(ctx.backend->info().num_sms) * (columns > 16 ? 1 : 2)),
-        // As many as whose partial results stay in the L2.
-        chunk_units(slots * 64 / columns) {}
+        grid(std::min(slots, B * KV * max_chunks)) {}
   static int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
   int64_t all_units() const {
     const int64_t spans = B * KV * ceil(max_chunks, kChunksPerSpan);
-    const int64_t chunks = std::min(B * KV * max_chunks, chunk_units * kChunksPerSpan);
-    return std::max(spans, chunks);
+    return std::max(spans, std::min(spans, kMostChunkRounds * slots) * kChunksPerSpan);
   }
   /// A sequence may have more than one unit.
   bool combine() const { return max_chunks > 1; }
@@ -191,7 +192,9 @@ struct Sizes {
 
   int64_t B, KV, R, Dh;
   int columns;
-  int64_t max_chunks, slots, chunk_units;
+  int64_t max_chunks, slots, grid;
+  /// In rounds of all blocks through their units: chunks are units at most below so many of spans.
+  static constexpr int64_t kMostChunkRounds = 4;
 };
 
 template <class Config>
@@ -201,16 +204,15 @@ void launch_mul_attention(ExecContext& ctx, const PagedAttention& a, const MulAt
   using Tile = typename Config::Tile;
   const auto map = [&](const Tensor& pages) {
     return matrix_map(op, pages.data, Config::kKv, pages.numel() / Config::kDh, Config::kDh, p.box_rows,
-                      Config::kDh / Tile::kBoxes);
+                      Config::kDh / Tile::kBoxes, L2Fetch::k128);
   };
   // An SM has 228 KiB, of which each block takes one for the system.
   constexpr int kLimit = (228 / Config::kBlocksPerSm - 1) * 1024;
   int stages = 16;
   const auto bytes = [&] { return MulAttentionShared<Config>(p.B, stages).bytes; };
   while (stages > 4 && bytes() > kLimit) --stages;
-  const int64_t grid = std::min(n.slots, n.B * n.KV * n.max_chunks);
   launch(ctx, op, mul_attention_kernel<Config>,
-         {.grid = static_cast<unsigned>(grid), .block = Config::kThreads, .shared_bytes = bytes()},
+         {.grid = static_cast<unsigned>(n.grid), .block = Config::kThreads, .shared_bytes = bytes()},
          map(a.k_pages), map(a.v_pages), p, stages);
   if (!n.combine()) return;
   const int64_t pairs = n.B * n.KV;
@@ -264,6 +266,12 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
   if (n.B == 0) return;
   std::byte* memory = workspace.data();
   const auto PS = static_cast<int>(a.k_pages.dim(2));
+  // Chunks cost more than spans, but with few spans blocks have nothing to do. Measured: the two are alike
+  // where spans occupy half of the blocks; with eight-bit pages, which keep a block longer, three fifths.
+  const int64_t chunk_spans = split == Split::kSpans          ? 0
+                              : split == Split::kChunks       ? Sizes::kMostChunkRounds * n.slots
+                              : size_of(a.k_pages.dtype) == 1 ? n.slots * 3 / 5
+                                                              : n.slots / 2;
   const MulAttentionParams p{.out = static_cast<__nv_bfloat16*>(a.out.data),
                              .q = static_cast<const __nv_bfloat16*>(a.q.data),
                              .k_scales = static_cast<const float*>(a.k_scales.data),
@@ -281,8 +289,7 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
                              .query_rows = a.decode_rows,
                              .PS = PS,
                              .box_rows = std::gcd(PS, 64),
-                             .chunk_units = split == Split::kSpans ? 0 : static_cast<int>(n.chunk_units),
-                             .chunk_always = split == Split::kChunks,
+                             .chunk_spans = static_cast<int>(chunk_spans),
                              .scale_log2 = a.scale * 1.44269504F,
                              .plan = n.combine() ? reinterpret_cast<int32_t*>(memory) : nullptr,
                              .state = reinterpret_cast<float*>(memory + n.plan_bytes()),

@@ -23,14 +23,21 @@ struct MulAttentionParams {
   const int32_t* kv_lens;
   int64_t out_row, out_head, q_row, q_head, table_row;  ///< strides, elements
   int B, KV, G, query_rows, PS, box_rows;
-  int chunk_units;   ///< share by chunks when the spans are fewer than this, over all KV heads, and ...
-  int chunk_always;  ///< ... don't fill the blocks evenly; not 0: whenever they are fewer
+  int chunk_spans;   ///< spans, over all KV heads, below which single chunks are the units
   float scale_log2;  ///< scale / ln 2
-  int32_t* plan;     ///< [B + 2]: chunks of a unit, then the units of the sequences before each, and all
+  int32_t* plan;     ///< [B + 2]: Plan::unit_chunks, then Plan::units
   float* state;      ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
   float* partial;    ///< [units, KV, R, Dh]: o
+  uint32_t even_bytes = kEvenBytes;  ///< kv_tile.cuh, i8_pair()
 
   __host__ __device__ int R() const { return query_rows * G; }
+};
+
+/// Counters in device memory, 0 between launches: these follow each other in the backend's one stream, and
+/// each leaves zeros behind.
+struct MulAttentionSchedule {
+  int given;  ///< units, beside each block's first
+  int done;   ///< blocks
 };
 
 __host__ __device__ constexpr int ceil_div(int a, int b) {
@@ -38,16 +45,15 @@ __host__ __device__ constexpr int ceil_div(int a, int b) {
 }
 
 /// How a kernel for one cache dtype, head dimension and number of operand columns (query rows, padded) is
-/// laid out. A tile of the ring is 16 positions for each of the warps that calculate; eight of them where
-/// unpacking or many rows take more time than the copy.
+/// laid out.
 template <DType kKvDType, int kHeadDim, int kNumColumns>
 struct MulAttentionConfig {
   static constexpr DType kKv = kKvDType;
   static constexpr int kDh = kHeadDim, kColumns = kNumColumns;
-  static constexpr int kWarps = kDh == 128 && (size_of(kKv) == 1 || kColumns > 16) ? 8 : 4;
+  static constexpr int kWarps = kDh / 16;  // that calculate
   static constexpr int kThreads = (kWarps + 1) * 32;
   static constexpr int kBlocksPerSm = kColumns > 16 ? 1 : 2;
-  static constexpr int kTile = 16 * kWarps;  // positions
+  static constexpr int kTile = 64;  // positions of a slot of the ring
   static constexpr int kTilesPerChunk = kChunkPositions / kTile;
   using Tile = KvTile<kKv, kDh, kTile>;
   static constexpr bool kQuantised = Tile::kQuantised;
@@ -73,32 +79,40 @@ struct MulAttentionShared {
     v_maxima = take(Config::kQuantised ? Config::kWarps * Config::kColumns * 4 : 0);
     sums = take(Config::kWarps * Config::kColumns * 4);
     barriers = take((2 * stages + 2 * kQueryStages) * 8);
+    unit_ids = take(kQueryStages * 4);
     units = take((B + 1) * 4);
+    lengths = take(B * 4);
     bytes = end;
   }
   __host__ __device__ int full(int slot) const { return barriers + slot * 8; }
   __host__ __device__ int empty(int slot) const { return full(stages + slot); }
   __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
   __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
-  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, units, bytes;
+  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_ids, units, lengths,
+      bytes;
+};
+
+/// What a block knows of all work, in shared memory: see plan_units().
+struct Plan {
+  const int* units;    ///< [B + 1]: units of the sequences before each, of one KV head, and of all
+  const int* lengths;  ///< [B]
+  int unit_chunks;     ///< chunks of a unit
 };
 
 /// One unit: which sequence and KV head, and its chunks [first, end).
 struct Unit {
-  /// units[b]: units of the sequences before b, of one KV head.
-  __device__ Unit(const MulAttentionParams& a, const int* units, int unit_chunks, int id)
-      : id(id), kv_head(id % a.KV) {
+  __device__ Unit(const MulAttentionParams& a, const Plan& plan, int id) : id(id), kv_head(id % a.KV) {
     const int of_sequences = id / a.KV;
     int low = 0, high = a.B;  // units[low] <= of_sequences < units[high]
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      (units[middle] <= of_sequences ? low : high) = middle;
+      (plan.units[middle] <= of_sequences ? low : high) = middle;
     }
     b = low;
-    length = a.kv_lens[b];
+    length = plan.lengths[b];
     const int all = ceil_div(length, kChunkPositions);
-    first = (of_sequences - units[b]) * unit_chunks;
-    end = min(first + unit_chunks, all);
+    first = (of_sequences - plan.units[b]) * plan.unit_chunks;
+    end = min(first + plan.unit_chunks, all);
     whole = first == 0 && end == all;
   }
   int id, kv_head, b, length, first, end;

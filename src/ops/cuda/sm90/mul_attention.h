@@ -6,6 +6,9 @@
 // merge in increasing order into spans of 2048 positions, spans in increasing order into the row's result.
 // How the work is shared changes none of that: with enough sequences a block takes whole spans, with few
 // single chunks; what a block cannot finish alone it leaves in the workspace for the combine kernel.
+//
+// The lengths, the block table and what was cached before this step are read while the kernel before this one
+// (rope_kv_write) may still run; so that one must begin with wait_for_previous(), and not write them.
 #pragma once
 #include "ops/attention.h"
 

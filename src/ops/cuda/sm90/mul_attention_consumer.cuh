@@ -24,12 +24,16 @@ class MulAttentionConsumer {
         layout_(layout),
         memory_(memory),
         shared_(shared_address(memory)),
-        scale_(a.scale_log2 * (Config::kQuantised ? kQueryDivisor : 1.0F)) {}
+        scale_(a.scale_log2 * (Config::kQuantised ? kQueryDivisor : 1.0F)) {
+#pragma unroll
+    for (int i = 0; i < 2 * kN; ++i)
+      lags_[i / 4] |= static_cast<uint32_t>(max(a.query_rows - 1 - (i / 2 * 8 + 2 * t_ + i % 2) / a.G, 0))
+                      << (i % 4 * 8);
+  }
 
-  __device__ void run(const int* units, int unit_chunks) {
-    const int count = units[a_.B] * a_.KV;
-    for (int id = blockIdx.x; id < count; id += gridDim.x) {
-      const Unit u(a_, units, unit_chunks, id);
+  __device__ void run(const Plan& plan) {
+    for (int id = wait_unit(); id >= 0; id = wait_unit()) {
+      const Unit u(a_, plan, id);
       start();
       for (int c = u.first; c < u.end; ++c) {
         if ((c + 1) * kChunkPositions <= u.length)
@@ -47,37 +51,53 @@ class MulAttentionConsumer {
   static constexpr int kWarps = Config::kWarps, kColumns = Config::kColumns, kTile = Config::kTile;
   static constexpr int kTiles = Config::kTilesPerChunk;
   static constexpr bool kQuantised = Config::kQuantised;
-  static constexpr int kN = kColumns / 8;                 // blocks of query rows
-  static constexpr int kM = Config::kDh / (16 * kWarps);  // blocks of 16 of the head, a warp's
-  static constexpr int kK = Config::kDh / 32;             // pairs of steps along the head
+  static constexpr int kN = kColumns / 8;      // blocks of query rows
+  static constexpr int kK = Config::kDh / 32;  // pairs of steps along the head
+  static constexpr int kScored =
+      kWarps / 4;  // tiles whose scores the warps calculate at a time, four warps each
+  static constexpr int kScores = kTiles / kScored;  // blocks of 16 positions of a chunk, a warp's
+  /// Such blocks that are under way at once: unpacking takes long, and its tiles are small.
+  static constexpr int kAtOnce = kQuantised ? 2 : 1;
   static constexpr bool kHoldQueries = kN == 1;
-  static constexpr int kGroup = 2;               // tiles of which several steps are under way at once
-  static constexpr int kSums = kN == 1 ? 2 : 1;  // with several blocks of rows there is enough under way
+  static constexpr int kSums =
+      kN == 1 ? 2 : 1;  // of values: with several blocks of rows there is enough under way
   static constexpr float kQueryDivisor = 16;
 
   static __device__ __forceinline__ void sync() {
     asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
   }
-  __device__ float* floats(int offset) const { return reinterpret_cast<float*>(memory_ + offset); }
-  __device__ int query_rows_at() const { return layout_.q + query_at_.slot * kColumns * Config::kQueryRow; }
+  __device__ float* floats(int offset) const {
+    return reinterpret_cast<float*>(memory_ + offset);
+  }
+  __device__ int query_rows_at() const {
+    return layout_.q + query_at_.slot * kColumns * Config::kQueryRow;
+  }
 
   /// B operands of two steps along the head. Eight-bit keys come four adjacent elements a lane.
   __device__ __forceinline__ void load_query(uint32_t (&into)[4], int n, int k) const {
     const uint32_t rows = shared_ + query_rows_at() + n * 8 * Config::kQueryRow;
     if constexpr (kQuantised) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
+      for (int i = 0; i < 2; ++i) {
+        uint32_t x, y;
         asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-                     : "=r"(into[2 * i]), "=r"(into[2 * i + 1])
+                     : "=r"(x), "=r"(y)
                      : "r"(rows + g_ * Config::kQueryRow + (32 * k + 16 * i + 4 * t_) * 2));
+        pair_any<Config::kKv>(x, y, into[2 * i], into[2 * i + 1]);
+      }
     } else {
       load_matrices(into, rows + (lane_ & 7) * Config::kQueryRow + (4 * k + (lane_ >> 3)) * 16);
     }
   }
 
-  /// Waits for the unit's queries; nothing is seen yet.
-  __device__ void start() {
+  /// The next unit, when its queries are here, or -1.
+  __device__ int wait_unit() const {
     barrier_wait(shared_ + layout_.query_full(query_at_.slot), query_at_.round);
+    return reinterpret_cast<const volatile int*>(memory_ + layout_.unit_ids)[query_at_.slot];
+  }
+
+  /// Takes the unit's queries; nothing is seen yet.
+  __device__ void start() {
     if constexpr (kQuantised) {
       auto* rows = reinterpret_cast<__nv_bfloat162*>(memory_ + query_rows_at());
       for (int i = threadIdx.x; i < a_.R() * Config::kDh / 2; i += kWarps * 32) {
@@ -96,8 +116,7 @@ class MulAttentionConsumer {
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       state_[n][0] = state_[n][1] = SoftmaxState{};
-#pragma unroll
-      for (int m = 0; m < kM; ++m) o_[m][n][0] = o_[m][n][1] = o_[m][n][2] = o_[m][n][3] = 0;
+      o_[n][0] = o_[n][1] = o_[n][2] = o_[n][3] = 0;
     }
   }
   __device__ void finish_queries() {
@@ -107,57 +126,69 @@ class MulAttentionConsumer {
     query_at_.next(kQueryStages);
   }
 
-  /// Takes the next `count` tiles of the ring, at most kGroup, and says where they are.
-  __device__ __forceinline__ void wait_tiles(uint32_t (&tiles)[kGroup], int count) const {
+  /// Waits for the next `count` tiles of the ring, at most kMost, and says where they are.
+  template <int kMost>
+  __device__ __forceinline__ void wait_tiles(uint32_t (&tiles)[kMost], int count) const {
     RingPosition at = tile_at_;
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
+    for (int i = 0; i < kMost; ++i) {
       if (i >= count) break;
       barrier_wait(shared_ + layout_.full(at.slot), at.round);
       tiles[i] = shared_ + layout_.ring + at.slot * Tile::kBytes;
       at.next(layout_.stages);
     }
   }
+  template <int kMost>
   __device__ __forceinline__ void release_tiles(int count) {
     __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
+    for (int i = 0; i < kMost; ++i) {
       if (i >= count) break;
-      if (lane_ == 0) barrier_arrive(shared_ + layout_.empty(tile_at_.slot));
+      barrier_arrive_if(lane_ == 0, shared_ + layout_.empty(tile_at_.slot));
       tile_at_.next(layout_.stages);
     }
+  }
+  /// The first of the positions of s_[i] in the chunk.
+  __device__ __forceinline__ int score_position(int i) const {
+    return (i * kScored + warp_ / 4) * kTile + warp_ % 4 * 16;
   }
 
   /// s_[first ...] = scores of the chunk's next `count` tiles, times log2 e; the tiles are taken from the
   /// ring.
+  template <bool kWhole>
   __device__ __forceinline__ void score_tiles(int first, int count) {
-    uint32_t tiles[kGroup];
+    constexpr int kMost = kAtOnce * kScored;
+    uint32_t tiles[kMost];
     wait_tiles(tiles, count);
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i)
+    for (int i = 0; i < kAtOnce; ++i)
 #pragma unroll
       for (int n = 0; n < kN; ++n)
 #pragma unroll
         for (int j = 0; j < 4; ++j) s_[first + i][n][j] = 0;
+    const int row = warp_ % 4 * 16 + (lane_ & 15);
+    const auto tile = [&](int i) {
+      return kScored == 1 || warp_ < 4 ? tiles[i * kScored] : tiles[i * kScored + kScored - 1];
+    };
+    const auto has = [&](int i) { return kWhole || i * kScored + warp_ / 4 < count; };
 #pragma unroll
     for (int k = 0; k < kK; ++k) {
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        if (i >= count) break;
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (!has(i)) break;
         uint32_t keys[2][4];
         if constexpr (kQuantised) {
           uint32_t raw[4];
-          load_matrices(raw, Tile::at(tiles[i], warp_ * 16 + (lane_ & 15), 2 * k + (lane_ >> 4)));
+          load_matrices(raw, Tile::at(tile(i), row, 2 * k + (lane_ >> 4)));
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
-            unpack_adjacent<Config::kKv>(raw[2 * j], keys[j][0], keys[j][2]);
-            unpack_adjacent<Config::kKv>(raw[2 * j + 1], keys[j][1], keys[j][3]);
+            unpack_any<Config::kKv>(raw[2 * j], a_.even_bytes, keys[j][0], keys[j][2]);
+            unpack_any<Config::kKv>(raw[2 * j + 1], a_.even_bytes, keys[j][1], keys[j][3]);
           }
         } else {
 #pragma unroll
           for (int j = 0; j < 2; ++j)
-            load_matrices(keys[j],
-                          Tile::at(tiles[i], warp_ * 16 + (lane_ & 15), 4 * k + 2 * j + (lane_ >> 4)));
+            load_matrices(keys[j], Tile::at(tile(i), row, 4 * k + 2 * j + (lane_ >> 4)));
         }
 #pragma unroll
         for (int n = 0; n < kN; ++n) {
@@ -170,25 +201,32 @@ class MulAttentionConsumer {
       }
     }
     RingPosition at = tile_at_;
+    if (kScored == 2 && warp_ >= 4) at.next(layout_.stages);
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      if (i >= count) break;
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (!has(i)) break;
       float k_scale[2] = {scale_, scale_};
       if constexpr (kQuantised) {
-        const float* scales = floats(layout_.scales + at.slot * Config::kScaleBytes) + warp_ * 16 + g_;
+        const float* scales = floats(layout_.scales + at.slot * Config::kScaleBytes) + warp_ % 4 * 16 + g_;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           k_scale[h] *= scales[8 * h];
           v_scale_[first + i][h] = scales[8 * h + kTile];
         }
-        at.next(layout_.stages);
+#pragma unroll
+        for (int j = 0; j < kScored; ++j) at.next(layout_.stages);
       }
 #pragma unroll
       for (int n = 0; n < kN; ++n)
 #pragma unroll
         for (int j = 0; j < 4; ++j) s_[first + i][n][j] *= k_scale[j / 2];
     }
-    release_tiles(count);
+    release_tiles<kMost>(count);
+  }
+
+  /// How many positions a row is behind its sequence's last.
+  __device__ __forceinline__ int lag(int i) const {
+    return static_cast<int>(lags_[i / 4] >> (i % 4 * 8) & 0xffU);
   }
 
   /// A query row's numbers that a chunk gives; V's scales are over v_scale.
@@ -197,8 +235,9 @@ class MulAttentionConsumer {
   };
 
   /// Turns s_ into weights of the values, in shared memory.
-  __device__ __forceinline__ void softmax(const Unit& u, int chunk, int tiles, ChunkRow (&rows)[kN][2]) {
+  __device__ __forceinline__ void softmax(const Unit& u, int chunk, ChunkRow (&rows)[kN][2]) {
     const auto over_positions = [](float x, auto combine) {  // of this warp
+#pragma unroll
       for (int d = 4; d < 32; d *= 2) x = combine(x, __shfl_xor_sync(~0U, x, d));
       return x;
     };
@@ -220,14 +259,14 @@ class MulAttentionConsumer {
       for (int j = 0; j < 2; ++j) {
         // Row i of n sees positions 0 .. length - n + i. Rows that fill up the operand: anything.
         const int column = 8 * n + 2 * t_ + j;
-        const int visible = u.length - a_.query_rows + 1 + column / a_.G - chunk * kChunkPositions;
+        const int visible = u.length - lag(2 * n + j) - chunk * kChunkPositions;
         float m = -INFINITY, v_scale = 0;
 #pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
+        for (int i = 0; i < kScores; ++i) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
             float& score = s_[i][n][2 * h + j];
-            const bool sees = i < tiles && i * kTile + warp_ * 16 + g_ + 8 * h < visible;
+            const bool sees = score_position(i) + g_ + 8 * h < visible;
             if (!sees) score = -INFINITY;
             m = fmaxf(m, score);
             if constexpr (kQuantised) v_scale = fmaxf(v_scale, sees ? v_scale_[i][h] : 0.0F);
@@ -252,10 +291,10 @@ class MulAttentionConsumer {
         row.m = over_warps(layout_.maxima, column, row.m, larger);
         if constexpr (kQuantised) row.v_scale = over_warps(layout_.v_maxima, column, row.v_scale, larger);
         const float reference = row.m == -INFINITY ? 0.0F : row.m;
-        const float inverse = row.v_scale > 1e-30F ? __frcp_rn(row.v_scale) : 0.0F;
+        const float inverse = row.v_scale > 1e-30F ? reciprocal_approx(row.v_scale) : 0.0F;
         float sum = 0;
 #pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
+        for (int i = 0; i < kScores; ++i) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
             float& p = s_[i][n][2 * h + j];
@@ -269,8 +308,8 @@ class MulAttentionConsumer {
         if (g_ == 0) floats(layout_.sums)[column * kWarps + warp_] = sum;
       }
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        const int position = i * kTile + warp_ * 16 + (lane_ & 8);
+      for (int i = 0; i < kScores; ++i) {
+        const int position = score_position(i) + (lane_ & 8);
         const auto pair = [&](int j) { return pack<Config::kOperand>(s_[i][n][j], s_[i][n][j + 1]); };
         store_matrices_transposed(
             shared_ + layout_.probabilities + (8 * n + (lane_ & 7)) * Config::kProbabilityRow + position * 2,
@@ -284,14 +323,14 @@ class MulAttentionConsumer {
       for (int j = 0; j < 2; ++j) rows[n][j].l = over_warps(layout_.sums, 8 * n + 2 * t_ + j, 0, add);
   }
 
-  /// values += the chunk's next `count` tiles from tile `first` on, which hold `positions`; the tiles are
-  /// taken from the ring. Steps of 16 positions alternate between two sums.
-  __device__ __forceinline__ void weigh_tiles(float (&values)[2][kM][kN][4], int first, int count,
+  /// values += the chunk's next `count` tiles, at most two, from tile `first` on; they hold `positions`, and
+  /// are taken from the ring. Steps of 16 positions alternate between the sums.
+  __device__ __forceinline__ void weigh_tiles(float (&values)[kSums][kN][4], int first, int count,
                                               int positions) {
-    uint32_t tiles[kGroup];
+    uint32_t tiles[2];
     wait_tiles(tiles, count);
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
+    for (int i = 0; i < 2; ++i) {
       if (i >= count) break;
 #pragma unroll
       for (int pair = 0; pair < kTile / 32; ++pair) {
@@ -304,51 +343,35 @@ class MulAttentionConsumer {
                                   (8 * n + (lane_ & 7)) * Config::kProbabilityRow +
                                   (first * kTile + begin + (lane_ >> 3) * 8) * 2);
         uint32_t raw[4];
-        if constexpr (kQuantised && kM == 1)
-          load_matrices_transposed(raw, Tile::at(tiles[i], pair * 32 + lane_, warp_));
+        if constexpr (kQuantised) load_matrices_transposed(raw, Tile::at(tiles[i], pair * 32 + lane_, warp_));
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int left = positions - begin - half * 16;
           if (left <= 0) break;
-          const int row = pair * 32 + half * 16;
-          uint32_t v[kM][4];
-          if constexpr (!kQuantised) {
-#pragma unroll
-            for (int m = 0; m < kM; ++m)
-              load_matrices_transposed(v[m], Tile::at(tiles[i], row + (lane_ & 7) + (lane_ >> 4) * 8,
-                                                      2 * (warp_ * kM + m) + ((lane_ >> 3) & 1)));
+          uint32_t v[4];
+          if constexpr (kQuantised) {
+            unpack_alternate<Config::kKv>(raw[2 * half], a_.even_bytes, v[0], v[1]);
+            unpack_alternate<Config::kKv>(raw[2 * half + 1], a_.even_bytes, v[2], v[3]);
           } else {
-            if constexpr (kM == 2)
-              load_matrices_transposed(raw,
-                                       Tile::at(tiles[i], row + (lane_ & 15), warp_ * kM + (lane_ >> 4)));
-#pragma unroll
-            for (int m = 0; m < kM; ++m) {
-              const int at = kM == 2 ? 2 * m : 2 * half;
-              unpack_alternate<Config::kKv>(raw[at], v[m][0], v[m][1]);
-              unpack_alternate<Config::kKv>(raw[at + 1], v[m][2], v[m][3]);
-            }
+            load_matrices_transposed(
+                v, Tile::at(tiles[i], pair * 32 + half * 16 + (lane_ & 7) + (lane_ >> 4) * 8,
+                            2 * warp_ + ((lane_ >> 3) & 1)));
           }
           if (left < 16) {  // what lies behind the last position may be NaN
-            const auto mask = [](int pairs) {
-              return (pairs > 0 ? 0x0000ffffU : 0U) | (pairs > 1 ? 0xffff0000U : 0U);
+            const auto mask = [](int elements) {
+              return (elements > 0 ? 0x0000ffffU : 0U) | (elements > 1 ? 0xffff0000U : 0U);
             };
             const uint32_t low = mask(left - 2 * t_), high = mask(left - 2 * t_ - 8);
-#pragma unroll
-            for (int m = 0; m < kM; ++m) {
-              v[m][0] &= low, v[m][1] &= low;
-              v[m][2] &= high, v[m][3] &= high;
-            }
+            v[0] &= low, v[1] &= low;
+            v[2] &= high, v[3] &= high;
           }
 #pragma unroll
-          for (int m = 0; m < kM; ++m)
-#pragma unroll
-            for (int n = 0; n < kN; ++n)
-              mma<Config::kOperand>(values[kSums == 2 ? half : 0][m][n], v[m], p[n][2 * half],
-                                    p[n][2 * half + 1]);
+          for (int n = 0; n < kN; ++n)
+            mma<Config::kOperand>(values[half % kSums][n], v, p[n][2 * half], p[n][2 * half + 1]);
         }
       }
     }
-    release_tiles(count);
+    release_tiles<2>(count);
   }
 
   /// With kWhole, all positions of the chunk exist: the same arithmetic without the tests.
@@ -357,16 +380,17 @@ class MulAttentionConsumer {
     const int count = kWhole ? kChunkPositions : u.length - chunk * kChunkPositions;
     const int tiles = kWhole ? kTiles : ceil_div(count, kTile);
 #pragma unroll
-    for (int i = 0; i < kTiles; i += kGroup)
-      if (i < tiles) score_tiles(i, kWhole ? kGroup : min(tiles - i, kGroup));
+    for (int i = 0; i < kScores; i += kAtOnce) {
+      const int left = tiles - i * kScored;
+      if (left > 0) score_tiles<kWhole>(i, kWhole ? kAtOnce * kScored : min(left, kAtOnce * kScored));
+    }
     ChunkRow rows[kN][2];
-    softmax(u, chunk, tiles, rows);
-    float values[2][kM][kN][4] = {};
+    softmax(u, chunk, rows);
+    float values[kSums][kN][4] = {};
 #pragma unroll
-    for (int i = 0; i < kTiles; i += kGroup)
+    for (int i = 0; i < kTiles; i += 2)
       if (i < tiles)
-        weigh_tiles(values, i, kWhole ? kGroup : min(tiles - i, kGroup),
-                    kWhole ? kGroup * kTile : count - i * kTile);
+        weigh_tiles(values, i, kWhole ? 2 : min(tiles - i, 2), kWhole ? 2 * kTile : count - i * kTile);
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
 #pragma unroll
@@ -374,24 +398,19 @@ class MulAttentionConsumer {
         float keep, add;
         state_[n][j].merge(rows[n][j].m, rows[n][j].l, keep, add);
 #pragma unroll
-        for (int m = 0; m < kM; ++m) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int e = j + 2 * half;
-            float part = values[0][m][n][e];
-            if constexpr (kSums == 2) part = __fadd_rn(part, values[1][m][n][e]);
-            if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale);
-            o_[m][n][e] = merge_value(o_[m][n][e], part, keep, add);
-          }
+        for (int e = j; e < 4; e += 2) {
+          float part = values[0][n][e];
+          if constexpr (kSums == 2) part = __fadd_rn(part, values[1][n][e]);
+          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale);
+          o_[n][e] = merge_value(o_[n][e], part, keep, add);
         }
       }
     }
   }
 
-  /// The element of the head that o_[m][..][2 half] belongs to.
-  __device__ int element(int m, int half) const {
-    const int block = (warp_ * kM + m) * 16;
-    return kQuantised ? block + 2 * g_ + half : block + g_ + 8 * half;
+  /// The element of the head that o_[..][2 half] belongs to.
+  __device__ int element(int half) const {
+    return warp_ * 16 + (kQuantised ? 2 * g_ + half : g_ + 8 * half);
   }
 
   /// The result, or what the combine kernel makes it from.
@@ -407,19 +426,15 @@ class MulAttentionConsumer {
           __nv_bfloat16* out = a_.out + token * a_.out_row + (u.kv_head * a_.G + r % a_.G) * a_.out_head;
           const float inverse = state_[n][j].inverse_sum();
 #pragma unroll
-          for (int m = 0; m < kM; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-              out[element(m, half)] = __float2bfloat16_rn(__fmul_rn(o_[m][n][j + 2 * half], inverse));
+          for (int half = 0; half < 2; ++half)
+            out[element(half)] = __float2bfloat16_rn(__fmul_rn(o_[n][j + 2 * half], inverse));
         } else {
           const int64_t row = static_cast<int64_t>(u.id) * a_.R() + r;
           if (warp_ == 0 && g_ == 0)
             a_.state[2 * row] = state_[n][j].m, a_.state[2 * row + 1] = state_[n][j].l;
 #pragma unroll
-          for (int m = 0; m < kM; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-              a_.partial[row * Config::kDh + element(m, half)] = o_[m][n][j + 2 * half];
+          for (int half = 0; half < 2; ++half)
+            a_.partial[row * Config::kDh + element(half)] = o_[n][j + 2 * half];
         }
       }
     }
@@ -430,14 +445,16 @@ class MulAttentionConsumer {
   uint8_t* memory_;
   uint32_t shared_;
   float scale_;
-  int warp_ = static_cast<int>(threadIdx.x) / 32, lane_ = static_cast<int>(threadIdx.x) % 32;
+  int warp_ = __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 32, 0);  // uniform to the compiler, too
+  int lane_ = static_cast<int>(threadIdx.x) % 32;
   int g_ = lane_ / 4, t_ = lane_ % 4;
+  uint32_t lags_[(2 * kN + 3) / 4] = {};
   RingPosition tile_at_, query_at_;
   uint32_t q_[kHoldQueries ? kK : 1][kN][4];
-  float s_[kTiles][kN][4];
-  float v_scale_[kTiles][2];
+  float s_[kScores][kN][4];
+  float v_scale_[kScores][2];
   SoftmaxState state_[kN][2];
-  float o_[kM][kN][4];
+  float o_[kN][4];
 };
 
 }  // namespace moge::ops::cuda

@@ -1,6 +1,7 @@
 // The warp of MulAttention that keeps the copy engine busy: a unit's queries, then for each chunk its tiles
 // of keys and of values.
 #pragma once
+#include "ops/cuda/launch.cuh"
 #include "ops/cuda/sm90/bulk_copy.cuh"
 #include "ops/cuda/sm90/mul_attention.cuh"
 #include "ops/cuda/sm90/tma.cuh"
@@ -15,33 +16,84 @@ class MulAttentionProducer {
                                   uint32_t shared)
       : a_(a), k_map_(k_map), v_map_(v_map), layout_(layout), shared_(shared) {}
 
-  __device__ void run(const int* units, int unit_chunks) {
-    const int count = units[a_.B] * a_.KV;
-    const int boxes_per_chunk = kChunkPositions / a_.box_rows;
-    for (int id = blockIdx.x; id < count; id += gridDim.x) {
-      const Unit u(a_, units, unit_chunks, id);
-      int next_pages = load_pages(u, u.first * boxes_per_chunk / 32 * 32);
-      int pages = 0;
-      load_queries(u);
-      for (int c = u.first; c < u.end; ++c) {
-        const int box = c * boxes_per_chunk;
-        if (c == u.first || box % 32 == 0) {
-          pages = next_pages;
-          if (c + 1 < u.end) next_pages = load_pages(u, box / 32 * 32 + 32);
-        }
-        const int begin = c * kChunkPositions, end = min(begin + kChunkPositions, u.length);
-        for (int p = begin; p < end; p += Config::kTile) load_tile(u, true, p, end, pages);
-        for (int p = begin; p < end; p += Config::kTile) load_tile(u, false, p, end, pages);
-      }
+  /// Begins with keys that were cached before this step, which need not wait for the kernel before this one.
+  /// Units are given out one by one: blocks don't get the same share of the memory's bandwidth.
+  __device__ void run(const Plan& plan, MulAttentionSchedule& schedule) {
+    const int count = plan.units[a_.B] * a_.KV;
+    int id = blockIdx.x;
+    if (id >= count) {
+      wait_for_previous();
+      return finish(schedule);
     }
+    Unit u(a_, plan, id);
+    int pages = load_pages(u, first_group(u));
+    int early = load_early_keys(u, pages);
+    wait_for_previous();
+    while (id < count) {
+      load_queries(u);
+      for (int c = u.first; c + 1 < u.end; ++c, early = 0) {
+        load_chunk(u, c, true, pages, early);
+        load_chunk(u, c, false, pages, 0);
+        if ((c + 1) * boxes_per_chunk() % 32 == 0) pages = load_pages(u, (c + 1) * boxes_per_chunk());
+      }
+      // The next unit is asked for late, so that none waits behind a long one, and its pages come while this
+      // one's last chunk is loaded.
+      const int last = u.end - 1, last_pages = pages;
+      const Unit now = u;
+      if (lane_ == 0) id = static_cast<int>(gridDim.x) + atomicAdd(&schedule.given, 1);
+      load_chunk(now, last, true, last_pages, early);
+      id = __shfl_sync(~0U, id, 0);
+      if (id < count) {
+        u = Unit(a_, plan, id);
+        pages = load_pages(u, first_group(u));
+      }
+      load_chunk(now, last, false, last_pages, 0);
+      early = 0;
+    }
+    finish(schedule);
   }
 
  private:
   using Tile = typename Config::Tile;
 
+  __device__ int boxes_per_chunk() const { return kChunkPositions / a_.box_rows; }
+  /// The group of 32 boxes that the unit begins in.
+  __device__ int first_group(const Unit& u) const { return u.first * boxes_per_chunk() / 32 * 32; }
+
+  /// Keys of the first chunk, of the tiles that hold no position of this step. How many positions.
+  __device__ int load_early_keys(const Unit& u, int pages) {
+    const int begin = u.first * kChunkPositions, end = min(begin + kChunkPositions, u.length - a_.query_rows);
+    int p = begin;
+    for (; p + Config::kTile <= end; p += Config::kTile) load_tile(u, true, p, end, pages);
+    return p - begin;
+  }
+
+  /// Keys or values of a chunk, without the first `early` positions. Lanes hold the pages of its group.
+  __device__ void load_chunk(const Unit& u, int chunk, bool keys, int pages, int early) {
+    const int begin = chunk * kChunkPositions, end = min(begin + kChunkPositions, u.length);
+    for (int p = begin + early; p < end; p += Config::kTile) load_tile(u, keys, p, end, pages);
+  }
+
+  /// Tells the other warps that there are no more units. The last block leaves the schedule as it was.
+  __device__ void finish(MulAttentionSchedule& schedule) {
+    announce(-1);
+    if (lane_ == 0) {
+      barrier_arrive(shared_ + layout_.query_full(query_at_.slot));
+      if (atomicAdd(&schedule.done, 1) == static_cast<int>(gridDim.x) - 1) schedule = {};
+    }
+  }
+
+  /// Waits for the next place for queries and says whose they are; -1: there are no more units.
+  __device__ void announce(int id) {
+    barrier_wait(shared_ + layout_.query_empty(query_at_.slot), query_at_.round ^ 1);
+    if (lane_ == 0)
+      asm volatile("st.shared.s32 [%0], %1;" ::"r"(shared_ + layout_.unit_ids + query_at_.slot * 4), "r"(id)
+                   : "memory");
+  }
+
   __device__ void load_queries(const Unit& u) {
     const uint32_t barrier = shared_ + layout_.query_full(query_at_.slot);
-    barrier_wait(shared_ + layout_.query_empty(query_at_.slot), query_at_.round ^ 1);
+    announce(u.id);
     if (lane_ == 0) barrier_arrive_expect(barrier, a_.R() * Config::kDh * 2);
     __syncwarp();
     const uint32_t to = shared_ + layout_.q + query_at_.slot * Config::kColumns * Config::kQueryRow;
