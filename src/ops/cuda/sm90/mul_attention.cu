@@ -267,11 +267,12 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
   std::byte* memory = workspace.data();
   const auto PS = static_cast<int>(a.k_pages.dim(2));
   // Chunks cost more than spans, but with few spans blocks have nothing to do. Measured: the two are alike
-  // where spans occupy half of the blocks; with eight-bit pages, which keep a block longer, three fifths.
+  // where spans occupy two fifths of the blocks; with eight-bit pages, which keep a block longer, three
+  // fifths.
   const int64_t chunk_spans = split == Split::kSpans          ? 0
                               : split == Split::kChunks       ? Sizes::kMostChunkRounds * n.slots
                               : size_of(a.k_pages.dtype) == 1 ? n.slots * 3 / 5
-                                                              : n.slots / 2;
+                                                              : n.slots * 2 / 5;
   const MulAttentionParams p{.out = static_cast<__nv_bfloat16*>(a.out.data),
                              .q = static_cast<const __nv_bfloat16*>(a.q.data),
                              .k_scales = static_cast<const float*>(a.k_scales.data),
