@@ -100,8 +100,7 @@ ServedModel::ServedModel(const ModelOptions& o)
                                       .kv_dtype = o.kv_dtype,
                                       .penalties = true};
     engine::Runner::check_fits(ctx_, config, o.dtype, limits);
-    sequence =
-        std::make_unique<engine::DeviceSequence>(engine::Runner(ctx_, load_on_device(ctx_, o, 0), limits));
+    sequence = std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, o, 0), limits);
   } else {
     sequence = std::make_unique<engine::Session>(
         ctx_, load(ctx_, dir_, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});

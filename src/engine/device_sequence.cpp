@@ -4,7 +4,8 @@
 
 namespace moge::engine {
 
-DeviceSequence::DeviceSequence(Runner runner) : runner_(std::move(runner)) {
+DeviceSequence::DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits)
+    : runner_(ctx, std::move(model), limits) {
   runner_.start(0, runner_.limits().context, {.temperature = 0});
 }
 

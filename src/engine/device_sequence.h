@@ -9,7 +9,8 @@ namespace moge::engine {
 
 class DeviceSequence : public Sequence {
  public:
-  explicit DeviceSequence(Runner runner);
+  /// A Runner of one row.
+  DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits);
 
   const spec::ModelConfig& config() const override { return runner_.config(); }
   int64_t context() const override { return runner_.limits().context; }

@@ -43,6 +43,8 @@ class Runner {
   /// `ctx` has a backend, or none and a pool (the CPU). Throws UsageError for sizes that the model does not
   /// have.
   Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits);
+  Runner(const Runner&) = delete;  // its context points into it
+  Runner& operator=(const Runner&) = delete;
 
   const spec::ModelConfig& config() const { return model_.config; }
   const RunnerConfig& limits() const { return limits_; }

@@ -10,7 +10,9 @@ namespace {
 void run(ExecContext&, const DecodeInputs& a, std::span<std::byte>) {
   const int64_t B = a.kv_lens.dim(0), MP = a.block_table.dim(1);
   const int32_t PS = a.page_size, P = a.num_pages;
-  const Rows<int32_t> kv_lens(a.kv_lens), positions(a.positions), slots(a.slots), table(a.block_table);
+  const Rows<int32_t> kv_lens(a.kv_lens), positions(a.positions), slots(a.slots), table(a.block_table),
+      counts(a.output_counts), tokens(a.tokens);
+  const Rows<int64_t> steps(a.steps);
   for (int64_t b = 0; b < B; ++b) {
     if (*kv_lens[b] < 0) {
       *positions[b] = 0;
@@ -25,6 +27,12 @@ void run(ExecContext&, const DecodeInputs& a, std::span<std::byte>) {
                       "]: expected a page below P=", P, ", got ", page);
     *positions[b] = position;
     *slots[b] = page * PS + position % PS;
+    if (a.steps) ++*steps[b];
+    if (!a.output_counts) continue;
+    const int32_t token = *tokens[b];
+    check<ShapeError>(token >= 0 && token < a.output_counts.dim(1), "decode_inputs: tokens[", b,
+                      "]: expected below V=", a.output_counts.dim(1), ", got ", token);
+    ++counts[b][token];
   }
 }
 
