@@ -13,7 +13,6 @@ inline constexpr int kChunkPositions = 256;
 inline constexpr int kChunksPerSpan = 8;
 inline constexpr int kQueryStages = 2;
 
-/// A unit of work is a chunk or a span of one sequence and KV head; see plan_units().
 struct MulAttentionParams {
   __nv_bfloat16* out;
   const __nv_bfloat16* q;
@@ -23,11 +22,14 @@ struct MulAttentionParams {
   const int32_t* kv_lens;
   int64_t out_row, out_head, q_row, q_head, table_row;  ///< strides, elements
   int B, KV, G, query_rows, PS, box_rows;
-  int chunk_spans;   ///< spans, over all KV heads, below which single chunks are the units
-  float scale_log2;  ///< scale / ln 2
-  int32_t* plan;     ///< [B + 2]: Plan::unit_chunks, then Plan::units
-  float* state;      ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
-  float* partial;    ///< [units, KV, R, Dh]: o
+  int chunked_spans;  ///< the last sequences, with at most this many spans over all KV heads, go by chunks
+                      ///< ...
+  int chunked_spans_few;  ///< ... or, when the last one alone has more, those with at most this many
+  int even_spans;         ///< from so many spans on, all go by spans; the blocks end evenly enough
+  float scale_log2;       ///< scale / ln 2
+  int32_t* plan;          ///< [B + 2]: Plan::first_chunked, then Plan::units
+  float* state;           ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
+  float* partial;         ///< [units, KV, R, Dh]: o
   uint32_t even_bytes = kEvenBytes;  ///< kv_tile.cuh, i8_pair()
 
   __host__ __device__ int R() const { return query_rows * G; }
@@ -96,7 +98,7 @@ struct MulAttentionShared {
 struct Plan {
   const int* units;    ///< [B + 1]: units of the sequences before each, of one KV head, and of all
   const int* lengths;  ///< [B]
-  int unit_chunks;     ///< chunks of a unit
+  int first_chunked;   ///< the units of sequences from this one on are chunks, of those before spans
 };
 
 /// One unit: which sequence and KV head, and its chunks [first, end).
@@ -111,8 +113,9 @@ struct Unit {
     b = low;
     length = plan.lengths[b];
     const int all = ceil_div(length, kChunkPositions);
-    first = (of_sequences - plan.units[b]) * plan.unit_chunks;
-    end = min(first + plan.unit_chunks, all);
+    const int unit_chunks = b < plan.first_chunked ? kChunksPerSpan : 1;
+    first = (of_sequences - plan.units[b]) * unit_chunks;
+    end = min(first + unit_chunks, all);
     whole = first == 0 && end == all;
   }
   int id, kv_head, b, length, first, end;
