@@ -122,8 +122,8 @@ inline Trace greedy(Runner& runner, std::span<const int32_t> tokens, int steps, 
 }
 
 /// The same bits however a prompt is cut into passes.
-inline void check_chunked_prefill(const RunnerCase& c) {
-  const std::vector<int32_t> tokens = prompt(150, 1);
+inline void check_chunked_prefill(const RunnerCase& c, int64_t prompt_tokens) {
+  const std::vector<int32_t> tokens = prompt(prompt_tokens, 1);
   Runner runner = c.make(1);
   const Trace want = greedy(runner, tokens, 3);
   for (const size_t piece : {size_t{1}, size_t{17}, size_t{64}, size_t{100}}) {

@@ -34,7 +34,7 @@ class GpuRunner : public testing::TestWithParam<Format> {
 };
 
 TEST_P(GpuRunner, GivesTheSameBitsHoweverAPromptIsCut) {
-  check_chunked_prefill(gpu_);
+  check_chunked_prefill(gpu_, 150);
 }
 
 TEST_P(GpuRunner, GivesTheSameBitsWhateverElseIsInTheBatch) {
