@@ -6,11 +6,6 @@ namespace moge::model {
 
 namespace {
 
-/// Expert rows of one token, K + S.
-int64_t slots_per_token(const spec::ModelConfig& c) {
-  return (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
-}
-
 void cut(Tensor& t, int64_t rows) {
   if (t) t = t.slice(0, 0, rows);
 }

@@ -7,6 +7,11 @@
 
 namespace moge::model {
 
+/// [T, heads, Dh] as the matrix [T, heads Dh].
+inline Tensor flat(const Tensor& t) {
+  return t.view({t.dim(0), t.dim(1) * t.dim(2)});
+}
+
 /// One layer. Dimension letters as in docs/glossary.md; A = H + KV heads that turn; R = T (K + S) expert
 /// rows.
 struct LayerActivations {

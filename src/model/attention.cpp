@@ -12,11 +12,6 @@ namespace moge::model {
 
 namespace {
 
-/// [T, heads, Dh] as the matrix [T, heads Dh].
-Tensor flat(const Tensor& t) {
-  return t.view({t.dim(0), t.dim(1) * t.dim(2)});
-}
-
 struct QkvHeads {
   QkvHeads(const spec::ModelConfig& c, const Tensor& qk, const Tensor& qkv)
       : q(qk.slice(1, 0, c.num_attention_heads)),

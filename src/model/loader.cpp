@@ -26,8 +26,7 @@ void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::Mo
 Model load_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype) {
   Model model = allocate_model(spec::load_model_config(dir), dtype);
   io::CheckpointReader reader(dir);
-  reader.verify(*ctx.pool);
-  reader.check_finite(*ctx.pool);
+  reader.check(reader.names(), *ctx.pool);
   load_weights(ctx, reader, model.config, model.weights);
   return model;
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "model/activations.h"
 #include "model/weights.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
@@ -15,15 +16,6 @@
 namespace moge::model {
 
 namespace {
-
-/// [T, heads, Dh] as the matrix [T, heads Dh].
-Tensor flat(const Tensor& t) {
-  return t.view({t.dim(0), t.dim(1) * t.dim(2)});
-}
-
-int64_t slots_per_token(const spec::ModelConfig& c) {
-  return (c.is_moe() ? c.num_experts_per_tok : 0) + num_always_on_experts(c);
-}
 
 /// What a product reads: eight-bit rows with their scales, or the bf16 rows.
 struct Rows {

@@ -41,6 +41,11 @@ inline int64_t expert_width(const spec::ModelConfig& config) {
   return config.is_moe() ? config.moe_intermediate_size : config.intermediate_size;
 }
 
+/// Expert rows of one token, K + S.
+inline int64_t slots_per_token(const spec::ModelConfig& config) {
+  return (config.is_moe() ? config.num_experts_per_tok : 0) + num_always_on_experts(config);
+}
+
 /// All tensors from one arena (a counting one plans). Matrices and embeddings get `dtype`; norms, biases and
 /// the router stay f32.
 Weights allocate_weights(Arena& arena, const spec::ModelConfig& config, DType dtype);
