@@ -16,6 +16,17 @@ namespace {
 
 using nlohmann::ordered_json;
 
+Option json_option(bool* json) {
+  return {.name = "json", .target = json, .help = "Print one JSON object"};
+}
+Option layers_option(int64_t* layers) {
+  return {.name = "layers",
+          .target = layers,
+          .value = "N",
+          .help = "On a GPU the first N layers only, 0 for all",
+          .min = 0};
+}
+
 struct BenchMachineOptions {
   int64_t threads = 0;
   bool json = false;
@@ -27,7 +38,7 @@ struct BenchMachineOptions {
              .help = "0: all CPUs that the process may use",
              .min = 0,
              .max = 4096},
-            {.name = "json", .target = &json, .help = "Print one JSON object"}};
+            json_option(&json)};
   }
 };
 
@@ -86,15 +97,11 @@ struct BenchDecodeOptions {
           .value = "N",
           .help = "To decode",
           .min = 2},
-         {.name = "layers",
-          .target = &layers,
-          .value = "N",
-          .help = "GPU: the first N layers only, 0 for all",
-          .min = 0},
+         layers_option(&layers),
          {.name = "batch", .target = &batch, .value = "N", .help = "GPU: sequences", .min = 1},
          {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more step"},
          {.name = "eager", .target = &eager, .help = "GPU: launch op by op instead of as a graph"},
-         {.name = "json", .target = &json, .help = "Print one JSON object"}});
+         json_option(&json)});
   }
 };
 
@@ -121,7 +128,7 @@ void bench_decode(const BenchDecodeOptions& o) {
   const std::atomic<bool> never{false};
   const auto generate = [&](int64_t max_tokens) {
     const std::vector<int32_t> prompt =
-        model.random_ids(o.prompt_tokens, static_cast<uint64_t>(o.model.seed));
+        random_ids(model.config(), o.prompt_tokens, static_cast<uint64_t>(o.model.seed), 1);
     return model.generator().generate(
         prompt, {.sampling = {.temperature = 0}, .max_tokens = max_tokens}, [](int32_t) { return true; },
         never);
@@ -153,8 +160,6 @@ void bench_decode(const BenchDecodeOptions& o) {
             << " GB/s, " << percent << "% of the " << roof * 1e-9 << " GB/s that this machine can read\n";
 }
 
-}  // namespace
-
 struct BenchPrefillOptions {
   ModelOptions model;
   int64_t layers = 0;
@@ -165,11 +170,7 @@ struct BenchPrefillOptions {
 
   std::vector<Option> options() {
     return joined(model.options(),
-                  {{.name = "layers",
-                    .target = &layers,
-                    .value = "N",
-                    .help = "The first N layers only, 0 for all",
-                    .min = 0},
+                  {layers_option(&layers),
                    {.name = "batch",
                     .target = &batch,
                     .value = "N",
@@ -181,7 +182,7 @@ struct BenchPrefillOptions {
                     .help = "Passes to take the median of",
                     .min = 1},
                    {.name = "profile", .target = &profile, .help = "Time by op, of one more pass"},
-                   {.name = "json", .target = &json, .help = "Print one JSON object"}});
+                   json_option(&json)});
   }
 };
 
@@ -205,11 +206,7 @@ struct BenchServeOptions {
 
   std::vector<Option> options() {
     return joined(model.options(),
-                  {{.name = "layers",
-                    .target = &layers,
-                    .value = "N",
-                    .help = "The first N layers only, 0 for all",
-                    .min = 0},
+                  {layers_option(&layers),
                    {.name = "batch", .target = &batch, .value = "N", .help = "Requests at a time", .min = 1},
                    {.name = "requests", .target = &requests, .value = "N", .help = "In all", .min = 1},
                    {.name = "max-tokens",
@@ -218,7 +215,7 @@ struct BenchServeOptions {
                     .value = "N",
                     .help = "Of an answer, the mean",
                     .min = 4},
-                   {.name = "json", .target = &json, .help = "Print one JSON object"}});
+                   json_option(&json)});
   }
 };
 
@@ -241,13 +238,9 @@ struct BenchLlamaOptions {
   std::vector<Option> options() {
     return joined(
         model.options(),
-        {{.name = "layers",
-          .target = &layers,
-          .value = "N",
-          .help = "The first N layers only, 0 for all",
-          .min = 0},
+        {layers_option(&layers),
          {.name = "repeats", .target = &repeats, .value = "N", .help = "To take the median of", .min = 1},
-         {.name = "json", .target = &json, .help = "Print one JSON object"}});
+         json_option(&json)});
   }
 };
 
@@ -259,14 +252,14 @@ struct BenchOpsOptions {
   ModelOptions model;
   bool json = false;
 
-  std::vector<Option> options() {
-    return joined(model.options(), {{.name = "json", .target = &json, .help = "Print one JSON object"}});
-  }
+  std::vector<Option> options() { return joined(model.options(), {json_option(&json)}); }
 };
 
 void bench_ops(const BenchOpsOptions& o) {
   bench_device_ops({.model = o.model, .context = o.model.context.value_or(2048), .json = o.json});
 }
+
+}  // namespace
 
 std::vector<Command> bench_commands() {
   return {

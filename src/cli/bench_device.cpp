@@ -57,12 +57,8 @@ struct DeviceBench {
             {"memory_bytes", runner->memory_plan().total()},
             {"copy_bandwidth", copy}};
   }
-  std::vector<int32_t> random_ids(int64_t count, uint64_t stream) const {
-    Rng rng(static_cast<uint64_t>(options.model.seed), stream);
-    std::vector<int32_t> ids(static_cast<size_t>(count));
-    for (int32_t& id : ids)
-      id = static_cast<int32_t>(rng.next_below(static_cast<uint32_t>(runner->config().vocab_size)));
-    return ids;
+  std::vector<int32_t> ids(int64_t count, uint64_t stream) const {
+    return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
   }
   /// Time by op of one more pass, launched op by op.
   ordered_json profile(const std::function<void()>& pass) {
@@ -105,7 +101,7 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   engine::Runner& runner = *bench.runner;
   for (int64_t row = 0; row < o.batch; ++row) runner.start(row, room, {.temperature = 0});
   runner.assume_context(o.batch, o.context);
-  runner.set_tokens(bench.random_ids(o.batch, 1));
+  runner.set_tokens(bench.ids(o.batch, 1));
   for (int64_t i = 0; i < kWarmUp; ++i) runner.decode();
   std::vector<std::unique_ptr<Event>> events;
   for (int64_t i = 0; i <= o.steps; ++i) {
@@ -152,8 +148,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
                         .kv_dtype = o.model.kv_dtype});
   engine::Runner& runner = *bench.runner;
   std::vector<std::vector<int32_t>> prompts;
-  for (int64_t i = 0; i < o.batch; ++i)
-    prompts.push_back(bench.random_ids(o.context, static_cast<uint64_t>(i)));
+  for (int64_t i = 0; i < o.batch; ++i) prompts.push_back(bench.ids(o.context, static_cast<uint64_t>(i)));
   const std::vector<std::span<const int32_t>> pieces(prompts.begin(), prompts.end());
   const auto pass = [&] {
     for (int64_t row = 0; row < o.batch; ++row) {
@@ -240,7 +235,7 @@ void bench_device_serve(const DeviceBenchOptions& o) {
         client->begin = last_pass;
         answer_tokens += client->left + 1;
         runner.start(row, o.context + client->left + 1, {.temperature = 0});
-        prompts.push_back(bench.random_ids(o.context, static_cast<uint64_t>(client->request)));
+        prompts.push_back(bench.ids(o.context, static_cast<uint64_t>(client->request)));
       }
       runner.prefill(first_row, std::vector<std::span<const int32_t>>(prompts.begin(), prompts.end()));
       last_pass = now();
@@ -292,7 +287,7 @@ void bench_device_llama(const DeviceBenchOptions& o) {
                         .max_batch_tokens = kPrompt,
                         .kv_dtype = o.model.kv_dtype});
   engine::Runner& runner = *bench.runner;
-  const std::vector<int32_t> prompt = bench.random_ids(kPrompt, 1);
+  const std::vector<int32_t> prompt = bench.ids(kPrompt, 1);
   const auto rate = [&](int64_t prompt_tokens, int64_t steps, double tokens) {
     std::vector<double> rates;
     for (int64_t i = 0; i <= o.steps; ++i) {

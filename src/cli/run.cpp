@@ -162,7 +162,7 @@ class Runner {
   /// The prompt of a single answer. Without one, random weights get random ids.
   std::vector<int32_t> prompt_ids() {
     if (o_.model.random_weights && !o_.prompt)
-      return model_.random_ids(o_.prompt_tokens, static_cast<uint64_t>(o_.model.seed));
+      return random_ids(model_.config(), o_.prompt_tokens, static_cast<uint64_t>(o_.model.seed), 1);
     std::string prompt = o_.prompt ? *o_.prompt : read_stdin();
     if (!o_.prompt && prompt.ends_with('\n')) prompt.pop_back();  // the shell's, not the text's
     if (o_.echo && !o_.json) std::cout << prompt << (uses_ids_ ? " " : "") << std::flush;

@@ -111,11 +111,11 @@ ServedModel::ServedModel(const ModelOptions& o)
   generator_ = std::make_unique<engine::Generator>(std::move(sequence));
 }
 
-std::vector<int32_t> ServedModel::random_ids(int64_t count, uint64_t seed) {
-  Rng rng(seed, 1);
+std::vector<int32_t> random_ids(const spec::ModelConfig& config, int64_t count, uint64_t seed,
+                                uint64_t stream) {
+  Rng rng(seed, stream);
   std::vector<int32_t> ids(static_cast<size_t>(count));
-  for (int32_t& id : ids)
-    id = static_cast<int32_t>(rng.next_below(static_cast<uint32_t>(config().vocab_size)));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.next_below(static_cast<uint32_t>(config.vocab_size)));
   return ids;
 }
 

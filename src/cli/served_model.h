@@ -34,6 +34,10 @@ bool use_cuda(const std::string& device);
 /// random, then only the first `layers` of them (0: all).
 model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& options, int64_t layers);
 
+/// `count` ids below the vocabulary's size that only depend on seed and stream.
+std::vector<int32_t> random_ids(const spec::ModelConfig& config, int64_t count, uint64_t seed,
+                                uint64_t stream);
+
 class ServedModel {
  public:
   /// Loads the weights, or with random_weights makes them up from the seed, and logs the memory plan.
@@ -43,8 +47,6 @@ class ServedModel {
   engine::Generator& generator() { return *generator_; }
   const spec::ModelConfig& config() { return generator_->sequence().config(); }
   ExecContext& exec_context() { return ctx_; }
-  /// `count` token ids that only depend on the seed.
-  std::vector<int32_t> random_ids(int64_t count, uint64_t seed);
 
  private:
   std::filesystem::path dir_;

@@ -6,6 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/report_options.h"
+#include "cli/sim_setup.h"
 #include "core/error.h"
 #include "sim/balanced_probability.h"
 #include "sim/imbalance.h"
@@ -52,12 +53,7 @@ struct ImbalanceOptions {
          .help = "The r-th most popular expert weighs r^-S; 0: all alike",
          .min = 0},
         {.name = "seed", .target = &seed, .value = "N", .help = "Of the random numbers", .min = 0},
-        {.name = "threads",
-         .target = &threads,
-         .value = "N",
-         .help = "0: all CPUs; the result is the same",
-         .min = 0,
-         .max = 1024}};
+        sim_threads_option(&threads)};
     for (const Option& o : report.options()) all.push_back(o);
     return all;
   }

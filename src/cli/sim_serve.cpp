@@ -127,12 +127,7 @@ struct SimServeOptions {
             {.name = "find-cards",
              .target = &find_cards,
              .help = "How few cards keep the objective: any number of machines of 1, 2, 4, ... --cards"},
-            {.name = "threads",
-             .target = &threads,
-             .value = "N",
-             .help = "0: all CPUs; the result is the same",
-             .min = 0,
-             .max = 1024}};
+            sim_threads_option(&threads)};
   }
 };
 

@@ -25,14 +25,26 @@ sim::Device load_device(const std::string& hardware, const std::optional<std::st
   return sim::make_device(spec::load_hardware(file), sim::load_calibration(constants));
 }
 
+Option sim_model_option(std::string* model) {
+  return {.name = "model",
+          .target = model,
+          .value = "MODEL",
+          .help = "A Hugging Face directory or a name under configs/models",
+          .required = true};
+}
+
+Option sim_threads_option(int64_t* threads) {
+  return {.name = "threads",
+          .target = threads,
+          .value = "N",
+          .help = "0: all CPUs; the result is the same",
+          .min = 0,
+          .max = 1024};
+}
+
 std::vector<Option> SimSetupOptions::options() {
   return joined(
-      joined({{.name = "model",
-               .target = &model,
-               .value = "MODEL",
-               .help = "A Hugging Face directory or a name under configs/models",
-               .required = true}},
-             machine.options()),
+      joined({sim_model_option(&model)}, machine.options()),
       {{.name = "cards",
         .target = &cards,
         .value = "N",

@@ -24,6 +24,10 @@ struct SimMachineOptions {
 /// A machine's file and its calibration, by the same name unless another is given.
 sim::Device load_device(const std::string& hardware, const std::optional<std::string>& calibration);
 
+/// Flags that several of the simulator's commands have.
+Option sim_model_option(std::string* model);
+Option sim_threads_option(int64_t* threads);
+
 struct SimSetupOptions {
   std::string model;
   SimMachineOptions machine;

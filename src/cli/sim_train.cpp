@@ -42,12 +42,7 @@ struct SimTrainOptions {
   std::vector<Option> options() {
     return joined(
         joined(
-            joined({{.name = "model",
-                     .target = &model,
-                     .value = "MODEL",
-                     .help = "A Hugging Face directory or a name under configs/models",
-                     .required = true}},
-                   machine.options()),
+            joined({sim_model_option(&model)}, machine.options()),
             {{.name = "plan",
               .target = &plan,
               .value = "FILE",
