@@ -1,7 +1,7 @@
 #include "ops/cuda/sm90/mul_attention.h"
 
 #include <algorithm>
-#include <climits>
+#include <bit>
 #include <numeric>
 
 #include "ops/cuda/launch.cuh"
@@ -15,24 +15,19 @@ namespace {
 
 __device__ MulAttentionSchedule schedule;
 
-/// Fills in units[0, B] and lengths[0, B) of a Plan and returns its first_chunked. Whole spans make less
-/// work, but the last ones leave blocks idle: the last sequences go by chunks. All threads of the block;
-/// scratch: [2 warps + 3].
+/// Fills in units[0, B] and lengths[0, B) of a Plan and returns its unit_chunks. All threads of the block;
+/// scratch: [2 warps].
 template <int kThreads>
 __device__ int plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
-  constexpr int kWarps = kThreads / 32;
-  int *chunked = scratch + 2 * kWarps, *chunked_few = chunked + 1, *shift = chunked + 2;
   const int tid = threadIdx.x;
   const int per_thread = ceil_div(a.B, kThreads);
   const int begin = min(tid * per_thread, a.B), end = min(begin + per_thread, a.B);
-  const auto chunks_of = [&](int b) { return ceil_div(lengths[b], kChunkPositions); };
-  const auto spans_of = [&](int b) { return ceil_div(chunks_of(b), kChunksPerSpan); };
-  if (tid == 0) *chunked = *chunked_few = *shift = 0;
   int spans = 0, chunks = 0;
   for (int b = begin; b < end; ++b) {
     lengths[b] = max(a.kv_lens[b], 0);
-    chunks += chunks_of(b);
-    spans += spans_of(b);
+    const int count = ceil_div(lengths[b], kChunkPositions);
+    chunks += count;
+    spans += ceil_div(count, kChunksPerSpan);
   }
   const int own_spans = spans, own_chunks = chunks;
 #pragma unroll
@@ -43,38 +38,20 @@ __device__ int plan_units(const MulAttentionParams& a, int* units, int* lengths,
   if (tid % 32 == 31) scratch[tid / 32 * 2] = spans, scratch[tid / 32 * 2 + 1] = chunks;
   __syncthreads();
   int all_spans = 0;
-  for (int w = 0; w < kWarps; ++w) {
+  for (int w = 0; w < kThreads / 32; ++w) {
     if (w < tid / 32) spans += scratch[2 * w], chunks += scratch[2 * w + 1];
     all_spans += scratch[2 * w];
   }
-  spans -= own_spans, chunks -= own_chunks;              // of the sequences before this thread's
-  const auto count_before = [&](int most, int* count) {  // sequences before the last ones with `most` spans
-    int here = 0, before = spans;
-    for (int b = begin; b < end; ++b) {
-      here += (all_spans - before) * a.KV > most;
-      before += spans_of(b);
-    }
-    if (here > 0) atomicAdd(count, here);
-  };
-  const bool even = all_spans * a.KV >= a.even_spans;
-  if (!even) {
-    count_before(a.chunked_spans, chunked);
-    count_before(a.chunked_spans_few, chunked_few);
+  const bool by_chunk = all_spans * a.KV < a.chunk_spans;
+  int before = by_chunk ? chunks - own_chunks : spans - own_spans;
+  const int unit_chunks = by_chunk ? 1 : kChunksPerSpan;
+  for (int b = begin; b < end; ++b) {
+    units[b] = before;
+    before += ceil_div(lengths[b], unit_chunks * kChunkPositions);
   }
+  if (begin < a.B && end == a.B) units[a.B] = before;
   __syncthreads();
-  const int first = even ? a.B : *chunked < a.B ? *chunked : *chunked_few;
-  for (int b = begin, s = spans, c = chunks; b < end; ++b) {
-    if (b == first) *shift = s - c;
-    s += spans_of(b), c += chunks_of(b);
-  }
-  __syncthreads();
-  for (int b = begin; b <= end; ++b) {
-    if (b < end || (end == a.B && begin < a.B)) units[b] = b < first ? spans : chunks + *shift;
-    if (b == a.B && first == a.B) units[b] = spans;
-    if (b < end) spans += spans_of(b), chunks += chunks_of(b);
-  }
-  __syncthreads();
-  return first;
+  return unit_chunks;
 }
 
 /// Zeros in the rows of idle sequences, and the plan for the combine kernel.
@@ -89,7 +66,7 @@ __device__ void store_rest(const MulAttentionParams& a, int Dh, const Plan& plan
   }
   if (blockIdx.x > 0 || !a.plan) return;
   for (int b = threadIdx.x; b <= a.B; b += blockDim.x) a.plan[1 + b] = plan.units[b];
-  if (threadIdx.x == 0) a.plan[0] = plan.first_chunked;
+  if (threadIdx.x == 0) a.plan[0] = plan.unit_chunks;
 }
 
 template <class Config>
@@ -122,11 +99,11 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   int* scratch = reinterpret_cast<int*>(memory + layout.maxima);
   const Plan plan{units, lengths, plan_units<Config::kThreads>(a, units, lengths, scratch)};
   if (threadIdx.x / 32 == Config::kWarps) {
-    MulAttentionProducer<Config>(a, k_map, v_map, layout, shared).run(plan, schedule);
+    MulAttentionProducer<Config>(a, k_map, v_map, layout, memory).run(plan, schedule);
   } else {
     wait_for_previous();
     let_next_start();
-    MulAttentionConsumer<Config>(a, layout, memory).run(plan);
+    MulAttentionConsumer<Config>(a, layout, memory).run();
   }
   store_rest(a, Config::kDh, plan);
 }
@@ -144,7 +121,7 @@ __global__ void __launch_bounds__(kDh * 4) combine_kernel(const __grid_constant_
   const int64_t first = a.plan[1 + b];
   const int count = a.plan[2 + b] - static_cast<int>(first);
   if (count <= 1) return;
-  const int per_span = b < a.plan[0] ? 1 : kChunksPerSpan;
+  const int per_span = kChunksPerSpan / a.plan[0];
   const int spans = ceil_div(count, per_span);
   const int d = threadIdx.x, group = threadIdx.y;
   for (int r = blockIdx.y; r < a.R(); r += gridDim.y) {
@@ -206,7 +183,7 @@ struct Sizes {
   static int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
   int64_t all_units() const {
     const int64_t spans = B * KV * ceil(max_chunks, kChunksPerSpan);
-    return spans + std::min(spans, kFewRounds * slots) * kChunksPerSpan;
+    return std::max(spans, std::min(spans, kMostChunkRounds * slots) * kChunksPerSpan);
   }
   /// A sequence may have more than one unit.
   bool combine() const { return max_chunks > 1; }
@@ -217,8 +194,8 @@ struct Sizes {
   int64_t B, KV, R, Dh;
   int columns;
   int64_t max_chunks, slots, grid;
-  /// Rounds of the blocks through their units that are few: then the last one counts.
-  static constexpr int64_t kFewRounds = 4;
+  /// In rounds of all blocks through their units: chunks are units at most below so many of spans.
+  static constexpr int64_t kMostChunkRounds = 4;
 };
 
 template <class Config>
@@ -227,8 +204,8 @@ void launch_mul_attention(ExecContext& ctx, const PagedAttention& a, const MulAt
   const char* op = "mul_attention";
   using Tile = typename Config::Tile;
   const auto map = [&](const Tensor& pages) {
-    return matrix_map(op, pages.data, Config::kKv, pages.numel() / Config::kDh, Config::kDh, p.box_rows,
-                      Config::kDh / Tile::kBoxes, L2Fetch::k128);
+    return matrix_map(op, pages.data, Config::kKv, pages.numel() / Config::kDh, Config::kDh,
+                      1 << p.log2_box_rows, Config::kDh / Tile::kBoxes, L2Fetch::k128);
   };
   // An SM has 228 KiB, of which each block takes one for the system.
   constexpr int kLimit = (228 / Config::kBlocksPerSm - 1) * 1024;
@@ -290,11 +267,12 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
   if (n.B == 0) return;
   std::byte* memory = workspace.data();
   const auto PS = static_cast<int>(a.k_pages.dim(2));
-  const int64_t few = Sizes::kFewRounds * n.slots;
   // Chunks cost more than spans, but with few spans blocks have nothing to do. Measured: the two are alike
-  // where spans occupy two fifths of the blocks; with eight-bit pages, which keep a block longer, three
-  // fifths. From there on all go by spans: chunks for the last sequences alone gained nothing.
-  const int64_t even = n.slots * (size_of(a.k_pages.dtype) == 1 ? 3 : 2) / 5;
+  // where spans occupy half of the blocks, with eight-bit pages, which keep a block longer, three fifths.
+  const int64_t chunk_spans = split == Split::kSpans          ? 0
+                              : split == Split::kChunks       ? Sizes::kMostChunkRounds * n.slots
+                              : size_of(a.k_pages.dtype) == 1 ? n.slots * 3 / 5
+                                                              : n.slots / 2;
   const MulAttentionParams p{.out = static_cast<__nv_bfloat16*>(a.out.data),
                              .q = static_cast<const __nv_bfloat16*>(a.q.data),
                              .k_scales = static_cast<const float*>(a.k_scales.data),
@@ -311,12 +289,8 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
                              .G = static_cast<int>(a.q.dim(1) / n.KV),
                              .query_rows = a.decode_rows,
                              .PS = PS,
-                             .box_rows = std::gcd(PS, 64),
-                             .chunked_spans = static_cast<int>(split == Split::kChunks ? few : n.slots),
-                             .chunked_spans_few = static_cast<int>(few),
-                             .even_spans = split == Split::kSpans    ? 0
-                                           : split == Split::kChunks ? INT_MAX
-                                                                     : static_cast<int>(even),
+                             .log2_box_rows = std::countr_zero(static_cast<unsigned>(std::gcd(PS, 64))),
+                             .chunk_spans = static_cast<int>(chunk_spans),
                              .scale_log2 = a.scale * 1.44269504F,
                              .plan = n.combine() ? reinterpret_cast<int32_t*>(memory) : nullptr,
                              .state = reinterpret_cast<float*>(memory + n.plan_bytes()),

@@ -21,15 +21,12 @@ struct MulAttentionParams {
   const int32_t* block_table;
   const int32_t* kv_lens;
   int64_t out_row, out_head, q_row, q_head, table_row;  ///< strides, elements
-  int B, KV, G, query_rows, PS, box_rows;
-  int chunked_spans;  ///< the last sequences, with at most this many spans over all KV heads, go by chunks
-                      ///< ...
-  int chunked_spans_few;  ///< ... or, when the last one alone has more, those with at most this many
-  int even_spans;         ///< from so many spans on, all go by spans; the blocks end evenly enough
-  float scale_log2;       ///< scale / ln 2
-  int32_t* plan;          ///< [B + 2]: Plan::first_chunked, then Plan::units
-  float* state;           ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
-  float* partial;         ///< [units, KV, R, Dh]: o
+  int B, KV, G, query_rows, PS, log2_box_rows;
+  int chunk_spans;   ///< spans, over all KV heads, below which single chunks are the units
+  float scale_log2;  ///< scale / ln 2
+  int32_t* plan;     ///< [B + 2]: Plan::unit_chunks, then Plan::units
+  float* state;      ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
+  float* partial;    ///< [units, KV, R, Dh]: o
   uint32_t even_bytes = kEvenBytes;  ///< kv_tile.cuh, i8_pair()
 
   __host__ __device__ int R() const { return query_rows * G; }
@@ -67,6 +64,36 @@ struct MulAttentionConfig {
   static constexpr int kProbabilityRow = kChunkPositions * 2 + 16;
 };
 
+/// What a block knows of all work, in shared memory: see plan_units().
+struct Plan {
+  const int* units;    ///< [B + 1]: units of the sequences before each, of one KV head, and of all
+  const int* lengths;  ///< [B]
+  int unit_chunks;     ///< chunks of a unit: one or a span's
+};
+
+/// One unit: which sequence and KV head, and its chunks [first, end). The warp that loads finds it and leaves
+/// it in shared memory for the others.
+struct alignas(16) Unit {
+  __device__ Unit(const MulAttentionParams& a, const Plan& plan, int id) : id(id), kv_head(id % a.KV) {
+    const int of_sequences = id / a.KV;
+    int low = 0, high = a.B;  // units[low] <= of_sequences < units[high]
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (plan.units[middle] <= of_sequences ? low : high) = middle;
+    }
+    b = low;
+    length = plan.lengths[b];
+    const int all = ceil_div(length, kChunkPositions);
+    first = (of_sequences - plan.units[b]) * plan.unit_chunks;
+    end = min(first + plan.unit_chunks, all);
+    whole = first == 0 && end == all;
+  }
+  int id;  ///< below 0: there are no more units
+  int kv_head, b, length, first, end;
+  int whole;  ///< 1: the sequence's only unit
+  int unused;
+};
+
 /// Byte offsets in dynamic shared memory.
 template <class Config>
 struct MulAttentionShared {
@@ -80,8 +107,8 @@ struct MulAttentionShared {
     maxima = take(Config::kWarps * Config::kColumns * 4);
     v_maxima = take(Config::kQuantised ? Config::kWarps * Config::kColumns * 4 : 0);
     sums = take(Config::kWarps * Config::kColumns * 4);
+    unit_slots = take(kQueryStages * static_cast<int>(sizeof(Unit)));
     barriers = take((2 * stages + 2 * kQueryStages) * 8);
-    unit_ids = take(kQueryStages * 4);
     units = take((B + 1) * 4);
     lengths = take(B * 4);
     bytes = end;
@@ -90,36 +117,8 @@ struct MulAttentionShared {
   __host__ __device__ int empty(int slot) const { return full(stages + slot); }
   __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
   __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
-  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_ids, units, lengths,
+  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_slots, units, lengths,
       bytes;
-};
-
-/// What a block knows of all work, in shared memory: see plan_units().
-struct Plan {
-  const int* units;    ///< [B + 1]: units of the sequences before each, of one KV head, and of all
-  const int* lengths;  ///< [B]
-  int first_chunked;   ///< the units of sequences from this one on are chunks, of those before spans
-};
-
-/// One unit: which sequence and KV head, and its chunks [first, end).
-struct Unit {
-  __device__ Unit(const MulAttentionParams& a, const Plan& plan, int id) : id(id), kv_head(id % a.KV) {
-    const int of_sequences = id / a.KV;
-    int low = 0, high = a.B;  // units[low] <= of_sequences < units[high]
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (plan.units[middle] <= of_sequences ? low : high) = middle;
-    }
-    b = low;
-    length = plan.lengths[b];
-    const int all = ceil_div(length, kChunkPositions);
-    const int unit_chunks = b < plan.first_chunked ? kChunksPerSpan : 1;
-    first = (of_sequences - plan.units[b]) * unit_chunks;
-    end = min(first + unit_chunks, all);
-    whole = first == 0 && end == all;
-  }
-  int id, kv_head, b, length, first, end;
-  bool whole;  ///< the sequence's only unit
 };
 
 /// A row's running softmax, in powers of two.

@@ -31,12 +31,11 @@ class MulAttentionConsumer {
                       << (i % 4 * 8);
   }
 
-  __device__ void run(const Plan& plan) {
-    for (int id = wait_unit(); id >= 0; id = wait_unit()) {
-      const Unit u(a_, plan, id);
+  __device__ void run() {
+    for (Unit u = wait_unit(); u.id >= 0; u = wait_unit()) {
       start();
       for (int c = u.first; c < u.end; ++c) {
-        if ((c + 1) * kChunkPositions <= u.length)
+        if ((c + 1) * kChunkPositions <= u.length - a_.query_rows + 1)
           add_chunk<true>(u, c);
         else
           add_chunk<false>(u, c);
@@ -90,10 +89,13 @@ class MulAttentionConsumer {
     }
   }
 
-  /// The next unit, when its queries are here, or -1.
-  __device__ int wait_unit() const {
+  /// The next unit, when its queries are here.
+  __device__ Unit wait_unit() const {
     barrier_wait(shared_ + layout_.query_full(query_at_.slot), query_at_.round);
-    return reinterpret_cast<const volatile int*>(memory_ + layout_.unit_ids)[query_at_.slot];
+    Unit u = reinterpret_cast<const Unit*>(memory_ + layout_.unit_slots)[query_at_.slot];
+    for (int* x : {&u.id, &u.length, &u.first, &u.end})
+      *x = __shfl_sync(~0U, *x, 0);  // uniform to the compiler
+    return u;
   }
 
   /// Takes the unit's queries; nothing is seen yet.
@@ -235,6 +237,7 @@ class MulAttentionConsumer {
   };
 
   /// Turns s_ into weights of the values, in shared memory.
+  template <bool kWhole>
   __device__ __forceinline__ void softmax(const Unit& u, int chunk, ChunkRow (&rows)[kN][2]) {
     const auto over_positions = [](float x, auto combine) {  // of this warp
 #pragma unroll
@@ -260,24 +263,29 @@ class MulAttentionConsumer {
         // Row i of n sees positions 0 .. length - n + i. Rows that fill up the operand: anything.
         const int column = 8 * n + 2 * t_ + j;
         const int visible = u.length - lag(2 * n + j) - chunk * kChunkPositions;
-        float m = -INFINITY, v_scale = 0;
+        const auto sees = [&](int i, int h) { return kWhole || score_position(i) + g_ + 8 * h < visible; };
+        float m = -INFINITY;
 #pragma unroll
         for (int i = 0; i < kScores; ++i) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
             float& score = s_[i][n][2 * h + j];
-            const bool sees = score_position(i) + g_ + 8 * h < visible;
-            if (!sees) score = -INFINITY;
+            if (!sees(i, h)) score = -INFINITY;
             m = fmaxf(m, score);
-            if constexpr (kQuantised) v_scale = fmaxf(v_scale, sees ? v_scale_[i][h] : 0.0F);
           }
         }
         m = over_positions(m, larger);
-        if constexpr (kQuantised) v_scale = over_positions(v_scale, larger);
-        rows[n][j] = {m, 0, v_scale};
-        if (g_ == 0) {
-          floats(layout_.maxima)[column * kWarps + warp_] = m;
-          if constexpr (kQuantised) floats(layout_.v_maxima)[column * kWarps + warp_] = v_scale;
+        rows[n][j] = {m, 0, 0};
+        if (g_ == 0) floats(layout_.maxima)[column * kWarps + warp_] = m;
+        if constexpr (kQuantised) {  // the same for all rows when they see all
+          if (kWhole && (n > 0 || j > 0)) continue;
+          float v_scale = 0;
+#pragma unroll
+          for (int i = 0; i < kScores; ++i)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) v_scale = fmaxf(v_scale, sees(i, h) ? v_scale_[i][h] : 0.0F);
+          v_scale = over_positions(v_scale, larger);
+          if (g_ == 0) floats(layout_.v_maxima)[column * kWarps + warp_] = v_scale;
         }
       }
     }
@@ -289,7 +297,10 @@ class MulAttentionConsumer {
         const int column = 8 * n + 2 * t_ + j;
         ChunkRow& row = rows[n][j];
         row.m = over_warps(layout_.maxima, column, row.m, larger);
-        if constexpr (kQuantised) row.v_scale = over_warps(layout_.v_maxima, column, row.v_scale, larger);
+        if constexpr (kQuantised)
+          row.v_scale = kWhole && (n > 0 || j > 0)
+                            ? rows[0][0].v_scale
+                            : over_warps(layout_.v_maxima, kWhole ? 2 * t_ : column, 0, larger);
         const float reference = row.m == -INFINITY ? 0.0F : row.m;
         const float inverse = row.v_scale > 1e-30F ? reciprocal_approx(row.v_scale) : 0.0F;
         float sum = 0;
@@ -301,7 +312,7 @@ class MulAttentionConsumer {
             p = exp2_approx(p - reference);
             sum = __fadd_rn(sum, p);
             // Scales of positions past the end may be anything.
-            if constexpr (kQuantised) p = p == 0 ? 0.0F : p * (v_scale_[i][h] * inverse);
+            if constexpr (kQuantised) p = !kWhole && p == 0 ? 0.0F : p * (v_scale_[i][h] * inverse);
           }
         }
         sum = over_positions(sum, add);
@@ -374,7 +385,7 @@ class MulAttentionConsumer {
     release_tiles<2>(count);
   }
 
-  /// With kWhole, all positions of the chunk exist: the same arithmetic without the tests.
+  /// With kWhole, all rows see all positions of the chunk: the same arithmetic without the tests.
   template <bool kWhole>
   __device__ __forceinline__ void add_chunk(const Unit& u, int chunk) {
     const int count = kWhole ? kChunkPositions : u.length - chunk * kChunkPositions;
@@ -385,7 +396,7 @@ class MulAttentionConsumer {
       if (left > 0) score_tiles<kWhole>(i, kWhole ? kAtOnce * kScored : min(left, kAtOnce * kScored));
     }
     ChunkRow rows[kN][2];
-    softmax(u, chunk, rows);
+    softmax<kWhole>(u, chunk, rows);
     float values[kSums][kN][4] = {};
 #pragma unroll
     for (int i = 0; i < kTiles; i += 2)
