@@ -26,6 +26,7 @@ Refusal supports(const QuantMatmul& a) {
   if (a.w.dim(-1) * element % kCopyAlignment != 0)
     return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
   if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
+  if (a.bias && a.row_weight) return "bias together with row_weight: not supported";
   if (a.c.stride(1) != 1) return "c: expected contiguous rows";
   for (const Tensor* t : {&a.a, &a.a_scale, &a.w_scale, &a.bias, &a.offsets, &a.row_ids, &a.row_weight})
     if (*t && !t->is_contiguous()) return str(t->str(), ": expected a contiguous tensor");
@@ -79,6 +80,7 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile) {
       .k_bytes = static_cast<int>(k_bytes),
       .full_blocks = static_cast<int>(blocks - (half_block ? 1 : 0)),
       .half_block = half_block,
+      .interleave_groups = a.c.dim(0) <= 128 * groups,
       .c_vectors = c_columns % 8 == 0 && a.c.stride(0) % 8 == 0 && aligned(a.c),
       .output = a.silu_mul                  ? SwiftOutput::kSiluMulBF16
                 : a.c.dtype == DType::kBF16 ? SwiftOutput::kBF16

@@ -23,12 +23,13 @@ struct SwiftGmmParams {
   const int* offsets;       // [G + 1]; null: one group of all rows
   const int* row_ids;       // [R]; may be null
   int num_groups;
-  int num_rows;     // R
-  int n;            // features of a group
-  int k_bytes;      // of a row of a or w
-  int full_blocks;  // blocks of 128 bytes of K, the last one filled up with zeros
-  bool half_block;  // a last one of at most 64 bytes
-  bool c_vectors;   // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
+  int num_rows;            // R
+  int n;                   // features of a group
+  int k_bytes;             // of a row of a or w
+  int full_blocks;         // blocks of 128 bytes of K, the last one filled up with zeros
+  bool half_block;         // a last one of at most 64 bytes
+  bool interleave_groups;  // many groups at a time, so that some with few rows are always among them
+  bool c_vectors;          // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
   SwiftOutput output;
 };
 

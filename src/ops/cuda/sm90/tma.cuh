@@ -27,8 +27,7 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
 /// Copies 16 bytes, or zeros, as this thread's own asynchronous copy.
 __device__ __forceinline__ void load_16(uint32_t shared, const void* global, bool zeros) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
-               "l"(__cvta_generic_to_global(global)), "r"(zeros ? 0 : 16)
-               : "memory");
+               "l"(__cvta_generic_to_global(global)), "r"(zeros ? 0 : 16));
 }
 /// Arrives when all copies that this thread has begun are done. Unlike the copy engine's, they need
 /// fence_async_proxy() before the tensor core reads them.

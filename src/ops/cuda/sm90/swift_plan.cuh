@@ -1,0 +1,162 @@
+// What the parts of SwiftGMM's kernel share: the plan of a thread block's threads and shared memory, and the
+// map from a tile's index to its place in c.
+#pragma once
+#include "ops/cuda/sm90/barrier.cuh"
+#include "ops/cuda/sm90/swift_gmm.h"
+#include "ops/cuda/sm90/tma.cuh"
+
+namespace moge::ops::cuda::swift {
+
+inline constexpr int kBlockFeatures = 64;  ///< of a warpgroup
+inline constexpr int kBlockBytes = kBlockFeatures * kSwizzleBytes;
+inline constexpr int kSteps = kSwizzleBytes / 32;  ///< products of a stage
+inline constexpr int kSharedBytes = 227 * 1024;
+inline constexpr int kAlignment = 1024;  ///< of a swizzled tile
+/// Token tiles that are worked on side by side before the next weights: enough to read weights once while
+/// tokens are few, few enough that tokens stay in L2 when they are many.
+inline constexpr int kTokenTilesTogether = 16;
+
+struct Tile {
+  int group;
+  int row, rows;  ///< of c
+  int feature;    ///< of the group
+};
+
+/// What a row of sums is multiplied by: a_scale, and a_scale * row_weight.
+struct RowFactors {
+  float scale, weighted;
+};
+
+/// What the epilogue of a tile needs. Fetched ahead, so that no consumer waits for device memory.
+template <int kFeatures, int kRows>
+struct TileFactors {
+  Tile tile;
+  RowFactors rows[kRows];
+  float w_scale[kFeatures];
+  float bias[kFeatures];
+};
+
+/// Threads and shared memory of a thread block.
+template <SwiftTile kTile>
+struct Plan {
+  static constexpr int kFeatures = shape_of(kTile).features;
+  static constexpr int kRows = shape_of(kTile).rows;
+  static constexpr int kWarpgroups = kFeatures / kBlockFeatures;  ///< of consumers; one more produces
+  static constexpr int kThreads = kWarpgroups * 128 + 128;
+  /// Registers of a thread: what launch bounds give to all, moved from the producers to the others.
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+  static constexpr int kProducerRegisters = kWarpgroups == 4 ? 64 : 72;
+  static constexpr int kConsumerRegisters = kWarpgroups == 4 ? 104 : 216;
+  static_assert(kWarpgroups == 1 || kProducerRegisters + kWarpgroups * kConsumerRegisters <=
+                                        (kWarpgroups + 1) * kLaunchRegisters);
+
+  using Factors = TileFactors<kFeatures, kRows>;
+  static constexpr int kFactorSets = 2;
+  /// Rows of c that a warpgroup transposes at a time.
+  static constexpr int kStagedRows = kWarpgroups == 4 && kRows > 32 ? 32 : kRows < 64 ? kRows : 64;
+  static constexpr int kStagedBytes = kStagedRows * kBlockFeatures * 2;
+  static constexpr int kStageBytes = (kFeatures + kRows) * kSwizzleBytes;
+  static constexpr int kMapBytes = (kSwiftMaxGroups + 4) * 4;
+  static constexpr int kFixedBytes =
+      kWarpgroups * kStagedBytes + kFactorSets * static_cast<int>(sizeof(Factors) + 16) + 2 * kMapBytes;
+  static constexpr int kStages = (kSharedBytes - kAlignment - kFixedBytes) / (kStageBytes + 16);
+  static constexpr int kStagedAt = kStages * kStageBytes;
+  static constexpr int kFactorsAt = kStagedAt + kWarpgroups * kStagedBytes;
+  static constexpr int kTokenTileStartAt = kFactorsAt + kFactorSets * static_cast<int>(sizeof(Factors));
+  static constexpr int kRowStartAt = kTokenTileStartAt + kMapBytes;
+  // Barriers: a stage, or a set of factors, has arrived (full) or has been used (empty).
+  static constexpr int kFullAt = kRowStartAt + kMapBytes;
+  static constexpr int kEmptyAt = kFullAt + kStages * 8;
+  static constexpr int kFactorsFullAt = kEmptyAt + kStages * 8;
+  static constexpr int kFactorsEmptyAt = kFactorsFullAt + kFactorSets * 8;
+  static constexpr int kBytes = kFactorsEmptyAt + kFactorSets * 8 + kAlignment;
+};
+
+/// A place in the ring, and how often it was passed.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/// From a tile's index to its place. Token tiles of the same weights follow each other, so that these are
+/// read once.
+struct TileMap {
+  const int* token_tile_start;  // [G + 1], shared memory: token tiles of the groups before
+  const int* row_start;         // [G + 1], shared memory: offsets
+  int num_groups;
+  int feature_tiles;
+  bool interleave;  ///< groups inside feature tiles instead of the reverse
+
+  __device__ int num_tiles() const { return token_tile_start[num_groups] * feature_tiles; }
+
+  /// All lanes of a warp.
+  template <class P>
+  __device__ Tile at(int index) const {
+    const int token_tiles = token_tile_start[num_groups];
+    const int g = group_of(interleave ? index % token_tiles : index / feature_tiles);
+    const int first_row = row_start[g], rows = row_start[g + 1] - first_row;
+    const int tiles = token_tile_start[g + 1] - token_tile_start[g];  // of the group's rows
+    int feature_tile, token_tile;
+    if (interleave) {
+      feature_tile = index / token_tiles;
+      token_tile = index % token_tiles - token_tile_start[g];
+    } else {
+      const int local = index - token_tile_start[g] * feature_tiles;
+      const int batch = local / (kTokenTilesTogether * feature_tiles);
+      const int in_batch = local - batch * kTokenTilesTogether * feature_tiles;
+      const int together = min(kTokenTilesTogether, tiles - batch * kTokenTilesTogether);
+      feature_tile = in_batch / together;
+      token_tile = batch * kTokenTilesTogether + in_batch % together;
+    }
+    // near equal tiles: a full one and a remainder of a few rows would take longer
+    const int height = ((rows + tiles - 1) / tiles + 7) / 8 * 8;
+    return {.group = g,
+            .row = first_row + token_tile * height,
+            .rows = min(height, rows - token_tile * height),
+            .feature = feature_tile * P::kFeatures};
+  }
+
+ private:
+  /// Of the token tile that is the n-th of all groups.
+  __device__ int group_of(int n) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int g = 0;; g += 32) {
+      const bool before = g + lane < num_groups && token_tile_start[g + lane + 1] <= n;
+      const int count = __popc(__ballot_sync(~0U, before));
+      if (count < 32) return g + count;
+    }
+  }
+};
+
+/// Fills TileMap's arrays. All threads.
+template <class P>
+__device__ void count_tiles(const SwiftGmmParams& p, int* token_tile_start, int* row_start) {
+  for (int g = static_cast<int>(threadIdx.x); g <= p.num_groups; g += P::kThreads)
+    row_start[g] = p.offsets ? p.offsets[g] : g * p.num_rows;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x);
+    int total = 0;
+    for (int begin = 0; begin < p.num_groups; begin += 32) {
+      const int g = begin + lane;
+      int sum = g < p.num_groups ? (row_start[g + 1] - row_start[g] + P::kRows - 1) / P::kRows : 0;
+      for (int distance = 1; distance < 32; distance *= 2) {
+        const int lower = __shfl_up_sync(~0U, sum, distance);
+        if (lane >= distance) sum += lower;
+      }
+      if (g < p.num_groups) token_tile_start[g + 1] = total + sum;
+      total += __shfl_sync(~0U, sum, 31);
+    }
+    if (lane == 0) token_tile_start[0] = 0;
+  }
+  __syncthreads();
+}
+
+}  // namespace moge::ops::cuda::swift

@@ -1,0 +1,119 @@
+// SwiftGMM's producers: what fetches weights, rows and factors into shared memory, ahead of the consumers.
+#pragma once
+#include "ops/cuda/sm90/swift_plan.cuh"
+
+namespace moge::ops::cuda::swift {
+
+inline constexpr int kGatherWarps = 3;  ///< of the producers' warpgroup; the fourth warp fetches factors
+
+/// A thread of the warps that fill the ring. Weights and contiguous rows come by the copy engine, from the
+/// first warp; rows that row_ids gathers by 16 bytes a thread, because the engine needs some 55 cycles a row.
+template <class P, int kElementBytes>
+class Producer {
+ public:
+  __device__ Producer(const SwiftGmmParams& p, const SwiftMaps& maps, uint32_t shared)
+      : p_(p), maps_(maps), shared_(shared), thread_(static_cast<int>(threadIdx.x) % 128) {}
+
+  __device__ void begin(const Tile& t) {
+    tile_ = t;
+    blocks_ = min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
+  }
+  /// After wait_for_previous().
+  __device__ void begin_rows() {
+    if (!p_.row_ids) return;
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      const int r = i * kRowsAtOnce + thread_ / 8;
+      row_units_[i] = r < tile_.rows ? static_cast<uint32_t>(p_.row_ids[tile_.row + r]) *
+                                           static_cast<uint32_t>(p_.k_bytes / 16)
+                                     : 0;
+    }
+  }
+
+  __device__ void weights(int stage, int block) const {
+    if (thread_ >= 32) return;
+    const uint32_t barrier = full(stage);
+    const int row_bytes = p_.row_ids ? 0 : rounded_rows() * kSwizzleBytes;
+    if (thread_ == 0)
+      barrier_arrive_expect(barrier, static_cast<uint32_t>(blocks_ * kBlockBytes + row_bytes));
+    __syncwarp();
+    if (thread_ < blocks_)
+      load_box(shared_ + stage * P::kStageBytes + thread_ * kBlockBytes, maps_.w,
+               block * kSwizzleBytes / kElementBytes,
+               tile_.group * p_.n + tile_.feature + thread_ * kBlockFeatures, barrier, evict_first());
+  }
+  __device__ void rows(int stage, int block) const {
+    const uint32_t to = shared_ + stage * P::kStageBytes + P::kFeatures * kSwizzleBytes;
+    if (p_.row_ids)
+      gather(to, block, full(stage));
+    else
+      copy_rows(to, block, full(stage));
+  }
+
+ private:
+  static constexpr int kRowsAtOnce = kGatherWarps * 4;  // eight threads each
+  static constexpr int kThreadRows = (P::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
+
+  __device__ uint32_t full(int stage) const {
+    return shared_ + P::kFullAt + stage * 8;
+  }
+  __device__ int rounded_rows() const {
+    return (tile_.rows + 7) / 8 * 8;
+  }
+
+  __device__ void copy_rows(uint32_t to, int block, uint32_t barrier) const {
+    if (thread_ >= 6 || (rounded_rows() & 8 << thread_) == 0) return;
+    const int r = rounded_rows() >> (thread_ + 4) << (thread_ + 4);  // after the larger boxes
+    load_box(to + r * kSwizzleBytes, maps_.a[thread_], block * kSwizzleBytes / kElementBytes, tile_.row + r,
+             barrier, evict_last());
+  }
+  __device__ void gather(uint32_t to, int block, uint32_t barrier) const {
+    static_assert(kRowsAtOnce % 8 == 4);  // so that a thread's rows are swizzled in two ways
+    const int chunk = thread_ % 8, first = thread_ / 8;
+    const int k = block * kSwizzleBytes + chunk * 16;
+    const char* from = static_cast<const char*>(p_.a) + k;
+    asm volatile("" : "+l"(from));  // in registers, not added anew for every row
+    const bool zeros = k >= p_.k_bytes;
+    to += static_cast<uint32_t>(first * kSwizzleBytes);
+    const uint32_t to_even = to + static_cast<uint32_t>((chunk ^ first % 8) * 16);
+    const uint32_t to_odd = to + static_cast<uint32_t>((chunk ^ first % 8 ^ 4) * 16);
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i)
+      if (i * kRowsAtOnce < tile_.rows - first)
+        load_16((i % 2 == 0 ? to_even : to_odd) + i * kRowsAtOnce * kSwizzleBytes,
+                from + uint64_t{row_units_[i]} * 16, zeros);
+    barrier_arrive_after_loads(barrier);
+  }
+
+  const SwiftGmmParams& p_;
+  const SwiftMaps& maps_;
+  uint32_t shared_;
+  int thread_;
+  Tile tile_{};
+  int blocks_ = 0;                        // of 64 features
+  uint32_t row_units_[kThreadRows] = {};  // where rows of a begin, in units of 16 bytes
+};
+
+/// The warp that fetches the factors of a tile.
+template <class P>
+__device__ void load_factors(const SwiftGmmParams& p, const Tile& tile, typename P::Factors& to) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (lane == 0) to.tile = tile;
+#pragma unroll
+  for (int i = 0; i < (P::kRows + 31) / 32; ++i) {
+    const int r = i * 32 + lane;
+    if (r >= tile.rows) continue;
+    const int row = tile.row + r;
+    const float scale = p.a_scale ? p.a_scale[p.row_ids ? p.row_ids[row] : row] : 1.0F;
+    to.rows[r] = {scale, p.row_weight ? scale * p.row_weight[row] : scale};
+  }
+#pragma unroll
+  for (int i = 0; i < P::kFeatures / 32; ++i) {
+    const int f = i * 32 + lane, feature = tile.feature + f;
+    if (feature >= p.n) continue;
+    to.w_scale[f] = p.w_scale ? p.w_scale[static_cast<int64_t>(tile.group) * p.n + feature] : 1.0F;
+    to.bias[f] = p.bias ? p.bias[feature] : 0.0F;
+  }
+}
+
+}  // namespace moge::ops::cuda::swift
