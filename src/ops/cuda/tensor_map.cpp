@@ -25,8 +25,8 @@ Encode encode_function() {
 }  // namespace
 
 CUtensorMap matrix_map(const char* op, const void* data, DType dtype, int64_t rows, int64_t columns,
-                       int box_rows, int box_columns, L2Fetch fetch) {
-  const auto row_bytes = static_cast<cuuint64_t>(columns * size_of(dtype));
+                       int box_rows, int box_columns, L2Fetch fetch, int64_t row_stride) {
+  const auto row_bytes = static_cast<cuuint64_t>((row_stride > 0 ? row_stride : columns) * size_of(dtype));
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint32_t box[] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[] = {1, 1};

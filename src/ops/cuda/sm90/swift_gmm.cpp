@@ -1,6 +1,7 @@
 #include "ops/cuda/sm90/swift_gmm.h"
 
 #include "ops/cuda/quant_matmul.h"
+#include "ops/cuda/sm90/swift_gather.h"
 #include "ops/cuda/tensor_map.h"
 
 namespace moge::ops::cuda {
@@ -22,13 +23,18 @@ Refusal supports(const QuantMatmul& a) {
   const int64_t element = size_of(a.a.dtype);
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   if (groups > kSwiftMaxGroups) return str(groups, " groups: expected at most ", kSwiftMaxGroups);
-  if (a.a.numel() * element >= int64_t{16} << 32) return "a: expected fewer than 64 GiB";
+  if (a.a.dim(0) * a.a.stride(0) * element >= int64_t{16} << 32) return "a: expected fewer than 64 GiB";
   if (a.w.dim(-1) * element % kCopyAlignment != 0)
     return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
+  if (a.a.stride(0) * element % kCopyAlignment != 0 || a.a.stride(1) != 1 ||
+      a.w.stride(-2) * element % kCopyAlignment != 0 || a.w.stride(-1) != 1 ||
+      (a.offsets && a.w.stride(0) != a.w.dim(1) * a.w.stride(1)))
+    return str("rows of a and w: expected a multiple of ", kCopyAlignment,
+               " bytes apart, without gaps in them");
   if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
   if (a.bias && a.row_weight) return "bias together with row_weight: not supported";
   if (a.c.stride(1) != 1) return "c: expected contiguous rows";
-  for (const Tensor* t : {&a.a, &a.a_scale, &a.w_scale, &a.bias, &a.offsets, &a.row_ids, &a.row_weight})
+  for (const Tensor* t : {&a.a_scale, &a.w_scale, &a.bias, &a.offsets, &a.row_ids, &a.row_weight})
     if (*t && !t->is_contiguous()) return str(t->str(), ": expected a contiguous tensor");
   constexpr int64_t kMax = INT32_MAX;
   if (groups * a.w.dim(-2) > kMax || a.w.dim(-1) > kMax / 2 || a.a.dim(0) > kMax || a.c.dim(0) > kMax)
@@ -36,33 +42,50 @@ Refusal supports(const QuantMatmul& a) {
   return {};
 }
 
+int64_t rows_of_average_group(const QuantMatmul& a) {
+  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  return (a.c.dim(0) + groups - 1) / groups;
+}
+
 /// Measured (docs/kernels/swift_gmm.md). Few rows in a group: more features a tile, so that they are read
 /// less often. Few features in all: fewer a tile, so that every multiprocessor has one.
 SwiftTile choose_tile(const QuantMatmul& a, int num_sms) {
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
-  const int64_t rows = (a.c.dim(0) + groups - 1) / groups;  // of the average group
+  const int64_t rows = rows_of_average_group(a);
   if (rows <= 64) {
     const bool narrow = groups == 1 && a.w.dim(-2) < 256 * num_sms;
     if (narrow) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
     return rows <= 16 && a.a.dim(0) <= 16 ? SwiftTile::k256x16 : SwiftTile::k256x64;
   }
-  return a.row_ids || rows <= 128 || rows > 512 ? SwiftTile::k256x128 : SwiftTile::k128x256;
+  return rows <= 128 ? SwiftTile::k256x128 : SwiftTile::k128x256;
+}
+
+/// Rows gathered once in device memory, instead of by every tile that reads them.
+int64_t workspace_bytes(const ExecContext&, const QuantMatmul& a) {
+  return a.row_ids && rows_of_average_group(a) > 128 ? a.c.dim(0) * a.a.dim(1) * size_of(a.a.dtype) : 0;
 }
 
 }  // namespace
 
-void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile) {
+void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span<std::byte> workspace) {
   const int64_t n = a.w.dim(-2), k = a.w.dim(-1);
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   const int64_t k_bytes = k * size_of(a.a.dtype);
   const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
   const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
   const int box_columns = static_cast<int>(kBlockBytes / size_of(a.a.dtype));
-  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns),
+  const bool gather_first = a.row_ids && !workspace.empty();
+  if (gather_first) gather_rows(ctx, a, workspace.data());
+  const bool gather = a.row_ids && !gather_first;
+  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns,
+                                 L2Fetch::k256, a.w.stride(-2)),
                  .a = {}};
-  if (!a.row_ids)
+  if (!gather)
     for (int i = 0; 8 << i <= shape_of(tile).rows; ++i)
-      maps.a[i] = matrix_map("quant_matmul", a.a.data, a.a.dtype, a.a.dim(0), k, 8 << i, box_columns);
+      maps.a[i] = gather_first ? matrix_map("quant_matmul", workspace.data(), a.a.dtype, a.c.dim(0), k,
+                                            8 << i, box_columns)
+                               : matrix_map("quant_matmul", a.a.data, a.a.dtype, a.a.dim(0), k, 8 << i,
+                                            box_columns, L2Fetch::k256, a.a.stride(0));
   const int64_t c_columns = a.c.dim(1);
   const SwiftGmmParams params{
       .c = a.c.data,
@@ -74,10 +97,12 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile) {
       .row_weight = data_of<float>(a.row_weight),
       .offsets = data_of<int32_t>(a.offsets),
       .row_ids = data_of<int32_t>(a.row_ids),
+      .gather = gather,
       .num_groups = static_cast<int>(groups),
       .num_rows = static_cast<int>(a.c.dim(0)),
       .n = static_cast<int>(n),
       .k_bytes = static_cast<int>(k_bytes),
+      .a_stride_units = static_cast<uint32_t>(a.a.stride(0) * size_of(a.a.dtype) / 16),
       .full_blocks = static_cast<int>(blocks - (half_block ? 1 : 0)),
       .half_block = half_block,
       .interleave_groups = a.c.dim(0) <= 128 * groups,
@@ -98,9 +123,10 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile) {
 
 Impl<QuantMatmul> swift_gmm_impl() {
   return {"cuda.swift_gmm", DeviceKind::kCuda, supports,
-          [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
-            if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(a, ctx.backend->info().num_sms));
-          }};
+          [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
+            if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(a, ctx.backend->info().num_sms), workspace);
+          },
+          workspace_bytes};
 }
 
 }  // namespace moge::ops::cuda

@@ -108,7 +108,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   if (threadIdx.x == 0) {
     prefetch_map(maps.w);
     for (int stage = 0; stage < P::kStages; ++stage) {
-      barrier_init(shared + P::kFullAt + stage * 8, p.row_ids ? 1 + kGatherWarps * 32 : 1);
+      barrier_init(shared + P::kFullAt + stage * 8, p.gather ? 1 + kGatherWarps * 32 : 1);
       barrier_init(shared + P::kEmptyAt + stage * 8, P::kWarpgroups * 4);
     }
     for (int set = 0; set < P::kFactorSets; ++set) {
@@ -140,7 +140,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
         barrier_arrive(shared + P::kFactorsFullAt + set.stage * 8);
         set.advance();
       }
-    } else if (warp == 0 || p.row_ids) {
+    } else if (warp == 0 || p.gather) {
       Producer<P, static_cast<int>(size_of(kType))> producer(p, maps, shared);
       RingPosition<P::kStages> ring;
       const int num_blocks = p.full_blocks + (p.half_block ? 1 : 0);
@@ -170,7 +170,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     if constexpr (P::kWarpgroups > 1)
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(P::kConsumerRegisters));
     uint8_t* const staged = memory + P::kStagedAt + warpgroup * P::kStagedBytes;
-    Consumer<kType, P> consumer{shared, warpgroup, p.row_ids != nullptr, {}};
+    Consumer<kType, P> consumer{shared, warpgroup, p.gather, {}};
     if (!p.offsets) wait_for_previous();
     for (int index = first; index < num_tiles; index += stride) {
       barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);

@@ -22,14 +22,16 @@ struct SwiftGmmParams {
   const float* row_weight;  // [R]; may be null
   const int* offsets;       // [G + 1]; null: one group of all rows
   const int* row_ids;       // [R]; may be null
+  bool gather;  // row r of c reads row row_ids[r] of a; else row r, though row_ids picks its a_scale
   int num_groups;
-  int num_rows;            // R
-  int n;                   // features of a group
-  int k_bytes;             // of a row of a or w
-  int full_blocks;         // blocks of 128 bytes of K, the last one filled up with zeros
-  bool half_block;         // a last one of at most 64 bytes
-  bool interleave_groups;  // many groups at a time, so that some with few rows are always among them
-  bool c_vectors;          // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
+  int num_rows;             // R
+  int n;                    // features of a group
+  int k_bytes;              // of a row of a or w
+  uint32_t a_stride_units;  // 16 bytes each, between rows of a
+  int full_blocks;          // blocks of 128 bytes of K, the last one filled up with zeros
+  bool half_block;          // a last one of at most 64 bytes
+  bool interleave_groups;   // many groups at a time, so that some with few rows are always among them
+  bool c_vectors;           // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
   SwiftOutput output;
 };
 
@@ -52,7 +54,7 @@ constexpr SwiftTileShape shape_of(SwiftTile tile) {
 }
 
 /// The product by tiles of this kind, which swift_gmm_impl() chooses. c has elements.
-void swift_gmm(ExecContext& ctx, const QuantMatmul& args, SwiftTile tile);
+void swift_gmm(ExecContext& ctx, const QuantMatmul& args, SwiftTile tile, std::span<std::byte> workspace);
 
 inline constexpr int kSwiftMaxGroups = 512;
 

@@ -20,6 +20,7 @@ struct Tile {
   int group;
   int row, rows;  ///< of c
   int feature;    ///< of the group
+  bool alone;     ///< no other tile has the same weights
 };
 
 /// What a row of sums is multiplied by: a_scale, and a_scale * row_weight.
@@ -30,8 +31,8 @@ struct RowFactors {
 /// What the epilogue of a tile needs. Fetched ahead, so that no consumer waits for device memory.
 template <int kFeatures, int kRows>
 struct TileFactors {
-  Tile tile;
-  RowFactors rows[kRows];
+  alignas(16) Tile tile;
+  alignas(16) RowFactors rows[kRows];
   float w_scale[kFeatures];
   float bias[kFeatures];
 };
@@ -120,7 +121,8 @@ struct TileMap {
     return {.group = g,
             .row = first_row + token_tile * height,
             .rows = min(height, rows - token_tile * height),
-            .feature = feature_tile * P::kFeatures};
+            .feature = feature_tile * P::kFeatures,
+            .alone = tiles == 1};
   }
 
  private:

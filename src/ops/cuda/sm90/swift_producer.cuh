@@ -20,37 +20,40 @@ class Producer {
   }
   /// After wait_for_previous().
   __device__ void begin_rows() {
-    if (!p_.row_ids) return;
+    if (!p_.gather) return;
 #pragma unroll
     for (int i = 0; i < kThreadRows; ++i) {
       const int r = i * kRowsAtOnce + thread_ / 8;
-      row_units_[i] = r < tile_.rows ? static_cast<uint32_t>(p_.row_ids[tile_.row + r]) *
-                                           static_cast<uint32_t>(p_.k_bytes / 16)
-                                     : 0;
+      row_units_[i] =
+          r < tile_.rows ? static_cast<uint32_t>(p_.row_ids[tile_.row + r]) * p_.a_stride_units : 0;
     }
   }
 
   __device__ void weights(int stage, int block) const {
     if (thread_ >= 32) return;
     const uint32_t barrier = full(stage);
-    const int row_bytes = p_.row_ids ? 0 : rounded_rows() * kSwizzleBytes;
+    const int row_bytes = p_.gather ? 0 : rounded_rows() * kSwizzleBytes;
     if (thread_ == 0)
       barrier_arrive_expect(barrier, static_cast<uint32_t>(blocks_ * kBlockBytes + row_bytes));
     __syncwarp();
     if (thread_ < blocks_)
       load_box(shared_ + stage * P::kStageBytes + thread_ * kBlockBytes, maps_.w,
                block * kSwizzleBytes / kElementBytes,
-               tile_.group * p_.n + tile_.feature + thread_ * kBlockFeatures, barrier, evict_first());
+               tile_.group * p_.n + tile_.feature + thread_ * kBlockFeatures, barrier, weight_policy());
   }
   __device__ void rows(int stage, int block) const {
     const uint32_t to = shared_ + stage * P::kStageBytes + P::kFeatures * kSwizzleBytes;
-    if (p_.row_ids)
+    if (p_.gather)
       gather(to, block, full(stage));
     else
       copy_rows(to, block, full(stage));
   }
 
  private:
+  /// Weights that several tiles want must outlast the first of them.
+  __device__ uint64_t weight_policy() const {
+    return tile_.alone ? evict_first() : evict_normal();
+  }
   static constexpr int kRowsAtOnce = kGatherWarps * 4;  // eight threads each
   static constexpr int kThreadRows = (P::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
 
