@@ -158,12 +158,25 @@ void CheckpointReader::will_need(std::span<const std::string> names) const {
 }
 
 void CheckpointReader::check_finite(const std::vector<Place>& all, ThreadPool& pool) {
-  std::vector<Tensor> tensors;  // made here: an unaligned tensor is copied, which threads must not do at once
-  for (const Place& place : all) tensors.push_back(place.file->tensor(*place.info));
-  for_each_index(pool, all.size(), [&](size_t i) {
-    const std::optional<int64_t> bad = find_nonfinite(tensors[i]);
-    moge::check<FileError>(!bad, all[i].file->path().string(), ": tensor '", all[i].info->name,
-                           "' has a NaN or infinity at ", position(tensors[i].shape, bad.value_or(0)));
+  // In pieces, so that one large tensor keeps all threads busy.
+  constexpr int64_t kPieceElements = int64_t{1} << 22;
+  struct Piece {
+    const Place* place;
+    Tensor all;
+    int64_t begin, end;
+  };
+  std::vector<Piece> pieces;  // made here: an unaligned tensor is copied, which threads must not do at once
+  for (const Place& place : all) {
+    const Tensor tensor = place.file->tensor(*place.info);
+    const int64_t n = tensor.numel();
+    for (int64_t begin = 0; begin < n; begin += kPieceElements)
+      pieces.push_back({&place, tensor, begin, std::min(n, begin + kPieceElements)});
+  }
+  for_each_index(pool, pieces.size(), [&](size_t i) {
+    const auto& [place, tensor, begin, end] = pieces[i];
+    const std::optional<int64_t> bad = find_nonfinite(tensor.view({tensor.numel()}).slice(0, begin, end));
+    moge::check<FileError>(!bad, place->file->path().string(), ": tensor '", place->info->name,
+                           "' has a NaN or infinity at ", position(tensor.shape, begin + bad.value_or(0)));
   });
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <memory>
 #include <string_view>
 
@@ -39,7 +38,7 @@ ServingModel allocate_model(ExecContext& ctx, const spec::ModelConfig& config, D
 /// next is filled. Pinned for a device, so that copies run beside the CPU's work.
 class Staging {
  public:
-  Staging(ExecContext& ctx, int64_t part_bytes) : ctx_(ctx) {
+  Staging(ExecContext& ctx, int64_t part_bytes) : ctx_(ctx), part_bytes_(part_bytes) {
     for (Part& part : parts_) {
       if (ctx_.backend) {
         part.pinned = ctx_.backend->allocate_pinned(part_bytes, "loader: staging");
@@ -57,7 +56,8 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  /// A tensor to fill. What was sent from the same memory has arrived.
+  int64_t part_bytes() const { return part_bytes_; }
+  /// A tensor to fill, of at most part_bytes(). What was sent from the same memory has arrived.
   Tensor next(DType dtype, Shape shape) {
     turn_ = (turn_ + 1) % 2;
     if (parts_[turn_].sent) parts_[turn_].sent->wait();
@@ -76,69 +76,85 @@ class Staging {
     std::unique_ptr<Event> sent;
   };
   ExecContext& ctx_;
+  int64_t part_bytes_;
   std::array<Part, 2> parts_;
   size_t turn_ = 0;
 };
 
-/// Turns a layer as the checkpoint has it into the serving form and sends it on.
+/// Turns a layer as the checkpoint has it into the serving form. For a device the host only copies: bf16 rows
+/// go there as they are and are quantised there, with the same bits.
 class Converter {
  public:
   Converter(ExecContext& ctx, const spec::ModelConfig& config, DType dtype)
-      : cpu_{.pool = ctx.pool},
-        interleaved_(2 * expert_width(config) * config.hidden_size * size_of(DType::kBF16),
-                     "loader: interleaved rows"),
-        staging_(ctx, part_bytes(config, dtype)) {
+      : ctx_(ctx),
+        staging_(ctx, part_bytes(config)),
+        unquantised_(ctx.backend && dtype != DType::kBF16 ? part_bytes(config) : 0,
+                     "loader: unquantised weights", ctx.backend) {
     if (dtype == DType::kBF16) return;
-    ExecContext planning = cpu_;
-    planning.workspace = &workspace_;
-    planning.planning = true;
-    for (const int64_t K : {config.hidden_size, expert_width(config), config.q_dim()})
-      ops::quantize_rows(planning, {.q = Tensor(nullptr, dtype, {1, K}),
-                                    .scale = Tensor(nullptr, DType::kF32, {1}),
-                                    .x = Tensor(nullptr, DType::kBF16, {1, K})});
-    workspace_ = Workspace(workspace_.planned_bytes());
-    cpu_.workspace = &workspace_;
+    Workspace planner;
+    ctx_.workspace = &planner;
+    ctx_.planning = true;
+    for (const int64_t K : {config.hidden_size, expert_width(config), config.q_dim()}) {
+      const auto tensor = [&](DType type, Shape shape) { return Tensor(nullptr, type, shape, ctx.device); };
+      ops::quantize_rows(
+          ctx_,
+          {.q = tensor(dtype, {1, K}), .scale = tensor(DType::kF32, {1}), .x = tensor(DType::kBF16, {1, K})});
+    }
+    ctx_.planning = false;
+    workspace_ = Workspace(planner.planned_bytes(), ctx.backend);
+    ctx_.workspace = &workspace_;
   }
 
+  /// In pieces that the staging memory holds.
   void plain(const Tensor& to, const Tensor& from) {
     if (!to) return;
-    io::copy_convert(staging_.next(to.dtype, to.shape), from, cpu_.pool);
-    staging_.send(to);
+    const int64_t rows = to.dim(0), piece = std::max<int64_t>(1, staging_.part_bytes() * rows / to.bytes());
+    for (int64_t begin = 0; begin < rows; begin += piece) {
+      const Tensor part = to.slice(0, begin, std::min(rows, begin + piece));
+      io::copy_convert(staging_.next(part.dtype, part.shape),
+                       from.slice(0, begin, std::min(rows, begin + piece)), ctx_.pool);
+      staging_.send(part);
+    }
   }
-  /// [N, K] bf16, row by row.
+  /// [N, K] bf16.
   void linear(const ServingLinear& to, const Tensor& from) {
-    if (to.w.dtype == DType::kBF16) return plain(to.w, from);
-    scales_.resize(static_cast<size_t>(from.dim(0)));
-    const Tensor scale(scales_.data(), DType::kF32, {from.dim(0)});
-    ops::quantize_rows(cpu_, {.q = staging_.next(to.w.dtype, from.shape), .scale = scale, .x = from});
-    staging_.send(to.w);
-    plain(to.scale, scale);
+    const Tensor rows = staging_.next(from.dtype, from.shape);
+    io::copy_convert(rows, from, ctx_.pool);
+    send(to, rows);
   }
   /// [2F, K] bf16, gate rows then up rows.
   void gate_up(const ServingLinear& to, const Tensor& from) {
-    const int64_t F = from.dim(0) / 2, row_bytes = from.dim(1) * size_of(from.dtype);
-    const auto* in = static_cast<const std::byte*>(from.data);
-    parallel_for(*cpu_.pool, F, 64, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (const bool up : {false, true})
-          std::memcpy(interleaved_.data() + ops::gate_up_row(i, up) * row_bytes,
-                      in + (i + (up ? F : 0)) * row_bytes, static_cast<size_t>(row_bytes));
-    });
-    linear(to, Tensor(interleaved_.data(), from.dtype, from.shape));
+    const Tensor rows = staging_.next(from.dtype, from.shape);
+    const int64_t blocks = from.dim(0) / 2 / ops::kGateUpBlock, K = from.dim(1);
+    const Tensor in = from.view({2, blocks, ops::kGateUpBlock, K});
+    const Tensor interleaved = rows.view({blocks, 2 * ops::kGateUpBlock, K});
+    for (const int64_t up : {0, 1})
+      io::copy_convert(interleaved.slice(1, up * ops::kGateUpBlock, (up + 1) * ops::kGateUpBlock), in[up],
+                       ctx_.pool);
+    send(to, rows);
   }
 
  private:
-  /// Of the largest tensor that passes.
-  static int64_t part_bytes(const spec::ModelConfig& c, DType dtype) {
-    const int64_t D = c.hidden_size;
-    return std::max({(c.q_dim() + 2 * c.kv_dim()) * D * size_of(dtype),
-                     2 * expert_width(c) * D * size_of(dtype), c.num_experts * D * size_of(DType::kF32),
-                     c.vocab_size * D * size_of(DType::kBF16)});
+  /// What staging_.next() gave last, in bf16.
+  void send(const ServingLinear& to, const Tensor& rows) {
+    if (to.w.dtype == DType::kBF16) return staging_.send(to.w);
+    Tensor x = rows;
+    if (ctx_.backend) {
+      x = Tensor(unquantised_.data(), rows.dtype, rows.shape, ctx_.device);
+      staging_.send(x);
+    }
+    ops::quantize_rows(ctx_, {.q = to.w, .scale = to.scale, .x = x});
   }
-  ExecContext cpu_;
-  Buffer interleaved_;
+  /// Of the largest tensor that is quantised, and of the router, which is never a large one.
+  static int64_t part_bytes(const spec::ModelConfig& c) {
+    const int64_t D = c.hidden_size;
+    return std::max({(c.q_dim() + 2 * c.kv_dim()) * D * size_of(DType::kBF16),
+                     2 * expert_width(c) * D * size_of(DType::kBF16),
+                     c.num_experts * D * size_of(DType::kF32)});
+  }
+  ExecContext ctx_;
   Staging staging_;
-  std::vector<float> scales_;
+  Buffer unquantised_;  // on the device
   Workspace workspace_;
 };
 

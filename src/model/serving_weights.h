@@ -52,9 +52,9 @@ struct ServingModel {
 /// Called with bytes of the checkpoint done and in all.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
-/// Reads a Hugging Face directory layer by layer, quantises on `ctx.pool` and copies to ctx.backend's device,
-/// or keeps it on the CPU without one. Host memory: one layer. Throws FileError as load_model does,
-/// OutOfMemoryError.
+/// Reads a Hugging Face directory layer by layer, copies it to ctx.backend's device and quantises there, or
+/// on the CPU without one. Host memory: one layer and two of its tensors. Throws FileError as load_model
+/// does, OutOfMemoryError.
 ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype,
                                 const LoadProgress& progress);
 
