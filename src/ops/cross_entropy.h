@@ -1,6 +1,7 @@
 // The language-model head and its loss in one op: logits = x @ w^T, loss = logsumexp(logits) -
-// logits[target]. Loss and gradients come from one pass over blocks of tokens and chunks of the vocabulary,
-// so the [T, V] logits never exist (as in Liger's fused linear cross-entropy). Bound by compute.
+// logits[target]. Loss and gradients come from one pass over blocks of tokens or chunks of the vocabulary, so
+// the [T, V] logits of a long batch never exist at once (as in Liger's fused linear cross-entropy). Bound by
+// compute.
 #pragma once
 #include "core/dispatch.h"
 

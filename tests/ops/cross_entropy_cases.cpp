@@ -81,7 +81,8 @@ const Cases cases([] {
                         {65, 64, 1001, DType::kBF16, true},
                         {33, 48, 517, DType::kBF16, false},
                         {0, 8, 16, DType::kF32, true},
-                        {70, 4, 70'001, DType::kF32, true},  // the vocabulary in chunks
+                        {1030, 4, 9, DType::kF32, true},      // several blocks of tokens
+                        {70, 4, 70'001, DType::kF32, false},  // the vocabulary in chunks
                         {4096, 256, 8192, DType::kF32, true, true},
                         {4096, 256, 8192, DType::kBF16, true, true},
                         {512, 1024, 32000, DType::kBF16, true, true},

@@ -1,6 +1,7 @@
-// Blocks of tokens against chunks of the vocabulary, the products by ops/matmul.h. A block whose logits over
-// the whole vocabulary fit the buffer computes them once; for very large vocabularies they come in chunks,
-// once for the softmax and again for the gradient.
+// Blocks of tokens against chunks of the vocabulary, the products by ops/matmul.h. The loss alone needs each
+// logit once, so chunks are as large as a cache. A gradient needs the logits again when their sum is known:
+// then a block keeps them over the whole vocabulary, and is cut in rows instead. Few rows would be dear: each
+// block reads the weight twice and its fp32 gradient once, and writes the latter.
 #include "ops/cpu/cross_entropy.h"
 
 #include <algorithm>
@@ -15,19 +16,18 @@ namespace moge::ops::cpu {
 
 namespace {
 
-constexpr int64_t kLogits = 4 << 20;  ///< of one block: 16 MB, about a last-level cache
-constexpr int64_t kMinRows = 64;      ///< fewer make the products bound by the weight's bandwidth
-constexpr int64_t kChunkedRows = 256;
+constexpr int64_t kMaxRows = 1024;         ///< of a block: more make the products no faster
+constexpr int64_t kMinRows = 256;          ///< fewer make them wait for the weight and its gradient
+constexpr int64_t kKeptLogits = 16 << 20;  ///< of a block's whole rows: 64 MB, unless those are kMinRows
+constexpr int64_t kChunkLogits = 2 << 20;  ///< of a chunk: 8 MB stay in the last-level cache
 
 struct BlockSize {
   explicit BlockSize(const CrossEntropy& a) {
-    const int64_t T = a.x.dim(0), V = a.w.dim(0);
-    rows = std::clamp<int64_t>(kLogits / std::max<int64_t>(V, 1), 1, std::max<int64_t>(T, 1));
-    columns = V;
-    // A packed weight cannot be cut.
-    if (rows >= std::min(T, kMinRows) || a.w.layout != Layout::kStrided) return;
-    rows = std::min(T, kChunkedRows);
-    columns = std::min(V, kLogits / rows);
+    const int64_t T = std::max<int64_t>(a.x.dim(0), 1), V = std::max<int64_t>(a.w.dim(0), 1);
+    const bool packed = a.w.layout != Layout::kStrided;  // such a weight cannot be cut
+    const bool whole = a.dx || packed;
+    rows = std::min(T, whole ? std::clamp(kKeptLogits / V, packed ? 1 : kMinRows, kMaxRows) : kMaxRows);
+    columns = whole ? V : std::min(V, kChunkLogits / rows);
   }
   int64_t rows, columns;
 };
@@ -66,19 +66,15 @@ class Loss {
     if (!ctx.planning) std::fill_n(rows_, end - begin, RowState{-INFINITY, 0, 0});
     for (int64_t v = 0; v < V_; v += size_.columns) softmax(ctx, v, logits(ctx, v));
     if (!ctx.planning) losses(end - begin);
-    if (!a_.dx) return;
-    for (int64_t v = 0; v < V_; v += size_.columns)
-      gradients(ctx, v, size_.columns < V_ ? logits(ctx, v) : chunk(v));
+    if (a_.dx) gradients(ctx);
   }
 
   Tensor weights(int64_t v) const {
     return size_.columns < V_ ? a_.w.slice(0, v, std::min(V_, v + size_.columns)) : a_.w;
   }
-  Tensor chunk(int64_t v) const {
-    return {logits_, DType::kF32, {x_.dim(0), std::min(size_.columns, V_ - v)}};
-  }
+  /// [the block's rows, columns v..]
   Tensor logits(ExecContext& ctx, int64_t v) const {
-    const Tensor c = chunk(v);
+    const Tensor c{logits_, DType::kF32, {x_.dim(0), std::min(size_.columns, V_ - v)}};
     matmul_nt(ctx, {.c = c, .a = x_, .w = weights(v)});
     return c;
   }
@@ -106,24 +102,23 @@ class Loss {
     }
   }
 
-  /// dlogits = grad_scale * (softmax - onehot(target)), over the logits.
-  void gradients(ExecContext& ctx, int64_t v, const Tensor& logits) {
-    const int64_t n = logits.dim(1);
+  /// dlogits = grad_scale * (softmax - onehot(target)), over the logits, which are all of the block's.
+  void gradients(ExecContext& ctx) {
+    const Tensor dlogits{logits_, DType::kF32, {x_.dim(0), V_}};
     if (!ctx.planning) {
-      ctx.pool->run(logits.dim(0), [&](int64_t row, int) {
-        float* x = logits.ptr<float>() + row * n;
-        if (target(row, 0) < 0) {
-          std::fill_n(x, n, 0.0F);
+      ctx.pool->run(x_.dim(0), [&](int64_t row, int) {
+        float* d = logits_ + row * V_;
+        const int64_t i = target(row, 0);
+        if (i < 0) {
+          std::fill_n(d, V_, 0.0F);
           return;
         }
-        kernels_.scaled_exp(x, n, rows_[row].max, static_cast<float>(a_.grad_scale / rows_[row].sum));
-        const int64_t i = target(row, v);
-        if (i >= 0 && i < n) x[i] -= a_.grad_scale;
+        kernels_.scaled_exp(d, V_, rows_[row].max, static_cast<float>(a_.grad_scale / rows_[row].sum));
+        d[i] -= a_.grad_scale;
       });
     }
-    const Tensor w = weights(v), dx = a_.dx.slice(0, begin_, begin_ + x_.dim(0));
-    matmul_nn(ctx, {.c = dx, .a = logits, .w = w, .add = v > 0 ? dx : Tensor{}});
-    matmul_tn(ctx, {.c = a_.dw.slice(0, v, v + n), .a = logits, .b = x_, .compute = w.dtype});
+    matmul_nn(ctx, {.c = a_.dx.slice(0, begin_, begin_ + x_.dim(0)), .a = dlogits, .w = a_.w});
+    matmul_tn(ctx, {.c = a_.dw, .a = dlogits, .b = x_, .compute = a_.w.dtype});
   }
 
   const vec::SoftmaxKernels& kernels_;
