@@ -90,6 +90,56 @@ PagedAttention make(Inputs& in, const Dims& d) {
           .decode_rows = d.decode_rows};
 }
 
+/// What one rounding (times eps) of keys, values, weights and the result changes an element of `out` by, as
+/// independent errors add up. With weights p and out = sum p_j v_j: a key's roundings change its score by
+/// scale |q k|_2, and with it the element by p_j (v_j - out); those of a weight and of a value by p_j v_j
+/// each.
+std::vector<double> magnitude(const PagedAttention& a) {
+  const int64_t H = a.q.dim(1), KV = a.k_pages.dim(1), PS = a.k_pages.dim(2), Dh = a.q.dim(2);
+  const auto q = to_doubles(a.q), k = to_doubles(a.k_pages), v = to_doubles(a.v_pages);
+  const auto scales = [&](const Tensor& t) {
+    return t ? to_doubles(t) : std::vector<double>(a.k_pages.numel() / Dh, 1.0);
+  };
+  const auto k_scales = scales(a.k_scales), v_scales = scales(a.v_scales);
+  std::vector<double> result(q.size());
+  for (int64_t b = 0; b < a.kv_lens.dim(0); ++b) {
+    const int64_t first = a.cu_q.ptr<int32_t>()[b], n = a.cu_q.ptr<int32_t>()[b + 1] - first;
+    for (int64_t i = 0; i < n * H; ++i) {
+      const int64_t row = first * H + i, visible = a.kv_lens.ptr<int32_t>()[b] - n + i / H + 1;
+      if (a.kv_lens.ptr<int32_t>()[b] <= 0) continue;
+      struct Seen {
+        int64_t at;  ///< of [P, KV, PS]
+        double weight, score_error;
+      };
+      std::vector<Seen> all;
+      double largest = -INFINITY, sum = 0;
+      for (int64_t j = 0; j < visible; ++j) {
+        const int64_t page = a.block_table.ptr<int32_t>()[b * a.block_table.stride(0) + j / PS];
+        const int64_t at = (page * KV + i % H / (H / KV)) * PS + j % PS;
+        double score = 0, squares = 0;
+        for (int64_t d = 0; d < Dh; ++d) {
+          const double x = q[row * Dh + d] * k[at * Dh + d] * k_scales[at] * a.scale;
+          score += x, squares += x * x;
+        }
+        all.push_back({at, score, std::sqrt(squares)});
+        largest = std::max(largest, score);
+      }
+      for (Seen& s : all) sum += s.weight = std::exp(s.weight - largest);
+      for (int64_t d = 0; d < Dh; ++d) {
+        const auto value = [&](const Seen& s) { return v[s.at * Dh + d] * v_scales[s.at]; };
+        double out = 0, squares = 0;
+        for (const Seen& s : all) out += s.weight / sum * value(s);
+        for (const Seen& s : all) {
+          const double p = s.weight / sum, key = p * s.score_error * (value(s) - out), own = p * value(s);
+          squares += key * key + 2 * own * own;
+        }
+        result[row * Dh + d] = std::sqrt(squares + out * out);
+      }
+    }
+  }
+  return result;
+}
+
 /// Rows [begin, end) of sequence b, as a call of their own.
 PagedAttention part(Inputs& in, const PagedAttention& a, int64_t b, int64_t begin, int64_t end) {
   const int32_t* cu = a.cu_q.ptr<int32_t>();
@@ -154,12 +204,11 @@ const Cases cases([] {
                           {{{64, 3}, {5, 3}, {-1, 3}, {129, 3}}, 16, 8, 128, 64, pages, false, bf16, 3},
                           {{{63, 63}, {65, 64}, {0, 0}, {200, 7}}, 8, 1, 64, 64, pages, false, bf16},
                           {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1}}) {
-      // The probabilities may be rounded to bf16 before they meet the values (the tensor cores' operand), and
-      // q times a scale too; then the result is.
+      // Tensor cores take bf16: weights may be rounded to it, and keys and values that were unpacked.
       add<PagedAttention>(ops::paged_attention_table(),
                           {.params = d.params(),
                            .make = [=](Inputs& in) { return make(in, d); },
-                           .outputs = {{"out", &PagedAttention::out, 4, 0x1p-8}}});
+                           .outputs = {{"out", &PagedAttention::out, 4, 0x1p-8, magnitude}}});
     }
   }
   for (const Dims& d : {Dims{{{4096, 1}}, 40, 8, 128, 16, bf16},
