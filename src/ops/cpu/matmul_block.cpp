@@ -2,44 +2,65 @@
 
 namespace moge::ops::cpu {
 
-void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
-                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial) {
-  vec::MatmulTile t{};
-  t.a_step = a.step_stride;
-  t.b_width = panels.width_of(panel);
-  t.cols = panels.cols_of(panel);
-  t.add_stride = out.add_stride;
-  const uint32_t* b_panel = b + panels.offset_of(panel);
+namespace {
+
+int64_t num_tiles(int64_t rows) {
+  return (rows + vec::kTileRows - 1) / vec::kTileRows;
+}
+
+}  // namespace
+
+int64_t block_steps(int64_t rows) {
+  return num_tiles(rows) <= 3 ? kFewTilesBlockSteps : kBlockSteps;
+}
+
+void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
+                    const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
+                    float* partial) {
   float* sums = out.accumulate ? out.c : partial;
   const int64_t sums_stride = out.accumulate ? out.c_stride : vec::kPanelCols;
-  const int64_t tiles = (rows + vec::kTileRows - 1) / vec::kTileRows;
   // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
+  const int64_t tiles = num_tiles(rows);
   const int64_t low = rows / tiles, higher = rows % tiles;
-  const int64_t block_steps = tiles == 1 ? panels.steps : tiles <= 3 ? kFewTilesBlockSteps : kBlockSteps;
-  // At least once: with an empty inner dimension c is still bias + add.
-  for (int64_t step = 0; step == 0 || step < panels.steps; step += block_steps) {
-    const bool last = step + block_steps >= panels.steps;
-    t.steps = std::min(block_steps, panels.steps - step);
-    t.b = b_panel + step * t.b_width;
-    // The next step block (of this panel or, behind it, of the next) comes from L3 while this one is used.
-    const int64_t block_bytes = block_steps * t.b_width * 4;
-    t.prefetch = reinterpret_cast<const char*>(t.b) + block_bytes;
-    t.prefetch_step = std::min(t.b_width * 4 / tiles, kAlignment);
-    t.bias = last ? out.bias : nullptr;
-    for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
-      const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
-      for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + step * a.step_stride;
-      t.init = step > 0 || out.accumulate ? sums + row * sums_stride : nullptr;
-      t.init_stride = sums_stride;
-      t.c = last ? out.c + row * out.c_stride : sums + row * sums_stride;
-      t.c_stride = last ? out.c_stride : sums_stride;
-      t.add = last && out.add ? out.add + row * out.add_stride : nullptr;
-      kernels.tile(height, t);
-      t.prefetch += t.steps * t.prefetch_step;
-      row += height;
-    }
-    if (last) break;
+  vec::MatmulTile t{};
+  t.a_step = a.step_stride;
+  t.b = steps.b;
+  t.b_width = panels.width_of(panel);
+  t.steps = steps.count;
+  t.cols = panels.cols_of(panel);
+  t.init_stride = sums_stride;
+  t.bias = steps.last ? out.bias : nullptr;
+  t.c_stride = steps.last ? out.c_stride : sums_stride;
+  t.add_stride = out.add_stride;
+  t.prefetch = static_cast<const char*>(steps.next);
+  t.prefetch_step = std::min(t.b_width * 4 / tiles, kAlignment);
+  for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
+    const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
+    for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + steps.begin * a.step_stride;
+    t.init = steps.begin > 0 || out.accumulate ? sums + row * sums_stride : nullptr;
+    t.c = steps.last ? out.c + row * out.c_stride : sums + row * sums_stride;
+    t.add = steps.last && out.add ? out.add + row * out.add_stride : nullptr;
+    kernels.tile(height, t);
+    t.prefetch += t.steps * t.prefetch_step;
+    row += height;
   }
+}
+
+void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
+                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial) {
+  const int64_t width = panels.width_of(panel);
+  const int64_t most = num_tiles(rows) == 1 ? panels.steps : block_steps(rows);
+  StepBlock steps{.b = b + panels.offset_of(panel), .begin = 0, .count = 0, .next = nullptr, .last = false};
+  // At least once: with an empty inner dimension c is still bias + add.
+  do {
+    steps.count = std::min(most, panels.steps - steps.begin);
+    steps.last = steps.begin + steps.count == panels.steps;
+    // The next steps (of this panel or, behind it, of the next) come from L3 while these are used.
+    steps.next = steps.b + most * width;
+    multiply_steps(kernels, a, rows, steps, panels, panel, out, partial);
+    steps.b += steps.count * width;
+    steps.begin += steps.count;
+  } while (!steps.last);
 }
 
 int64_t panels_per_task(const Panels& panels, int64_t blocks, int64_t rows, int num_threads, int64_t least) {

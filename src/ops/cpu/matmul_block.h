@@ -34,8 +34,23 @@ struct BlockOutput {
   bool accumulate;  ///< the sums start from c instead of zero
 };
 
-/// c[rows, panel's columns] from all steps. `partial` holds kBlockRows x kPanelCols sums between step blocks
-/// (c cannot: it may be `add`).
+/// Steps of one panel.
+struct StepBlock {
+  const uint32_t* b;  ///< [count, the panel's width]
+  int64_t begin;      ///< of the panel's steps
+  int64_t count;
+  const void* next;  ///< as many bytes as b has: fetched into L2 meanwhile
+  bool last;         ///< then bias and `add` follow
+};
+/// How many steps a product of `rows` rows takes at a time.
+int64_t block_steps(int64_t rows);
+/// c[rows, panel's columns] from these steps and, unless they are the first, from those before: `partial`
+/// [rows, kPanelCols] holds the sums meanwhile (c cannot: it may be `add`).
+void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
+                    const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
+                    float* partial);
+
+/// The same from all steps of a panel of the packed b.
 void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
                     const Panels& panels, int64_t panel, const BlockOutput& out, float* partial);
 

@@ -9,48 +9,59 @@ namespace moge::ops::cpu {
 
 namespace {
 
-/// A run of steps of one panel: one packing task.
-struct PanelPart {
-  int64_t panel;
-  int64_t step_begin;
-  int64_t step_end;
-};
+/// Steps that pack_panel fetches ahead of rows that lie far apart.
+constexpr int64_t kPanelStepsAhead = 16;
 
 /// Columns of the panel are rows of w: w[n, :] becomes column n.
-void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, const PanelPart& part,
-                  uint32_t* data) {
+void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, int64_t panel,
+                  int64_t begin, int64_t count, uint32_t* to) {
   const int64_t element = size_of(w.dtype);
   const int64_t per_word = 4 / element;
   const int64_t stride = w.stride(0) * element;
-  const int64_t cols = panels.cols_of(part.panel), width = panels.width_of(part.panel);
-  const auto* rows = static_cast<const std::byte*>(w.data) + part.panel * vec::kPanelCols * stride;
-  const int64_t whole_steps = std::min(part.step_end, w.dim(1) / per_word);
-  uint32_t* panel_data = data + panels.offset_of(part.panel);
-  isa.transpose(panel_data + part.step_begin * width, width, rows + part.step_begin * 4, stride, cols,
-                whole_steps - part.step_begin);
-  if (whole_steps == part.step_end) return;
+  const int64_t cols = panels.cols_of(panel), width = panels.width_of(panel);
+  const auto* rows = static_cast<const std::byte*>(w.data) + panel * vec::kPanelCols * stride;
+  const int64_t whole = std::min(count, w.dim(1) / per_word - begin);
+  isa.transpose(to, width, rows + begin * 4, stride, cols, whole);
+  if (whole == count) return;
   // An odd inner dimension in bf16: the last element's partner is zero.
-  uint32_t* last = panel_data + whole_steps * width;
+  uint32_t* last = to + whole * width;
   std::memset(last, 0, static_cast<size_t>(width) * 4);
   for (int64_t j = 0; j < cols; ++j)
-    std::memcpy(last + j, rows + j * stride + whole_steps * 4, static_cast<size_t>(element));
+    std::memcpy(last + j, rows + j * stride + (begin + whole) * 4, static_cast<size_t>(element));
 }
 
-/// Steps step_begin .. step_end-1 of all panels; their columns are columns of w.
-void pack_rows(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, int64_t step_begin,
-               int64_t step_end, uint32_t* data) {
+/// Step s of columns col.. of w, which become columns of `to`, as its step to_step.
+void pack_step(const vec::MatmulIsa& isa, const Tensor& w, int64_t s, int64_t col, const vec::Strips& to,
+               int64_t to_step) {
   const int64_t stride = w.stride(0);
-  for (int64_t s = step_begin; s < step_end; ++s) {
-    if (w.dtype == DType::kBF16) {
-      const auto* row = static_cast<const uint16_t*>(w.data) + 2 * s * stride;
-      isa.bf16.pack_step_bf16(panels.strips(data), s, row, 2 * s + 1 < w.dim(0) ? row + stride : nullptr);
-    } else {
-      isa.f32.pack_step_f32(panels.strips(data), s, static_cast<const float*>(w.data) + s * stride, nullptr);
-    }
+  if (w.dtype == DType::kBF16) {
+    const auto* row = static_cast<const uint16_t*>(w.data) + 2 * s * stride + col;
+    isa.bf16.pack_step_bf16(to, to_step, row, 2 * s + 1 < w.dim(0) ? row + stride : nullptr);
+  } else {
+    isa.f32.pack_step_f32(to, to_step, static_cast<const float*>(w.data) + s * stride + col, nullptr);
   }
 }
 
 }  // namespace
+
+void pack_panel(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
+                int64_t panel, int64_t begin, int64_t count, uint32_t* to) {
+  if (!transposed) return pack_columns(isa, w, panels, panel, begin, count, to);
+  const int64_t col = panel * vec::kPanelCols;
+  const vec::Strips strip{to, count, panels.cols_of(panel), vec::kPanelCols};
+  // A row gives one or two cache lines here, and the next is far away: no hardware follows that.
+  const int64_t element = size_of(w.dtype), bytes = strip.cols * element;
+  const auto fetch = [&](int64_t row) {
+    if (row >= w.dim(0)) return;
+    const auto* at = static_cast<const std::byte*>(w.data) + (row * w.stride(0) + col) * element;
+    for (int64_t i = 0; i < bytes; i += kAlignment) __builtin_prefetch(at + i);
+  };
+  const int64_t per_word = 4 / element;
+  for (int64_t s = 0; s < count; ++s) {
+    for (int64_t i = 0; i < per_word; ++i) fetch((begin + s + kPanelStepsAhead) * per_word + i);
+    pack_step(isa, w, begin + s, col, strip, s);
+  }
+}
 
 void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, bool transposed,
                   const Groups& groups, const Panels& panels, uint32_t* to) {
@@ -65,10 +76,13 @@ void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, 
     const int64_t step = task % parts * part_steps;
     const int64_t step_end = std::min(step + part_steps, panels.steps);
     uint32_t* data = to + g * panels.words();
-    if (transposed)
-      pack_rows(isa, weight, panels, step, step_end, data);
-    else
-      pack_columns(isa, weight, panels, {task % tasks / parts, step, step_end}, data);
+    if (transposed) {
+      for (int64_t s = step; s < step_end; ++s) pack_step(isa, weight, s, 0, panels.strips(data), s);
+      return;
+    }
+    const int64_t panel = task % tasks / parts;
+    pack_columns(isa, weight, panels, panel, step, step_end - step,
+                 data + panels.offset_of(panel) + step * panels.width_of(panel));
   });
 }
 

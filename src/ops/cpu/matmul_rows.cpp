@@ -1,7 +1,7 @@
-// matmul_nt and matmul_nn: rows of activations times a weight, per group. First the weight is packed (unless
-// it already is), then blocks of rows are multiplied. bf16 rounds the rows first (fp32 rows are read in
-// place): few rows once for all threads, because every thread takes some columns of each; many rows block by
-// block where they are multiplied, so that they are still in L2.
+// matmul_nt and matmul_nn: rows of activations times a weight, per group. Many rows: first the weight is
+// packed (unless it already is), then blocks of rows are packed and multiplied, by one task, so that they are
+// still in L2. Few rows are packed once for all threads, because every thread takes some columns of each; the
+// weight is then packed piece by piece where it is multiplied by all of them, and never leaves L2.
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/matmul_block.h"
@@ -48,6 +48,9 @@ struct RowsProduct {
 /// Columns over which a task must use the rows it packs: packing costs as much as some 16 columns.
 constexpr int64_t kMinPanelsPerPacking = 8;
 
+/// Of a step block of one panel.
+constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
+
 /// Up to kBlockRows rows of one group.
 struct RowBlock {
   int64_t group;
@@ -63,16 +66,22 @@ struct Plan {
     shared_rows = R <= 4 * kBlockRows * num_threads;
     max_blocks = R / kBlockRows + std::min(p.num_groups(), R);
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
-    b_bytes = p.w.layout == Layout::kPanels ? 0 : align_up(p.num_groups() * panels.words() * 4);
+    const bool packed = p.w.layout == Layout::kPanels;
+    fused = shared_rows && !packed;
+    const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
+    b_bytes = packed ? 0 : align_up(b_words * 4);
     a_bytes = packed_rows * a_stride * 4;
     blocks_bytes = align_up(max_blocks * static_cast<int64_t>(sizeof(RowBlock)));
-    partial_bytes = num_threads * kBlockRows * vec::kPanelCols * 4;
+    partial_words = (fused ? R : kBlockRows) * vec::kPanelCols;
+    partial_bytes = num_threads * partial_words * 4;
   }
   int64_t bytes() const { return b_bytes + a_bytes + blocks_bytes + partial_bytes; }
 
   Panels panels;
   int64_t a_stride, max_blocks;
-  bool shared_rows;  ///< rows are packed before, else by the task that multiplies them
+  bool shared_rows;       ///< rows are packed before, else by the task that multiplies them
+  bool fused;             ///< the weight is packed by the task that multiplies it
+  int64_t partial_words;  ///< of a thread
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
 };
 
@@ -107,19 +116,20 @@ class Multiplication {
   }
 
   void run() {
-    const int64_t num_blocks = cut_blocks(groups_, blocks_);
     const Panels& panels = plan_.panels;
-    if (num_blocks == 0 || panels.cols == 0) return;
-    if (p_.w.layout == Layout::kPanels)
-      b_ = static_cast<uint32_t*>(p_.w.data);
-    else
-      pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
     const int64_t rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
+    if (rows == 0 || panels.cols == 0) return;
     if (plan_.shared_rows)
       parallel_for(pool_, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(p_.inner, 1)),
                    [&](int64_t begin, int64_t end) {
                      pack_rows(groups_.begin(0) + begin, end - begin, a_ + begin * plan_.a_stride);
                    });
+    if (plan_.fused) return pack_and_multiply();
+    if (p_.w.layout == Layout::kPanels)
+      b_ = static_cast<uint32_t*>(p_.w.data);
+    else
+      pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
+    const int64_t num_blocks = cut_blocks(groups_, blocks_);
     // Few rows: neighbouring tasks share a panel, which comes from memory. Many: they share a block's rows.
     const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
                                                plan_.shared_rows ? 1 : kMinPanelsPerPacking);
@@ -147,22 +157,58 @@ class Multiplication {
     return {packed, plan_.a_stride, 1};
   }
 
+  BlockOutput output(const RowBlock& block, int64_t panel) const {
+    const int64_t col = panel * vec::kPanelCols;
+    const Tensor& add = p_.add;
+    return {
+        .c = p_.c.ptr<float>() + block.begin * p_.c.stride(0) + col,
+        .c_stride = p_.c.stride(0),
+        .bias = p_.bias ? p_.bias.ptr<float>() + col : nullptr,
+        .add = add ? add.ptr<float>() + block.begin * add.stride(0) + col : nullptr,
+        .add_stride = add ? add.stride(0) : 0,
+        .accumulate = false,
+    };
+  }
+  float* partial(int thread) const { return partials_ + thread * plan_.partial_words; }
+
   void multiply(const RowBlock& block, int64_t panel_begin, int64_t panel_end, int thread) const {
     const LeftRows a = left_rows(block, thread);
-    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-      const int64_t col = panel * vec::kPanelCols;
-      const Tensor& add = p_.add;
-      const BlockOutput out{
-          .c = p_.c.ptr<float>() + block.begin * p_.c.stride(0) + col,
-          .c_stride = p_.c.stride(0),
-          .bias = p_.bias ? p_.bias.ptr<float>() + col : nullptr,
-          .add = add ? add.ptr<float>() + block.begin * add.stride(0) + col : nullptr,
-          .add_stride = add ? add.stride(0) : 0,
-          .accumulate = false,
-      };
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel)
       multiply_block(kernels_, a, block.rows, b_ + block.group * plan_.panels.words(), plan_.panels, panel,
-                     out, partials_ + thread * kBlockRows * vec::kPanelCols);
-    }
+                     output(block, panel), partial(thread));
+  }
+
+  /// A task is a panel of one group; the panels that don't come out even on the threads are cut in rows
+  /// instead, and packed by each.
+  void pack_and_multiply() const {
+    const int64_t threads = pool_.num_threads(), all = groups_.count() * plan_.panels.count();
+    const int64_t whole = all - all % threads;
+    pool_.run(whole + (all - whole) * threads, [&](int64_t task, int thread) {
+      const int64_t parts = task < whole ? 1 : threads;
+      const int64_t index = task < whole ? task : whole + (task - whole) / threads;
+      const int64_t part = task < whole ? 0 : (task - whole) % threads;
+      const int64_t group = index / plan_.panels.count(), begin = groups_.begin(group);
+      const int64_t rows = groups_.end(group) - begin;
+      const int64_t height = align_up((rows + parts - 1) / parts, vec::kTileRows);
+      const int64_t first = std::min(rows, part * height);
+      const int64_t count = std::min(height, rows - first);
+      if (count > 0) pack_and_multiply({group, begin + first, count}, index % plan_.panels.count(), thread);
+    });
+  }
+
+  void pack_and_multiply(const RowBlock& block, int64_t panel, int thread) const {
+    const Tensor w = p_.w.shape.ndim() == 3 ? p_.w[block.group] : p_.w;
+    const LeftRows a = left_rows(block, thread);
+    const BlockOutput out = output(block, panel);
+    uint32_t* b = b_ + thread * kPanelBlockWords;
+    StepBlock steps{.b = b, .begin = 0, .count = 0, .next = b, .last = false};
+    do {  // at least once, as in multiply_block
+      steps.count = std::min(block_steps(block.rows), plan_.panels.steps - steps.begin);
+      steps.last = steps.begin + steps.count == plan_.panels.steps;
+      pack_panel(isa_, w, p_.transposed, plan_.panels, panel, steps.begin, steps.count, b);
+      multiply_steps(kernels_, a, block.rows, steps, plan_.panels, panel, out, partial(thread));
+      steps.begin += steps.count;
+    } while (!steps.last);
   }
 
   ThreadPool& pool_;
