@@ -203,6 +203,8 @@ void bench_device_ops(const DeviceBenchOptions& o) {
     bench.matmul("down_proj", experts, rows, D, F, false, o.model.dtype);
   }
   for (const int64_t batch : {1, 4, 16, 64, 256}) bench.attention(c, batch, o.context, o.model.kv_dtype);
+  // As in steps of `moge bench decode`, a little beyond: the last pages and units of work are not full.
+  for (const int64_t batch : {1, 300, 350}) bench.attention(c, batch, o.context + 24, o.model.kv_dtype);
   bench.finish();
 }
 

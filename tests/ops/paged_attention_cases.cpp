@@ -176,6 +176,33 @@ std::string same_in_chunks(const std::string& name, const Dims& d, const std::ve
   return "";
 }
 
+/// The batch in one call against these sequences alone.
+std::string same_alone(const std::string& name, const Dims& d, const std::vector<int64_t>& sequences) {
+  const OpTable<PagedAttention>& table = ops::paged_attention_table();
+  const Impl<PagedAttention>& impl = find_impl(table, name);
+  Inputs in(kSeed);
+  Bench bench(2);
+  const PagedAttention whole = make(in, d);
+  bench.run(table, impl, whole);
+  for (const int64_t b : sequences) {
+    const int64_t row = whole.cu_q.ptr<int32_t>()[b], n = d.seqs[static_cast<size_t>(b)].n;
+    const PagedAttention alone = part(in, whole, b, 0, n);
+    bench.run(table, impl, alone);
+    const std::string why = same_bits("out", whole.out.slice(0, row, row + n), alone.out);
+    if (!why.empty()) return str("sequence ", b, ": ", why);
+  }
+  return "";
+}
+
+/// More sequences than a GPU has places for, the first and the last of them long: work is shared in all ways.
+std::vector<Sequence> crowd(int32_t rows) {
+  std::vector<Sequence> seqs;
+  for (const int32_t n : {2070, 3100, 1300, 1025, 2048, 0}) seqs.push_back({n, rows});
+  seqs.resize(180, {17, rows});
+  for (const int32_t n : {1025, 2304}) seqs.push_back({n, rows});
+  return seqs;
+}
+
 const Cases cases([] {
   const DType f32 = DType::kF32, bf16 = DType::kBF16;
   for (const Dims& d : {Dims{{{1, 1}}, 1, 1, 64, 16, f32},
@@ -203,7 +230,8 @@ const Cases cases([] {
                                1},
                           {{{64, 3}, {5, 3}, {-1, 3}, {129, 3}}, 16, 8, 128, 64, pages, false, bf16, 3},
                           {{{63, 63}, {65, 64}, {0, 0}, {200, 7}}, 8, 1, 64, 64, pages, false, bf16},
-                          {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1}}) {
+                          {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1},
+                          {crowd(1), 10, 2, 64, 64, pages, false, bf16, 1}}) {
       // Tensor cores take bf16: weights may be rounded to it, and keys and values that were unpacked.
       add<PagedAttention>(ops::paged_attention_table(),
                           {.params = d.params(),
@@ -232,6 +260,18 @@ const Cases cases([] {
         {std::vector<Sequence>(8, {260, 1}), 16, 8, 128, 64, bf16}}) {
     AnyCase any = erase(ops::paged_attention_table(), d.params() + " chunks");
     any.test = [=](const std::string& impl) { return same_in_chunks(impl, d, {1, 64, 5, 129, 16}); };
+    any.refusal = [=](const std::string& impl) {
+      Inputs in(kSeed);
+      return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));
+    };
+    all_cases().push_back(std::move(any));
+  }
+  for (const auto& [pages, rows] : {std::pair{bf16, 1}, {DType::kI8, 1}, {DType::kFP8E4M3, 2}}) {
+    const Dims d{crowd(rows), 10, 2, 64, 64, pages, false, bf16, rows};
+    AnyCase any = erase(ops::paged_attention_table(), d.params() + " alone");
+    any.test = [=](const std::string& impl) {
+      return same_alone(impl, d, {0, 1, 2, 3, 4, 5, 100, 180, 181});
+    };
     any.refusal = [=](const std::string& impl) {
       Inputs in(kSeed);
       return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));

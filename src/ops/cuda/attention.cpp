@@ -6,16 +6,8 @@
 
 namespace moge::ops::cuda {
 
-namespace {
-
-void decode(ExecContext& ctx, const PagedAttention& args, std::span<std::byte> workspace) {
-  mul_attention(ctx, args, workspace);
-}
-
-}  // namespace
-
 std::vector<Impl<PagedAttention>> paged_attention_impls() {
-  return {{"cuda.mul_attention", DeviceKind::kCuda, mul_attention_refusal, decode, mul_attention_workspace},
+  return {{"cuda.mul_attention", DeviceKind::kCuda, mul_attention_refusal, mul_attention, mul_attention_workspace},
           prefill,
           paged_attention_simple};
 }

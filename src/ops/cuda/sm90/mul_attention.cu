@@ -15,47 +15,64 @@ namespace {
 
 __device__ MulAttentionSchedule schedule;
 
-/// Fills in units[0, B] and lengths[0, B) of a Plan and returns its unit_chunks. All threads of the block;
-/// scratch: [2 warps].
+/// Makes the Plan, in units [B + 1] and lengths [B]. All threads of the block; scratch: [3 warps + 1].
 template <int kThreads>
-__device__ int plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
+__device__ Plan plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
+  constexpr int kWarps = kThreads / 32;
   const int tid = threadIdx.x;
   const int per_thread = ceil_div(a.B, kThreads);
   const int begin = min(tid * per_thread, a.B), end = min(begin + per_thread, a.B);
-  int spans = 0, chunks = 0;
+  const auto chunks_of = [&](int b) { return ceil_div(lengths[b], kChunkPositions); };
+  int chunks = 0, fine = 0, coarse = 0;  // units of each kind, in the sequences before this thread's
   for (int b = begin; b < end; ++b) {
     lengths[b] = max(a.kv_lens[b], 0);
-    const int count = ceil_div(lengths[b], kChunkPositions);
+    const int count = chunks_of(b);
     chunks += count;
-    spans += ceil_div(count, kChunksPerSpan);
+    fine += Plan::count(count, kChunksPerSpan);
+    coarse += Plan::count(count, kChunksPerUnit);
   }
-  const int own_spans = spans, own_chunks = chunks;
+  const int own_chunks = chunks, own_fine = fine, own_coarse = coarse;
 #pragma unroll
   for (int d = 1; d < 32; d *= 2) {
-    const int s = __shfl_up_sync(~0U, spans, d), c = __shfl_up_sync(~0U, chunks, d);
-    if (tid % 32 >= d) spans += s, chunks += c;
+    const int x = __shfl_up_sync(~0U, chunks, d), y = __shfl_up_sync(~0U, fine, d),
+              z = __shfl_up_sync(~0U, coarse, d);
+    if (tid % 32 >= d) chunks += x, fine += y, coarse += z;
   }
-  if (tid % 32 == 31) scratch[tid / 32 * 2] = spans, scratch[tid / 32 * 2 + 1] = chunks;
+  if (tid % 32 == 31) {
+    int* of_warp = scratch + tid / 32 * 3;
+    of_warp[0] = chunks, of_warp[1] = fine, of_warp[2] = coarse;
+  }
   __syncthreads();
-  int all_spans = 0;
-  for (int w = 0; w < kThreads / 32; ++w) {
-    if (w < tid / 32) spans += scratch[2 * w], chunks += scratch[2 * w + 1];
-    all_spans += scratch[2 * w];
+  chunks -= own_chunks, fine -= own_fine, coarse -= own_coarse;
+  int all_fine = 0, all_coarse = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    const int* of_warp = scratch + w * 3;
+    if (w < tid / 32) chunks += of_warp[0], fine += of_warp[1], coarse += of_warp[2];
+    all_fine += of_warp[1];
+    all_coarse += of_warp[2];
   }
-  const bool by_chunk = all_spans * a.KV < a.chunk_spans;
-  int before = by_chunk ? chunks - own_chunks : spans - own_spans;
-  const int unit_chunks = by_chunk ? 1 : kChunksPerSpan;
+  Plan plan{units, lengths, all_fine * a.KV < a.chunk_units, a.B};
+  int before = chunks;
+  if (!plan.by_chunk) {
+    const bool is_fine = (all_coarse - coarse) * a.KV <= a.tail_units;
+    const int fine_thread = __syncthreads_count(!is_fine);
+    if (tid == fine_thread) scratch[3 * kWarps] = coarse - fine;
+    __syncthreads();
+    plan.fine_from = min(fine_thread * per_thread, a.B);
+    before = is_fine ? fine + scratch[3 * kWarps] : coarse;
+  }
   for (int b = begin; b < end; ++b) {
     units[b] = before;
-    before += ceil_div(lengths[b], unit_chunks * kChunkPositions);
+    before += Plan::count(chunks_of(b), plan.unit_chunks(b));
   }
   if (begin < a.B && end == a.B) units[a.B] = before;
   __syncthreads();
-  return unit_chunks;
+  return plan;
 }
 
-/// Zeros in the rows of idle sequences, and the plan for the combine kernel.
-__device__ void store_rest(const MulAttentionParams& a, int Dh, const Plan& plan) {
+/// Zeros in the rows of idle sequences.
+__device__ void store_idle(const MulAttentionParams& a, int Dh, const Plan& plan) {
   for (int b = blockIdx.x; b < a.B; b += gridDim.x) {
     if (plan.lengths[b] > 0) continue;
     const int heads = a.KV * a.G;
@@ -64,9 +81,6 @@ __device__ void store_rest(const MulAttentionParams& a, int Dh, const Plan& plan
       a.out[token * a.out_row + i / Dh % heads * a.out_head + i % Dh] = __float2bfloat16_rn(0);
     }
   }
-  if (blockIdx.x > 0 || !a.plan) return;
-  for (int b = threadIdx.x; b <= a.B; b += blockDim.x) a.plan[1 + b] = plan.units[b];
-  if (threadIdx.x == 0) a.plan[0] = plan.unit_chunks;
 }
 
 template <class Config>
@@ -97,75 +111,15 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   int* units = reinterpret_cast<int*>(memory + layout.units);
   int* lengths = reinterpret_cast<int*>(memory + layout.lengths);
   int* scratch = reinterpret_cast<int*>(memory + layout.maxima);
-  const Plan plan{units, lengths, plan_units<Config::kThreads>(a, units, lengths, scratch)};
+  const Plan plan = plan_units<Config::kThreads>(a, units, lengths, scratch);
   if (threadIdx.x / 32 == Config::kWarps) {
     MulAttentionProducer<Config>(a, k_map, v_map, layout, memory).run(plan, schedule);
   } else {
     wait_for_previous();
     let_next_start();
-    MulAttentionConsumer<Config>(a, layout, memory).run();
+    MulAttentionConsumer<Config>(a, layout, memory).run(plan, schedule);
   }
-  store_rest(a, Config::kDh, plan);
-}
-
-/// Merges what blocks left of the sequences with several units: block (b, KV head), rows along y. Threads:
-/// (element of the head, one of kGroups spans at a time).
-template <int kDh>
-__global__ void __launch_bounds__(kDh * 4) combine_kernel(const __grid_constant__ MulAttentionParams a) {
-  constexpr int kGroups = 4;
-  __shared__ float values[kGroups][kDh];
-  __shared__ SoftmaxState states[kGroups];
-  wait_for_previous();
-  let_next_start();
-  const int b = blockIdx.x / a.KV, kv_head = blockIdx.x % a.KV;
-  const int64_t first = a.plan[1 + b];
-  const int count = a.plan[2 + b] - static_cast<int>(first);
-  if (count <= 1) return;
-  const int per_span = kChunksPerSpan / a.plan[0];
-  const int spans = ceil_div(count, per_span);
-  const int d = threadIdx.x, group = threadIdx.y;
-  for (int r = blockIdx.y; r < a.R(); r += gridDim.y) {
-    SoftmaxState all;
-    float value = 0;
-    for (int span = 0; span < spans; span += kGroups) {
-      const int own = span + group;
-      if (own < spans) {
-        float m[kChunksPerSpan], l[kChunksPerSpan], o[kChunksPerSpan];
-#pragma unroll
-        for (int i = 0; i < kChunksPerSpan; ++i) {
-          const int unit = own * per_span + i;
-          if (i >= per_span || unit >= count) break;
-          const int64_t row = ((first + unit) * a.KV + kv_head) * a.R() + r;
-          m[i] = a.state[2 * row];
-          l[i] = a.state[2 * row + 1];
-          o[i] = a.partial[row * kDh + d];
-        }
-        SoftmaxState state;
-        float merged = 0;
-#pragma unroll
-        for (int i = 0; i < kChunksPerSpan; ++i) {
-          if (i >= per_span || own * per_span + i >= count) break;
-          float keep, add;
-          state.merge(m[i], l[i], keep, add);
-          merged = merge_value(merged, o[i], keep, add);
-        }
-        values[group][d] = merged;
-        if (d == 0) states[group] = state;
-      }
-      __syncthreads();
-      for (int i = 0; i < kGroups && span + i < spans; ++i) {
-        float keep, add;
-        all.merge(states[i].m, states[i].l, keep, add);
-        value = merge_value(value, values[i][d], keep, add);
-      }
-      __syncthreads();
-    }
-    if (group == 0) {
-      const int64_t token = static_cast<int64_t>(b) * a.query_rows + r / a.G;
-      a.out[token * a.out_row + (kv_head * a.G + r % a.G) * a.out_head + d] =
-          __float2bfloat16_rn(__fmul_rn(value, all.inverse_sum()));
-    }
-  }
+  store_idle(a, Config::kDh, plan);
 }
 
 struct Sizes {
@@ -181,21 +135,20 @@ struct Sizes {
         slots(static_cast<int64_t>(ctx.backend->info().num_sms) * (columns > 16 ? 1 : 2)),
         grid(std::min(slots, B * KV * max_chunks)) {}
   static int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
-  int64_t all_units() const {
-    const int64_t spans = B * KV * ceil(max_chunks, kChunksPerSpan);
-    return std::max(spans, std::min(spans, kMostChunkRounds * slots) * kChunksPerSpan);
+  /// Parts of all KV heads: a span each, or a chunk, while chunks are units: at most five to a unit of a
+  /// span.
+  int64_t all_parts() const {
+    return std::max(B * KV * max_spans(), std::min(B * KV * max_chunks, 5 * chunk_units()));
   }
-  /// A sequence may have more than one unit.
-  bool combine() const { return max_chunks > 1; }
-  int64_t plan_bytes() const { return ceil((B + 2) * 4, 256) * 256; }
-  int64_t state_bytes() const { return ceil(all_units() * R * 8, 256) * 256; }
-  int64_t partial_bytes() const { return all_units() * R * Dh * 4; }
+  int64_t max_spans() const { return ceil(max_chunks, kChunksPerSpan); }
+  /// Chunks cost more than spans, but with few spans blocks have nothing to do.
+  int64_t chunk_units() const { return slots / 2; }
+  int64_t state_bytes() const { return ceil(all_parts() * R * 8, 256) * 256; }
+  int64_t partial_bytes() const { return all_parts() * R * Dh * 4; }
 
   int64_t B, KV, R, Dh;
   int columns;
   int64_t max_chunks, slots, grid;
-  /// In rounds of all blocks through their units: chunks are units at most below so many of spans.
-  static constexpr int64_t kMostChunkRounds = 4;
 };
 
 template <class Config>
@@ -215,12 +168,6 @@ void launch_mul_attention(ExecContext& ctx, const PagedAttention& a, const MulAt
   launch(ctx, op, mul_attention_kernel<Config>,
          {.grid = static_cast<unsigned>(n.grid), .block = Config::kThreads, .shared_bytes = bytes()},
          map(a.k_pages), map(a.v_pages), p, stages);
-  if (!n.combine()) return;
-  const int64_t pairs = n.B * n.KV;
-  launch(ctx, op, combine_kernel<Config::kDh>,
-         {.grid = dim3(static_cast<unsigned>(pairs), pairs <= 256 ? static_cast<unsigned>(n.R) : 1),
-          .block = dim3(Config::kDh, 4)},
-         p);
 }
 
 template <DType kKv, int kDh>
@@ -250,29 +197,28 @@ Refusal mul_attention_refusal(const PagedAttention& a) {
   if (PS % 16 != 0) return str("pages of ", PS, " positions: expected a multiple of 16");
   if (R > 40) return str(R, " query rows for a KV head: expected at most 40");
   if (a.kv_lens.dim(0) > 2048) return str(a.kv_lens.dim(0), " sequences: expected at most 2048");
+  if (a.kv_lens.dim(0) * a.k_pages.dim(1) > MulAttentionSchedule::kMaxPairs)
+    return str(a.kv_lens.dim(0), " sequences of ", a.k_pages.dim(1),
+               " KV heads: expected a product of at most ", MulAttentionSchedule::kMaxPairs);
   if (!a.k_pages.is_contiguous() || !a.v_pages.is_contiguous())
     return "strided pages: expected contiguous ones";
-  if (a.q.stride(0) % 8 != 0 || a.q.stride(1) % 8 != 0 || reinterpret_cast<uintptr_t>(a.q.data) % 16 != 0)
-    return "q: expected rows that begin at multiples of 16 bytes";
+  const auto aligned = [](const Tensor& x) {
+    return x.stride(0) % 8 == 0 && x.stride(1) % 8 == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
+  };
+  if (!aligned(a.q) || !aligned(a.out)) return "expected rows that begin at multiples of 16 bytes";
   return {};
 }
 
 int64_t mul_attention_workspace(const ExecContext& ctx, const PagedAttention& a) {
   const Sizes n(ctx, a);
-  return n.combine() ? n.plan_bytes() + n.state_bytes() + n.partial_bytes() : 0;
+  return n.max_chunks > 1 ? n.state_bytes() + n.partial_bytes() : 0;
 }
 
-void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> workspace, Split split) {
+void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> workspace) {
   const Sizes n(ctx, a);
   if (n.B == 0) return;
   std::byte* memory = workspace.data();
   const auto PS = static_cast<int>(a.k_pages.dim(2));
-  // Chunks cost more than spans, but with few spans blocks have nothing to do. Measured: the two are alike
-  // where spans occupy half of the blocks, with eight-bit pages, which keep a block longer, three fifths.
-  const int64_t chunk_spans = split == Split::kSpans          ? 0
-                              : split == Split::kChunks       ? Sizes::kMostChunkRounds * n.slots
-                              : size_of(a.k_pages.dtype) == 1 ? n.slots * 3 / 5
-                                                              : n.slots / 2;
   const MulAttentionParams p{.out = static_cast<__nv_bfloat16*>(a.out.data),
                              .q = static_cast<const __nv_bfloat16*>(a.q.data),
                              .k_scales = static_cast<const float*>(a.k_scales.data),
@@ -290,11 +236,12 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
                              .query_rows = a.decode_rows,
                              .PS = PS,
                              .log2_box_rows = std::countr_zero(static_cast<unsigned>(std::gcd(PS, 64))),
-                             .chunk_spans = static_cast<int>(chunk_spans),
+                             .max_spans = static_cast<int>(n.max_spans()),
+                             .chunk_units = static_cast<int>(n.chunk_units()),
+                             .tail_units = static_cast<int>(n.slots),
                              .scale_log2 = a.scale * 1.44269504F,
-                             .plan = n.combine() ? reinterpret_cast<int32_t*>(memory) : nullptr,
-                             .state = reinterpret_cast<float*>(memory + n.plan_bytes()),
-                             .partial = reinterpret_cast<float*>(memory + n.plan_bytes() + n.state_bytes())};
+                             .state = reinterpret_cast<float*>(memory),
+                             .partial = reinterpret_cast<float*>(memory + n.state_bytes())};
   switch (a.k_pages.dtype) {
     case DType::kI8:
       return launch_dh<DType::kI8>(ctx, a, p, n);

@@ -10,7 +10,9 @@
 namespace moge::ops::cuda {
 
 inline constexpr int kChunkPositions = 256;
-inline constexpr int kChunksPerSpan = 8;
+inline constexpr int kChunksPerSpan = 4;
+/// Of a unit where there is much to do; then a unit's own 2 us are little beside its chunks' 4 each.
+inline constexpr int kChunksPerUnit = 2 * kChunksPerSpan;
 inline constexpr int kQueryStages = 2;
 
 struct MulAttentionParams {
@@ -22,11 +24,12 @@ struct MulAttentionParams {
   const int32_t* kv_lens;
   int64_t out_row, out_head, q_row, q_head, table_row;  ///< strides, elements
   int B, KV, G, query_rows, PS, log2_box_rows;
-  int chunk_spans;   ///< spans, over all KV heads, below which single chunks are the units
+  int max_spans;     ///< of a sequence
+  int chunk_units;   ///< below so many units of one span, over all KV heads, single chunks are the units
+  int tail_units;    ///< so many long units are cut up to be the last
   float scale_log2;  ///< scale / ln 2
-  int32_t* plan;     ///< [B + 2]: Plan::unit_chunks, then Plan::units
-  float* state;      ///< [units, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
-  float* partial;    ///< [units, KV, R, Dh]: o
+  float* state;      ///< [parts, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
+  float* partial;    ///< [parts, KV, R, Dh]: o
   uint32_t even_bytes = kEvenBytes;  ///< kv_tile.cuh, i8_pair()
 
   __host__ __device__ int R() const { return query_rows * G; }
@@ -35,8 +38,11 @@ struct MulAttentionParams {
 /// Counters in device memory, 0 between launches: these follow each other in the backend's one stream, and
 /// each leaves zeros behind.
 struct MulAttentionSchedule {
+  static constexpr int kMaxPairs = 16384;
   int given;  ///< units, beside each block's first
   int done;   ///< blocks
+  /// [B, KV]: units whose parts are in the workspace; after the last, the pair to merge next plus 1.
+  int arrived[kMaxPairs];
 };
 
 __host__ __device__ constexpr int ceil_div(int a, int b) {
@@ -68,11 +74,24 @@ struct MulAttentionConfig {
 struct Plan {
   const int* units;    ///< [B + 1]: units of the sequences before each, of one KV head, and of all
   const int* lengths;  ///< [B]
-  int unit_chunks;     ///< chunks of a unit: one or a span's
+  bool by_chunk;       ///< units are single chunks
+  int fine_from;       ///< from this sequence on units are single spans
+
+  __device__ int unit_chunks(int b) const {
+    return by_chunk ? 1 : b < fine_from ? kChunksPerUnit : kChunksPerSpan;
+  }
+  /// Parts of a sequence in the workspace begin at multiples of so many chunks, the first at this place.
+  __device__ int part_chunks() const { return by_chunk ? 1 : kChunksPerSpan; }
+  __device__ int first_part(int b, int max_spans) const { return by_chunk ? units[b] : b * max_spans; }
+  /// Units of a sequence of so many chunks. The last takes what remains: up to half of a unit more, or less.
+  static __device__ int count(int chunks, int unit_chunks) {
+    return chunks > 0 ? max((chunks + unit_chunks / 2) / unit_chunks, 1) : 0;
+  }
 };
 
 /// One unit: which sequence and KV head, and its chunks [first, end). The warp that loads finds it and leaves
-/// it in shared memory for the others.
+/// it in shared memory for the others. A sequence of several units leaves parts in the workspace: its first
+/// unit one, of all its chunks; the others one for each span, or for the chunk that they are.
 struct alignas(16) Unit {
   __device__ Unit(const MulAttentionParams& a, const Plan& plan, int id) : id(id), kv_head(id % a.KV) {
     const int of_sequences = id / a.KV;
@@ -83,15 +102,15 @@ struct alignas(16) Unit {
     }
     b = low;
     length = plan.lengths[b];
-    const int all = ceil_div(length, kChunkPositions);
-    first = (of_sequences - plan.units[b]) * plan.unit_chunks;
-    end = min(first + plan.unit_chunks, all);
-    whole = first == 0 && end == all;
+    const int size = plan.unit_chunks(b);
+    count = plan.units[b + 1] - plan.units[b];
+    const int index = of_sequences - plan.units[b];
+    first = index * size;
+    end = index + 1 < count ? first + size : ceil_div(length, kChunkPositions);
   }
   int id;  ///< below 0: there are no more units
   int kv_head, b, length, first, end;
-  int whole;  ///< 1: the sequence's only unit
-  int unused;
+  int count;  ///< units of the sequence
 };
 
 /// Byte offsets in dynamic shared memory.
@@ -108,6 +127,9 @@ struct MulAttentionShared {
     v_maxima = take(Config::kQuantised ? Config::kWarps * Config::kColumns * 4 : 0);
     sums = take(Config::kWarps * Config::kColumns * 4);
     unit_slots = take(kQueryStages * static_cast<int>(sizeof(Unit)));
+    to_merge = take(16);
+    total_states = take(Config::kWarps * Config::kColumns * 8);
+    total_values = take(Config::kWarps * Config::kColumns * 4 * 16);
     barriers = take((2 * stages + 2 * kQueryStages) * 8);
     units = take((B + 1) * 4);
     lengths = take(B * 4);
@@ -117,8 +139,8 @@ struct MulAttentionShared {
   __host__ __device__ int empty(int slot) const { return full(stages + slot); }
   __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
   __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
-  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_slots, units, lengths,
-      bytes;
+  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_slots, to_merge,
+      total_states, total_values, units, lengths, bytes;
 };
 
 /// A row's running softmax, in powers of two.

@@ -3,9 +3,10 @@
 //
 // The arithmetic does not depend on the batch. Keys are cut in chunks of 256 positions; a chunk gives, for
 // every query row, the maximum m of its scores, the sum l of exp(score - m) and the weighted values o. Chunks
-// merge in increasing order into spans of 2048 positions, spans in increasing order into the row's result.
-// How the work is shared changes none of that: with enough sequences a block takes whole spans, with few
-// single chunks; what a block cannot finish alone it leaves in the workspace for the combine kernel.
+// merge in increasing order into spans of 1024 positions, spans in increasing order into the row's result.
+// How the work is shared changes none of that: with enough sequences a block takes two spans, the last
+// sequences by single ones, and with few sequences it takes single chunks. What a block cannot finish alone
+// it leaves in the workspace, and the last to come merges it.
 //
 // The lengths, the block table and what was cached before this step are read while the kernel before this one
 // (rope_kv_write) may still run; so that one must begin with wait_for_previous(), and not write them.
@@ -14,12 +15,8 @@
 
 namespace moge::ops::cuda {
 
-/// How blocks share the work; kAuto decides on the device, from the lengths.
-enum class Split { kAuto, kSpans, kChunks };
-
 Refusal mul_attention_refusal(const PagedAttention& args);
 int64_t mul_attention_workspace(const ExecContext& ctx, const PagedAttention& args);
-void mul_attention(ExecContext& ctx, const PagedAttention& args, std::span<std::byte> workspace,
-                   Split split = Split::kAuto);
+void mul_attention(ExecContext& ctx, const PagedAttention& args, std::span<std::byte> workspace);
 
 }  // namespace moge::ops::cuda

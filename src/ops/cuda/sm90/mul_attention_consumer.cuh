@@ -12,6 +12,7 @@
 
 #include "ops/cuda/sm90/barrier.cuh"
 #include "ops/cuda/sm90/mul_attention.cuh"
+#include "ops/cuda/sm90/mul_attention_combine.cuh"
 
 namespace moge::ops::cuda {
 
@@ -31,18 +32,29 @@ class MulAttentionConsumer {
                       << (i % 4 * 8);
   }
 
-  __device__ void run() {
-    for (Unit u = wait_unit(); u.id >= 0; u = wait_unit()) {
+  __device__ void run(const Plan& plan, MulAttentionSchedule& schedule) {
+    int to_merge = 0;
+    for (;;) {
+      const Unit& u = wait_unit();
+      if (uniform(u.id) < 0) break;
       start();
-      for (int c = u.first; c < u.end; ++c) {
-        if ((c + 1) * kChunkPositions <= u.length - a_.query_rows + 1)
-          add_chunk<true>(u, c);
+      const int length = uniform(u.length), first = uniform(u.first), end = uniform(u.end);
+      for (int c = first; c < end; ++c) {
+        if ((c + 1) * kChunkPositions <= length - a_.query_rows + 1)
+          add_chunk<true>(length, c);
         else
-          add_chunk<false>(u, c);
+          add_chunk<false>(length, c);
+        if (c + 1 == end || (c + 1) % kChunksPerSpan == 0) finish_span(plan, u, c);
       }
-      finish_queries();
-      store(u);
+      if (u.count == 1) {
+        store_result(u);
+      } else {
+        if (first == 0) store_part(plan, u, 0);
+        count_unit(u, schedule, to_merge);
+      }
+      release_unit();
     }
+    merge(plan, schedule, to_merge);
   }
 
  private:
@@ -89,13 +101,15 @@ class MulAttentionConsumer {
     }
   }
 
-  /// The next unit, when its queries are here.
-  __device__ Unit wait_unit() const {
+  /// As the compiler does not know of a value from shared memory: the same in all lanes.
+  static __device__ __forceinline__ int uniform(int x) {
+    return __shfl_sync(~0U, x, 0);
+  }
+
+  /// The next unit, when its queries are here. It stays in shared memory until release_unit().
+  __device__ const Unit& wait_unit() const {
     barrier_wait(shared_ + layout_.query_full(query_at_.slot), query_at_.round);
-    Unit u = reinterpret_cast<const Unit*>(memory_ + layout_.unit_slots)[query_at_.slot];
-    for (int* x : {&u.id, &u.length, &u.first, &u.end})
-      *x = __shfl_sync(~0U, *x, 0);  // uniform to the compiler
-    return u;
+    return reinterpret_cast<const Unit*>(memory_ + layout_.unit_slots)[query_at_.slot];
   }
 
   /// Takes the unit's queries; nothing is seen yet.
@@ -121,7 +135,7 @@ class MulAttentionConsumer {
       o_[n][0] = o_[n][1] = o_[n][2] = o_[n][3] = 0;
     }
   }
-  __device__ void finish_queries() {
+  __device__ void release_unit() {
     if constexpr (kQuantised) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
     if (lane_ == 0) barrier_arrive(shared_ + layout_.query_empty(query_at_.slot));
@@ -238,7 +252,7 @@ class MulAttentionConsumer {
 
   /// Turns s_ into weights of the values, in shared memory.
   template <bool kWhole>
-  __device__ __forceinline__ void softmax(const Unit& u, int chunk, ChunkRow (&rows)[kN][2]) {
+  __device__ __forceinline__ void softmax(int length, int chunk, ChunkRow (&rows)[kN][2]) {
     const auto over_positions = [](float x, auto combine) {  // of this warp
 #pragma unroll
       for (int d = 4; d < 32; d *= 2) x = combine(x, __shfl_xor_sync(~0U, x, d));
@@ -262,7 +276,7 @@ class MulAttentionConsumer {
       for (int j = 0; j < 2; ++j) {
         // Row i of n sees positions 0 .. length - n + i. Rows that fill up the operand: anything.
         const int column = 8 * n + 2 * t_ + j;
-        const int visible = u.length - lag(2 * n + j) - chunk * kChunkPositions;
+        const int visible = length - lag(2 * n + j) - chunk * kChunkPositions;
         const auto sees = [&](int i, int h) { return kWhole || score_position(i) + g_ + 8 * h < visible; };
         float m = -INFINITY;
 #pragma unroll
@@ -387,8 +401,8 @@ class MulAttentionConsumer {
 
   /// With kWhole, all rows see all positions of the chunk: the same arithmetic without the tests.
   template <bool kWhole>
-  __device__ __forceinline__ void add_chunk(const Unit& u, int chunk) {
-    const int count = kWhole ? kChunkPositions : u.length - chunk * kChunkPositions;
+  __device__ __forceinline__ void add_chunk(int length, int chunk) {
+    const int count = kWhole ? kChunkPositions : length - chunk * kChunkPositions;
     const int tiles = kWhole ? kTiles : ceil_div(count, kTile);
 #pragma unroll
     for (int i = 0; i < kScores; i += kAtOnce) {
@@ -396,7 +410,7 @@ class MulAttentionConsumer {
       if (left > 0) score_tiles<kWhole>(i, kWhole ? kAtOnce * kScored : min(left, kAtOnce * kScored));
     }
     ChunkRow rows[kN][2];
-    softmax<kWhole>(u, chunk, rows);
+    softmax<kWhole>(length, chunk, rows);
     float values[kSums][kN][4] = {};
 #pragma unroll
     for (int i = 0; i < kTiles; i += 2)
@@ -424,30 +438,114 @@ class MulAttentionConsumer {
     return warp_ * 16 + (kQuantised ? 2 * g_ + half : g_ + 8 * half);
   }
 
-  /// The result, or what the combine kernel makes it from.
-  __device__ void store(const Unit& u) {
+  /// What the thread's registers don't have room for: its row's state and values of the unit's earlier spans,
+  /// in shared memory.
+  __device__ SoftmaxState& total_state(int n, int j) const {
+    return reinterpret_cast<SoftmaxState*>(memory_ +
+                                           layout_.total_states)[warp_ * kColumns + 8 * n + 2 * t_ + j];
+  }
+  __device__ float4& total_values(int n) const {
+    return reinterpret_cast<float4*>(memory_ + layout_.total_values)[n * kWarps * 32 + threadIdx.x];
+  }
+
+  /// Ends a span, or the chunk that the unit is. A sequence's first unit merges its spans.
+  __device__ __forceinline__ void finish_span(const Plan& plan, const Unit& u, int chunk) {
+    const int first = uniform(u.first);
+    if (first > 0) {
+      store_part(plan, u, chunk / plan.part_chunks());
+    } else if (chunk >= kChunksPerSpan) {
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        const float4 values = total_values(n);
+        const float earlier[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          SoftmaxState all = total_state(n, j);
+          float keep, add;
+          all.merge(state_[n][j].m, state_[n][j].l, keep, add);
+          state_[n][j] = all;
+#pragma unroll
+          for (int e = j; e < 4; e += 2) o_[n][e] = merge_value(earlier[e], o_[n][e], keep, add);
+        }
+      }
+    }
+    if (chunk + 1 == uniform(u.end)) return;
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      if (first == 0) {
+        if (g_ == 0) total_state(n, 0) = state_[n][0], total_state(n, 1) = state_[n][1];
+        total_values(n) = make_float4(o_[n][0], o_[n][1], o_[n][2], o_[n][3]);
+      }
+      state_[n][0] = state_[n][1] = SoftmaxState{};
+      o_[n][0] = o_[n][1] = o_[n][2] = o_[n][3] = 0;
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void store_result(const Unit& u) const {
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int r = 8 * n + 2 * t_ + j;
         if (r >= a_.R()) continue;
-        if (u.whole) {
-          const int64_t token = static_cast<int64_t>(u.b) * a_.query_rows + r / a_.G;
-          __nv_bfloat16* out = a_.out + token * a_.out_row + (u.kv_head * a_.G + r % a_.G) * a_.out_head;
-          const float inverse = state_[n][j].inverse_sum();
+        __nv_bfloat16* out = result_row(a_, u.b, u.kv_head, r);
+        const float inverse = state_[n][j].inverse_sum();
 #pragma unroll
-          for (int half = 0; half < 2; ++half)
-            out[element(half)] = __float2bfloat16_rn(__fmul_rn(o_[n][j + 2 * half], inverse));
-        } else {
-          const int64_t row = static_cast<int64_t>(u.id) * a_.R() + r;
-          if (warp_ == 0 && g_ == 0)
-            a_.state[2 * row] = state_[n][j].m, a_.state[2 * row + 1] = state_[n][j].l;
-#pragma unroll
-          for (int half = 0; half < 2; ++half)
-            a_.partial[row * Config::kDh + element(half)] = o_[n][j + 2 * half];
-        }
+        for (int half = 0; half < 2; ++half)
+          out[element(half)] = __float2bfloat16_rn(__fmul_rn(o_[n][j + 2 * half], inverse));
       }
+    }
+  }
+
+  __device__ __forceinline__ void store_part(const Plan& plan, const Unit& u, int part) const {
+    part += plan.first_part(u.b, a_.max_spans);
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int r = 8 * n + 2 * t_ + j;
+        if (r >= a_.R()) continue;
+        const int64_t row = part_row(a_, part, u.kv_head, r);
+        if (warp_ == 0 && g_ == 0)
+          reinterpret_cast<float2*>(a_.state)[row] = make_float2(state_[n][j].m, state_[n][j].l);
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          a_.partial[row * Config::kDh + element(half)] = o_[n][j + 2 * half];
+      }
+    }
+  }
+
+  /// The unit's parts are stored. The block whose unit is its sequence's and KV head's last one merges them
+  /// when it has no more units: in the loop that would take registers from the products. Its pairs of
+  /// sequence and KV head are a list that begins at to_merge - 1 and goes on at arrived[pair] - 1. Thread 0
+  /// has it.
+  __device__ __forceinline__ void count_unit(const Unit& u, MulAttentionSchedule& schedule, int& to_merge) {
+    sync();
+    if (threadIdx.x > 0) return;
+    const int pair = u.b * a_.KV + u.kv_head;
+    __threadfence();
+    if (atomicAdd(&schedule.arrived[pair], 1) < u.count - 1) return;
+    schedule.arrived[pair] = to_merge;
+    to_merge = pair + 1;
+  }
+
+  __device__ __forceinline__ void merge(const Plan& plan, MulAttentionSchedule& schedule,
+                                        int to_merge) const {
+    int& shared = *reinterpret_cast<int*>(memory_ + layout_.to_merge);
+    __threadfence();
+    for (;;) {
+      if (threadIdx.x == 0) shared = to_merge;
+      sync();
+      const int pair = shared - 1;
+      sync();
+      if (pair < 0) return;
+      if (threadIdx.x == 0) {
+        to_merge = schedule.arrived[pair];
+        schedule.arrived[pair] = 0;
+      }
+      combine_parts<Config>(a_, plan, pair / a_.KV, pair % a_.KV);
     }
   }
 
@@ -464,7 +562,7 @@ class MulAttentionConsumer {
   uint32_t q_[kHoldQueries ? kK : 1][kN][4];
   float s_[kScores][kN][4];
   float v_scale_[kScores][2];
-  SoftmaxState state_[kN][2];
+  SoftmaxState state_[kN][2];  // of the span; at the unit's end, of all that it has merged
   float o_[kN][4];
 };
 

@@ -123,7 +123,7 @@ class MulAttentionProducer {
     announce(last);
     if (lane_ == 0) {
       barrier_arrive(shared_ + layout_.query_full(query_at_.slot));
-      if (atomicAdd(&schedule.done, 1) == static_cast<int>(gridDim.x) - 1) schedule = {};
+      if (atomicAdd(&schedule.done, 1) == static_cast<int>(gridDim.x) - 1) schedule.given = schedule.done = 0;
     }
   }
 
