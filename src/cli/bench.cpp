@@ -256,7 +256,7 @@ struct BenchOpsOptions {
 };
 
 void bench_ops(const BenchOpsOptions& o) {
-  bench_device_ops({.model = o.model, .context = o.model.context.value_or(2048), .json = o.json});
+  bench_device_ops({.model = o.model, .context = o.model.context.value_or(0), .json = o.json});
 }
 
 }  // namespace

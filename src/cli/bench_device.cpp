@@ -60,19 +60,23 @@ struct DeviceBench {
   std::vector<int32_t> ids(int64_t count, uint64_t stream) const {
     return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
   }
-  /// Time by op of one more pass, launched op by op.
-  ordered_json profile(const std::function<void()>& pass) {
+  /// Adds the time by op of one more pass, launched as the others were: a graph is recorded anew, with events
+  /// in it.
+  void profile(ordered_json& out, const std::function<void()>& pass) {
     engine::OpProfile profile(backend);
     ExecContext& ctx = runner->context();
     ctx.observer = &profile;
-    runner->set_graphs(false);
+    runner->set_graphs(!options.eager);
     pass();
+    out["event_ms"] = profile.event_seconds() * 1e3;
+    for (const engine::OpProfile::Line& line : profile.lines()) {
+      ordered_json calls = ordered_json::array();
+      for (const double seconds : line.call_seconds) calls.push_back(seconds * 1e3);
+      out["ops"].push_back(
+          {{"op", line.op}, {"calls", calls.size()}, {"ms", line.seconds * 1e3}, {"call_ms", calls}});
+    }
     ctx.observer = nullptr;
     runner->set_graphs(!options.eager);
-    ordered_json ops = ordered_json::array();
-    for (const engine::OpProfile::Line& line : profile.lines())
-      ops.push_back({{"op", line.op}, {"calls", line.calls}, {"ms", line.seconds * 1e3}});
-    return ops;
   }
   void print_ops(const ordered_json& ops) const {
     for (const ordered_json& op : ops)
@@ -114,19 +118,21 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   runner.tokens(o.batch);
 
   const double step = quantile(ms, 0.5);
-  const double bytes = spec::decode_step_bytes(runner.config(), o.batch, o.context + kWarmUp + o.steps / 2,
+  const int64_t mean_context = o.context + kWarmUp + o.steps / 2;
+  const double bytes = spec::decode_step_bytes(runner.config(), o.batch, mean_context,
                                                {.weights = o.model.dtype, .kv = o.model.kv_dtype});
   const double tokens_per_second = static_cast<double>(o.batch) / step * 1e3;
   const double rate = bytes / step * 1e3;
   ordered_json out = bench.header("decode");
-  out.update({{"step_ms", step},
+  out.update({{"mean_context", mean_context},
+              {"step_ms", step},
               {"step_ms_p10", quantile(ms, 0.1)},
               {"step_ms_p90", quantile(ms, 0.9)},
               {"tokens_per_second", tokens_per_second},
               {"bytes", bytes},
               {"bytes_per_second", rate},
               {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
-  if (o.profile) out["ops"] = bench.profile([&] { runner.decode(); });
+  if (o.profile) bench.profile(out, [&] { runner.decode(); });
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;
@@ -175,7 +181,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
               {"tokens_per_second", tokens / time * 1e3},
               {"flops", total_flops},
               {"flops_per_second", total_flops / time * 1e3}});
-  if (o.profile) out["ops"] = bench.profile([&] { pass(); });
+  if (o.profile) bench.profile(out, [&] { pass(); });
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;

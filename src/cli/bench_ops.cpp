@@ -9,8 +9,16 @@
 #include "core/transfer.h"
 #include "model/weights.h"
 #include "ops/attention.h"
+#include "ops/decode_inputs.h"
+#include "ops/embedding.h"
+#include "ops/moe_route.h"
 #include "ops/quant_matmul.h"
+#include "ops/quantize.h"
 #include "ops/random_fill.h"
+#include "ops/residual_norm.h"
+#include "ops/rope.h"
+#include "ops/rope_kv_write.h"
+#include "ops/sampling.h"
 
 namespace moge::cli {
 
@@ -18,171 +26,581 @@ namespace {
 
 using nlohmann::ordered_json;
 
+/// Calls of a recorded graph, over which launches do not show; and routings, which differ from call to call.
+constexpr size_t kCalls = 8;
+/// From here on kernels are bound by power: clocks are those of the whole layer's, not of one kernel's.
+constexpr int64_t kHotTokens = 1024;
+constexpr int64_t kPageSize = 64;
+constexpr int64_t kMaxCaches = 64;  ///< that decoding attention goes round
+
+/// A product's weights, so many copies that the L2 never holds the next one.
+struct Product {
+  const char* what;
+  int64_t experts;  ///< 1: no groups
+  int64_t n, k;
+  bool silu_mul;
+  DType dtype;
+  std::vector<Tensor> w, w_scale;
+};
+
+/// What moe_route leaves for the products of one layer.
+struct Routing {
+  Tensor topk_ids, topk_weights, offsets, row_token, row_weight, slot_row;
+};
+
 class OpsBench {
  public:
-  explicit OpsBench(const DeviceBenchOptions& o)
-      : options_(o), backend_(cuda_backend()), ctx_{.device = {DeviceKind::kCuda, 0}, .backend = &backend_} {}
+  OpsBench(const DeviceBenchOptions& o, const spec::ModelConfig& c)
+      : options_(o),
+        c_(c),
+        backend_(cuda_backend()),
+        ctx_{.device = {DeviceKind::kCuda, 0}, .backend = &backend_},
+        D_(c.hidden_size),
+        F_(model::expert_width(c)),
+        always_on_(model::num_always_on_experts(c)),
+        slots_(model::slots_per_token(c)) {
+    const int64_t experts = c.num_experts + always_on_;
+    const DType dtype = o.model.dtype;
+    products_ = {{"qkv_proj", 1, c.q_dim() + 2 * c.kv_dim(), D_, false, dtype, {}, {}},
+                 {"o_proj", 1, D_, c.q_dim(), false, dtype, {}, {}},
+                 {"lm_head", 1, c.vocab_size, D_, false, DType::kBF16, {}, {}},
+                 {"gate_up_proj", experts, 2 * F_, D_, true, dtype, {}, {}},
+                 {"down_proj", experts, D_, F_, false, dtype, {}, {}}};
+    copy_ = backend_.copy_bandwidth();
+    const auto weights = [&](Arena& arena) {
+      gate_ = arena.alloc(DType::kF32, {std::max<int64_t>(c.num_experts, 1), D_});
+      for (Product& p : products_) allocate(arena, p);
+    };
+    Arena plan;
+    weights(plan);
+    weights_ = Arena(plan.used_bytes(), "ops benchmark: weights", &backend_);
+    weights(weights_);
+    ops::random_fill(ctx_, {.x = gate_, .std = 0.02F, .seed = 9});
+    for (const Product& p : products_)
+      for (size_t i = 0; i < p.w.size(); ++i) {
+        ops::random_fill(ctx_, {.x = p.w[i], .std = 1, .seed = 2 * i});
+        if (p.w_scale[i]) ops::random_fill(ctx_, {.x = p.w_scale[i], .std = 1e-3F, .seed = 2 * i + 1});
+      }
+    begin();
+  }
 
-  /// [rows, k] x [n, k]^T, per expert when there are several: every expert gets the same number of rows.
-  void matmul(const char* what, int64_t experts, int64_t rows, int64_t n, int64_t k, bool silu_mul,
-              DType dtype) {
-    const bool grouped = experts > 1, scaled = dtype != DType::kBF16;
-    const int64_t R = rows * experts;
-    // Enough copies of the weights that the L2 never holds the next one.
+  void all() {
+    for (const int64_t T : {1,   2,   4,   8,   16,  24,  32,  48,  64,   96,   128,  160,  192,  224,
+                            256, 288, 320, 352, 384, 448, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192}) {
+      layer(T);
+      measure(T >= kHotTokens);
+    }
+    if (c_.is_moe())
+      for (const int64_t rows : {1, 4, 16, 32, 64, 128, 256, 512, 1024}) {
+        same_rows(rows);
+        measure(false);
+      }
+    // One position more than a round number: kernels that cut sequences have a last piece then.
+    std::vector<int64_t> contexts = {128, 512, 1024, 2048, 2049, 4096, 8192};
+    if (options_.context > 0) contexts = {options_.context};
+    for (const int64_t context : contexts)
+      for (const int64_t batch : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512}) {
+        attention(batch, context);
+        measure(false);
+      }
+    if (options_.json) std::cout << out_.dump(1) << '\n';
+  }
+
+ private:
+  /// An operator to be measured: its i-th call, which may wrap round.
+  struct Op {
+    const char* what;
+    const char* op;
+    ordered_json shape;
+    const char* dtype;
+    double bytes, flops;
+    std::function<void(ExecContext&, size_t)> call;
+    size_t calls = kCalls;
+  };
+
+  /// The operators of one layer and of a step's ends over T tokens.
+  void layer(int64_t T) {
+    matmul(products_[0], T);
+    rope_kv_write(T);
+    for (const int64_t length : {128, 512, 2048, 8192})
+      if (T % length == 0 && T / length <= 8) prefill_attention(T / length, length);
+    quantize_rows(T, c_.q_dim());
+    matmul(products_[1], T);
+    if (c_.is_moe()) {
+      routed(T);
+    } else {
+      residual_norm(T, 1);
+      matmul(products_[3], T);
+      quantize_rows(T, F_);
+      matmul(products_[4], T);
+    }
+    if (T > 512) return;
+    matmul(products_[2], T);
+    sampling(T);
+    step_inputs(T);
+  }
+
+  // ---- products
+
+  void allocate(Arena& arena, Product& p) const {
+    p.w.clear(), p.w_scale.clear();
+    const bool grouped = p.experts > 1;
     const int64_t copies =
-        std::max<int64_t>(1, 3 * backend_.info().l2_bytes / (experts * n * k * size_of(dtype)) + 1);
-    const auto allocate = [&](Arena& arena, std::vector<ops::QuantMatmul>& calls) {
-      const auto f32 = [&](bool present, Shape shape) {
-        return present ? arena.alloc(DType::kF32, shape) : Tensor();
-      };
-      const Tensor c = arena.alloc(DType::kBF16, {R, silu_mul ? n / 2 : n});
-      const Tensor a = arena.alloc(dtype, {R, k}), a_scale = f32(scaled, {R});
-      const Tensor offsets = grouped ? arena.alloc(DType::kI32, {experts + 1}) : Tensor();
-      for (int64_t i = 0; i < copies; ++i)
+        std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (p.experts * p.n * p.k * size_of(p.dtype)) + 1);
+    for (int64_t i = 0; i < copies; ++i) {
+      p.w.push_back(grouped ? arena.alloc(p.dtype, {p.experts, p.n, p.k}) : arena.alloc(p.dtype, {p.n, p.k}));
+      p.w_scale.push_back(p.dtype == DType::kBF16 ? Tensor()
+                          : grouped               ? arena.alloc(DType::kF32, {p.experts, p.n})
+                                                  : arena.alloc(DType::kF32, {p.n}));
+    }
+  }
+
+  /// c of `rows` rows from `tokens` rows of a, of `experts` experts' weights: each call with the next copy of
+  /// the weights and, with groups, the next routing.
+  void product(const Product& p, const char* op, ordered_json shape, int64_t tokens, int64_t rows,
+               double experts, const std::vector<Routing>& routings) {
+    const bool gathers = !routings.empty() && p.silu_mul;
+    const int64_t a_rows = gathers ? tokens : rows;
+    std::vector<ops::QuantMatmul> calls;
+    place([&](Arena& arena) {
+      calls.clear();
+      const Tensor c = arena.alloc(DType::kBF16, {rows, p.silu_mul ? p.n / 2 : p.n});
+      const Tensor a = arena.alloc(p.dtype, {a_rows, p.k});
+      const Tensor a_scale = p.dtype == DType::kBF16 ? Tensor() : arena.alloc(DType::kF32, {a_rows});
+      for (size_t i = 0; i < kCalls; ++i) {
+        const Routing r = routings.empty() ? Routing() : routings[i % routings.size()];
         calls.push_back({.c = c,
                          .a = a,
                          .a_scale = a_scale,
-                         .w = grouped ? arena.alloc(dtype, {experts, n, k}) : arena.alloc(dtype, {n, k}),
-                         .w_scale = !scaled   ? Tensor()
-                                    : grouped ? arena.alloc(DType::kF32, {experts, n})
-                                              : arena.alloc(DType::kF32, {n}),
-                         .offsets = offsets,
-                         .silu_mul = silu_mul});
-    };
-    std::vector<ops::QuantMatmul> calls;
-    Arena plan;
-    allocate(plan, calls);
-    calls.clear();
-    Arena memory(plan.used_bytes(), "matmul benchmark", &backend_);
-    allocate(memory, calls);
-    for (const ops::QuantMatmul& call : calls) {
-      ops::random_fill(ctx_, {.x = call.w, .std = 1, .seed = 1});
-      if (scaled) ops::random_fill(ctx_, {.x = call.w_scale, .std = 1e-3F, .seed = 2});
-    }
+                         .w = p.w[i % p.w.size()],
+                         .w_scale = p.w_scale[i % p.w.size()],
+                         .offsets = r.offsets,
+                         .row_ids = gathers ? r.row_token : Tensor(),
+                         .row_weight = gathers ? Tensor() : r.row_weight,
+                         .silu_mul = p.silu_mul});
+      }
+    });
     ops::random_fill(ctx_, {.x = calls[0].a, .std = 1, .seed = 3});
-    if (scaled) ops::random_fill(ctx_, {.x = calls[0].a_scale, .std = 1e-3F, .seed = 4});
-    if (grouped) {
-      std::vector<int32_t> offsets(static_cast<size_t>(experts) + 1);
-      for (size_t e = 0; e < offsets.size(); ++e)
-        offsets[e] = static_cast<int32_t>(static_cast<int64_t>(e) * rows);
-      upload(ctx_, calls[0].offsets, offsets.data());
-      synchronize(ctx_, "ops benchmark");
-    }
-    const double seconds =
-        time([&](ExecContext& ctx, size_t i) { ops::quant_matmul(ctx, calls[i % calls.size()]); });
-    const double bytes = static_cast<double>(calls[0].w.bytes() + calls[0].a.bytes() + calls[0].c.bytes());
-    report(what, grouped ? "grouped_matmul" : "matmul",
-           {{"m", rows}, {"n", n}, {"k", k}, {"experts", experts}, {"dtype", name_of(dtype)}}, seconds, bytes,
-           2.0 * static_cast<double>(R) * static_cast<double>(n) * static_cast<double>(k));
+    if (calls[0].a_scale) ops::random_fill(ctx_, {.x = calls[0].a_scale, .std = 1e-3F, .seed = 4});
+    shape.update({{"n", p.n}, {"k", p.k}});
+    const auto n = static_cast<double>(p.n), k = static_cast<double>(p.k), R = static_cast<double>(rows);
+    add({p.what, op, shape, name_of(p.dtype),
+         (experts * n * k + static_cast<double>(a_rows) * k) * static_cast<double>(size_of(p.dtype)) +
+             R * n * (p.silu_mul ? 1 : 2),
+         2 * R * n * k, [calls](ExecContext& ctx, size_t i) { ops::quant_matmul(ctx, calls[i % kCalls]); }});
   }
 
-  void attention(const spec::ModelConfig& c, int64_t batch, int64_t context, DType kv) {
-    constexpr int64_t kPageSize = 64;
-    const int64_t pages = (context + kPageSize - 1) / kPageSize, P = pages * batch;
-    const int64_t H = c.num_attention_heads, KV = c.num_key_value_heads, Dh = c.head_dim;
-    const bool scaled = kv != DType::kBF16;
-    ops::PagedAttention call{.scale = 0.1F, .decode_rows = 1};
-    const auto allocate = [&](Arena& arena) {
-      call.out = arena.alloc(DType::kBF16, {batch, H, Dh});
-      call.q = arena.alloc(DType::kBF16, {batch, H, Dh});
-      for (Tensor* t : {&call.k_pages, &call.v_pages}) *t = arena.alloc(kv, {P, KV, kPageSize, Dh});
-      if (scaled)
-        for (Tensor* t : {&call.k_scales, &call.v_scales}) *t = arena.alloc(DType::kF32, {P, KV, kPageSize});
-      call.block_table = arena.alloc(DType::kI32, {batch, pages});
+  /// [T, k] x [n, k]^T.
+  void matmul(const Product& p, int64_t T) { product(p, "matmul", {{"m", T}}, T, T, 1, {}); }
+
+  /// The products and the other operators of an MoE block over T tokens with random routings: each call meets
+  /// the experts that its own draw hits.
+  void routed(int64_t T) {
+    const int64_t E = c_.num_experts, K = c_.num_experts_per_tok, R = T * slots_;
+    std::vector<Routing> routings(kCalls);
+    Tensor x;
+    place([&](Arena& arena) {
+      x = arena.alloc(DType::kBF16, {T, D_});
+      for (Routing& r : routings)
+        r = {.topk_ids = arena.alloc(DType::kI32, {T, K}),
+             .topk_weights = arena.alloc(DType::kF32, {T, K}),
+             .offsets = arena.alloc(DType::kI32, {E + always_on_ + 1}),
+             .row_token = arena.alloc(DType::kI32, {R}),
+             .row_weight = arena.alloc(DType::kF32, {R}),
+             .slot_row = arena.alloc(DType::kI32, {T, slots_})};
+    });
+    const auto route = [this, routings, x](ExecContext& ctx, size_t i) {
+      const Routing& r = routings[i % kCalls];
+      ops::moe_route(ctx, {.topk_ids = r.topk_ids,
+                           .topk_weights = r.topk_weights,
+                           .offsets = r.offsets,
+                           .row_token = r.row_token,
+                           .row_weight = r.row_weight,
+                           .slot_row = r.slot_row,
+                           .x = x,
+                           .gate = gate_,
+                           .num_groups = static_cast<int>(c_.num_expert_groups),
+                           .renormalize = c_.norm_topk_prob});
+    };
+    double hit = 0;
+    Workspace workspace(planned_bytes(route), &backend_);
+    ExecContext ctx = ctx_;
+    ctx.workspace = &workspace;
+    for (size_t i = 0; i < kCalls; ++i) {
+      ops::random_fill(ctx, {.x = x, .std = 1, .seed = 100 + i});
+      route(ctx, i);
+      std::vector<int32_t> offsets(static_cast<size_t>(E + always_on_ + 1));
+      download(ctx, offsets.data(), routings[i].offsets);
+      for (size_t e = 1; e < offsets.size(); ++e) hit += offsets[e] > offsets[e - 1] ? 1 : 0;
+    }
+    hit /= kCalls;
+    const ordered_json shape = {
+        {"tokens", T}, {"experts", E}, {"topk", K}, {"groups", c_.num_expert_groups}, {"shared", always_on_}};
+    residual_norm(T, 1);
+    ordered_json router = shape;
+    router["width"] = D_;
+    // Each call has the last draw's tokens: their number is what counts here.
+    add({"router", "moe_route", router, "bf16",
+         static_cast<double>(T * D_ * 2 + E * D_ * 4 + T * slots_ * 12),
+         2.0 * static_cast<double>(T * E * D_),
+         [route, spare = kCalls - 1](ExecContext& ctx, size_t) { route(ctx, spare); }});
+    product(products_[3], "routed_matmul", shape, T, R, hit, routings);
+    quantize_rows(R, F_);
+    product(products_[4], "routed_matmul", shape, T, R, hit, routings);
+    residual_norm(T, slots_, routings[0].slot_row);
+  }
+
+  /// Every expert with the same number of rows.
+  void same_rows(int64_t rows) {
+    const int64_t experts = products_[3].experts, R = rows * experts, T = (R + slots_ - 1) / slots_;
+    Routing r;
+    place([&](Arena& arena) {
+      r.offsets = arena.alloc(DType::kI32, {experts + 1});
+      r.row_token = arena.alloc(DType::kI32, {R});
+      r.row_weight = arena.alloc(DType::kF32, {R});
+    });
+    std::vector<int32_t> offsets(static_cast<size_t>(experts) + 1), tokens(static_cast<size_t>(R));
+    for (size_t e = 0; e < offsets.size(); ++e)
+      offsets[e] = static_cast<int32_t>(e) * static_cast<int32_t>(rows);
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % static_cast<size_t>(T));
+    upload(ctx_, r.offsets, offsets.data());
+    upload(ctx_, r.row_token, tokens.data());
+    synchronize(ctx_, "ops benchmark");
+    ops::random_fill(ctx_, {.x = r.row_weight, .std = 1, .seed = 8});
+    const ordered_json shape = {{"m", rows}, {"experts", experts}};
+    for (const size_t p : {3, 4})
+      product(products_[p], "grouped_matmul", shape, T, R, static_cast<double>(experts), {r});
+  }
+
+  // ---- between the products
+
+  /// Adds one row, or the slots' rows, to each token of the residual stream.
+  void residual_norm(int64_t T, int64_t added, const Tensor& slot_row = {}) {
+    const DType dtype = options_.model.dtype;
+    const bool quantised = dtype != DType::kBF16;
+    ops::ResidualNorm call{.slot_row = slot_row};
+    place([&](Arena& arena) {
+      call.x = arena.alloc(DType::kF32, {T, D_});
+      (slot_row ? call.rows : call.delta) = arena.alloc(DType::kBF16, {T * added, D_});
+      call.weight = arena.alloc(DType::kF32, {D_});
+      call.normed = arena.alloc(DType::kBF16, {T, D_});
+      if (!quantised) return;
+      call.q = arena.alloc(dtype, {T, D_});
+      call.q_scale = arena.alloc(DType::kF32, {T});
+    });
+    for (const Tensor& t : {call.x, call.rows, call.delta, call.weight})
+      if (t) ops::random_fill(ctx_, {.x = t, .std = 1e-2F, .seed = 6});
+    add({slot_row ? "norm_combine" : "norm",
+         "residual_norm",
+         {{"rows", T}, {"width", D_}, {"slots", added}},
+         name_of(dtype),
+         static_cast<double>(T * D_ * (8 + 2 * added + 2 + (quantised ? 1 : 0))),
+         0,
+         [call](ExecContext& ctx, size_t) { ops::residual_norm(ctx, call); }});
+  }
+
+  void quantize_rows(int64_t rows, int64_t width) {
+    const DType dtype = options_.model.dtype;
+    if (dtype == DType::kBF16) return;
+    ops::QuantizeRows call;
+    place([&](Arena& arena) {
+      call = {.q = arena.alloc(dtype, {rows, width}),
+              .scale = arena.alloc(DType::kF32, {rows}),
+              .x = arena.alloc(DType::kBF16, {rows, width})};
+    });
+    ops::random_fill(ctx_, {.x = call.x, .std = 1, .seed = 7});
+    add({"quantize",
+         "quantize_rows",
+         {{"rows", rows}, {"width", width}},
+         name_of(dtype),
+         static_cast<double>(rows * width * 3),
+         0,
+         [call](ExecContext& ctx, size_t) { ops::quantize_rows(ctx, call); }});
+  }
+
+  void rope_kv_write(int64_t T) {
+    const int64_t H = c_.num_attention_heads, KV = c_.num_key_value_heads, Dh = c_.head_dim;
+    const DType kv = options_.model.kv_dtype;
+    const int64_t pages = (T + kPageSize - 1) / kPageSize;
+    ops::RopeKvWrite call;
+    place([&](Arena& arena) {
+      call.q = arena.alloc(DType::kBF16, {T, H, Dh});
+      for (Tensor* t : {&call.k_pages, &call.v_pages}) *t = arena.alloc(kv, {pages, KV, kPageSize, Dh});
+      if (kv != DType::kBF16)
+        for (Tensor* t : {&call.k_scales, &call.v_scales})
+          *t = arena.alloc(DType::kF32, {pages, KV, kPageSize});
+      call.qkv = arena.alloc(DType::kBF16, {T, H + 2 * KV, Dh});
+      call.cos_sin = arena.alloc(DType::kF32, {T, Dh});
+      call.slots = arena.alloc(DType::kI32, {T});
+    });
+    for (const Tensor& t : {call.qkv, call.cos_sin}) ops::random_fill(ctx_, {.x = t, .std = 1, .seed = 10});
+    upload_iota(call.slots);
+    add({"rope_kv_write",
+         "rope_kv_write",
+         {{"rows", T}, {"heads", H}, {"kv_heads", KV}, {"head_dim", Dh}},
+         name_of(kv),
+         static_cast<double>(T * Dh * (4 * H + 2 * KV * (2 + size_of(kv)))),
+         0,
+         [call](ExecContext& ctx, size_t) { ops::rope_kv_write(ctx, call); }});
+  }
+
+  // ---- attention
+
+  void attention(int64_t batch, int64_t context) { paged_attention(batch, context, 1); }
+  void prefill_attention(int64_t sequences, int64_t length) { paged_attention(sequences, length, length); }
+
+  /// `queries` rows of each sequence: 1 is decoding, all of them a whole prompt. Decoding calls read caches
+  /// that the L2 does not hold; a prompt's keys and values have just been written.
+  void paged_attention(int64_t batch, int64_t context, int64_t queries) {
+    const int64_t pages = (context + kPageSize - 1) / kPageSize, P = pages * batch, T = batch * queries;
+    const int64_t H = c_.num_attention_heads, KV = c_.num_key_value_heads, Dh = c_.head_dim;
+    const DType kv = options_.model.kv_dtype;
+    const bool decodes = queries == 1;
+    const int64_t cache_bytes = 2 * P * KV * kPageSize * Dh * size_of(kv);
+    const int64_t copies =
+        decodes ? std::clamp<int64_t>(3 * backend_.info().l2_bytes / cache_bytes + 1, 1, kMaxCaches) : 1;
+    ops::PagedAttention call{.scale = 0.1F, .decode_rows = decodes ? 1 : 0};
+    place([&](Arena& arena) {
+      call.out = arena.alloc(DType::kBF16, {T, H, Dh});
+      call.q = arena.alloc(DType::kBF16, {T, H, Dh});
+      for (Tensor* t : {&call.k_pages, &call.v_pages}) *t = arena.alloc(kv, {P * copies, KV, kPageSize, Dh});
+      if (kv != DType::kBF16)
+        for (Tensor* t : {&call.k_scales, &call.v_scales})
+          *t = arena.alloc(DType::kF32, {P * copies, KV, kPageSize});
+      call.block_table = arena.alloc(DType::kI32, {batch * copies, pages});
       call.cu_q = arena.alloc(DType::kI32, {batch + 1});
       call.kv_lens = arena.alloc(DType::kI32, {batch});
-    };
-    Arena plan;
-    allocate(plan);
-    Arena memory(plan.used_bytes(), "attention benchmark", &backend_);
-    allocate(memory);
+    });
     for (const Tensor& t : {call.q, call.k_pages, call.v_pages, call.k_scales, call.v_scales})
       if (t) ops::random_fill(ctx_, {.x = t, .std = 1e-2F, .seed = 5});
-    std::vector<int32_t> table(static_cast<size_t>(P)), cu_q, lens(static_cast<size_t>(batch));
-    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
-    for (int64_t b = 0; b <= batch; ++b) cu_q.push_back(static_cast<int32_t>(b));
-    std::ranges::fill(lens, static_cast<int32_t>(context));
-    upload(ctx_, call.block_table, table.data());
-    upload(ctx_, call.cu_q, cu_q.data());
-    upload(ctx_, call.kv_lens, lens.data());
-    synchronize(ctx_, "ops benchmark");
-    const double seconds = time([&](ExecContext& ctx, size_t) { ops::paged_attention(ctx, call); });
-    report("attention", "attention",
-           {{"batch", batch},
-            {"context", context},
-            {"heads", H},
-            {"kv_heads", KV},
-            {"head_dim", Dh},
-            {"dtype", name_of(kv)}},
-           seconds, 2.0 * static_cast<double>(batch * context * KV * Dh * size_of(kv)),
-           4.0 * static_cast<double>(batch * context * H * Dh));
+    upload_iota(call.block_table);
+    upload_iota(call.cu_q, queries);
+    upload_iota(call.kv_lens, 0, context);
+    const double positions = decodes ? static_cast<double>(context) : static_cast<double>(context + 1) / 2;
+    ordered_json shape = {{"heads", H}, {"kv_heads", KV}, {"head_dim", Dh}};
+    if (decodes)
+      shape.update({{"batch", batch}, {"context", context}});
+    else
+      shape.update({{"sequences", batch}, {"length", context}});
+    add({decodes ? "attention" : "prefill", decodes ? "attention" : "prefill_attention", shape, name_of(kv),
+         2.0 * static_cast<double>(batch * context * KV * Dh * size_of(kv)),
+         4 * static_cast<double>(T * H * Dh) * positions,
+         [call, batch, copies](ExecContext& ctx, size_t i) {
+           ops::PagedAttention one = call;
+           const int64_t copy = static_cast<int64_t>(i) % copies;
+           one.block_table = call.block_table.slice(0, copy * batch, (copy + 1) * batch);
+           ops::paged_attention(ctx, one);
+         },
+         std::max(kCalls, static_cast<size_t>(copies))});
   }
 
-  void finish() const {
-    if (options_.json) std::cout << out_.dump(1) << '\n';
+  // ---- once a step
+
+  void sampling(int64_t B) {
+    const auto rows = [&](Arena& arena, DType dtype) { return arena.alloc(dtype, {B}); };
+    ops::Sampling call;
+    place([&](Arena& arena) {
+      call = {.tokens = rows(arena, DType::kI32),
+              .logits = arena.alloc(DType::kF32, {B, c_.vocab_size}),
+              .temperature = rows(arena, DType::kF32),
+              .top_k = rows(arena, DType::kI32),
+              .top_p = rows(arena, DType::kF32),
+              .min_p = rows(arena, DType::kF32),
+              .repetition_penalty = rows(arena, DType::kF32),
+              .presence_penalty = rows(arena, DType::kF32),
+              .frequency_penalty = rows(arena, DType::kF32),
+              .seeds = rows(arena, DType::kI64),
+              .steps = rows(arena, DType::kI64)};
+    });
+    ops::random_fill(ctx_, {.x = call.logits, .std = 1, .seed = 11});
+    for (const Tensor& t : {call.temperature, call.top_k, call.top_p, call.min_p, call.repetition_penalty,
+                            call.presence_penalty, call.frequency_penalty, call.seeds, call.steps})
+      backend_.fill_bytes(t.data, 0, t.bytes());
+    add({"greedy",
+         "sampling",
+         {{"rows", B}, {"vocab", c_.vocab_size}},
+         "f32",
+         static_cast<double>(B * c_.vocab_size * 4),
+         0,
+         [call](ExecContext& ctx, size_t) { ops::sampling(ctx, call); }});
   }
+
+  /// What a step begins with, as one: positions and slots, the rotations' table, the embeddings.
+  void step_inputs(int64_t B) {
+    ops::DecodeInputs inputs{.page_size = kPageSize, .num_pages = static_cast<int>(B + 1)};
+    ops::RopeTable table{.theta = c_.rope_theta};
+    ops::EmbeddingFwd embedding{.weight = products_[2].w[0]};
+    place([&](Arena& arena) {
+      for (Tensor* t : {&inputs.kv_lens, &inputs.positions, &inputs.slots, &inputs.tokens})
+        *t = arena.alloc(DType::kI32, {B});
+      inputs.steps = arena.alloc(DType::kI64, {B});
+      inputs.block_table = arena.alloc(DType::kI32, {B, 2});
+      table.cos_sin = arena.alloc(DType::kF32, {B, c_.head_dim});
+      embedding.y = arena.alloc(DType::kF32, {B, D_});
+    });
+    table.positions = inputs.positions;
+    embedding.ids = inputs.tokens;
+    upload_iota(inputs.kv_lens, 0, -1);  // idle: lengths that do not run away over the repetitions
+    upload_iota(inputs.tokens);
+    for (const Tensor& t : {inputs.positions, inputs.slots, inputs.steps, inputs.block_table})
+      backend_.fill_bytes(t.data, 0, t.bytes());
+    add({"step_inputs",
+         "step_inputs",
+         {{"rows", B}, {"width", D_}, {"head_dim", c_.head_dim}},
+         "bf16",
+         static_cast<double>(B * D_ * 6),
+         0,
+         [inputs, table, embedding](ExecContext& ctx, size_t) {
+           ops::decode_inputs(ctx, inputs);
+           ops::rope_table(ctx, table);
+           ops::embedding_fwd(ctx, embedding);
+         }});
+  }
+
+  // ---- memory, time, output
+
+  /// Runs `allocate` over a counting arena, then over memory of that size, kept until the next measure().
+  template <class Allocate>
+  void place(const Allocate& allocate) {
+    Arena plan;
+    allocate(plan);
+    memory_.emplace_back(plan.used_bytes(), "ops benchmark", &backend_);
+    allocate(memory_.back());
+  }
+
+  void add(Op op) { ops_.push_back(std::move(op)); }
+
+  /// first, first + step, ...
+  void upload_iota(const Tensor& to, int64_t step = 1, int64_t first = 0) {
+    std::vector<int32_t> host(static_cast<size_t>(to.numel()));
+    for (size_t i = 0; i < host.size(); ++i)
+      host[i] = static_cast<int32_t>(first + static_cast<int64_t>(i) * step);
+    upload(ctx_, to, host.data());
+    synchronize(ctx_, "ops benchmark");
+  }
+
+  int64_t planned_bytes(const std::function<void(ExecContext&, size_t)>& call) const {
+    Workspace planner;
+    ExecContext planning = ctx_;
+    planning.workspace = &planner;
+    planning.planning = true;
+    call(planning, 0);
+    return planner.planned_bytes();
+  }
+
+  std::unique_ptr<Graph> record(const std::function<void()>& work) {
+    backend_.begin_capture();
+    work();
+    return backend_.end_capture();
+  }
+  static double median(std::vector<double> values) {
+    std::ranges::sort(values);
+    return values[values.size() / 2];
+  }
+  double seconds(Graph& graph) {
+    const auto begin = backend_.make_event(), end = backend_.make_event();
+    begin->record();
+    graph.launch();
+    end->record();
+    return end->seconds_since(*begin);
+  }
+
+  /// Seconds between events around each call of a graph: no kernel overlaps the end of the one before it.
+  std::vector<double> spans(ExecContext& ctx, const Op& op, size_t calls) {
+    std::vector<std::unique_ptr<Event>> events;
+    for (size_t i = 0; i < 2 * calls; ++i) events.push_back(backend_.make_event());
+    const std::unique_ptr<Graph> graph = record([&] {
+      for (size_t i = 0; i < calls; ++i) {
+        events[2 * i]->record();
+        op.call(ctx, i);
+        events[2 * i + 1]->record();
+      }
+    });
+    seconds(*graph);
+    seconds(*graph);
+    std::vector<double> times;
+    for (size_t i = 0; i < calls; ++i) times.push_back(events[2 * i + 1]->seconds_since(*events[2 * i]));
+    return times;
+  }
+
+  /// Median seconds of a call of each operator added so far, and forgets them. `hot`: with a layer of all of
+  /// them before it, long enough that the clocks are the layer's.
+  void measure(bool hot) {
+    constexpr int kRepeats = 7;
+    constexpr double kWarmUpSeconds = 3e-3, kHotSeconds = 20e-3, kReheatSeconds = 4e-3, kTimedSeconds = 1e-3;
+    int64_t bytes = 0;
+    for (const Op& op : ops_) bytes = std::max(bytes, planned_bytes(op.call));
+    Workspace workspace(bytes, &backend_);
+    ExecContext ctx = ctx_;
+    ctx.workspace = &workspace;
+    for (const Op& op : ops_) op.call(ctx, 0);
+    const std::unique_ptr<Graph> all = record([&] {
+      for (const Op& op : ops_) op.call(ctx, 0);
+    });
+    const auto run_for = [&](Graph& graph, double least) {
+      for (double ran = 0; ran < least;) ran += seconds(graph);
+    };
+    for (const Op& op : ops_) {
+      size_t calls = op.calls;
+      if (hot) {  // a long kernel alone would change the clocks
+        const double one = seconds(*record([&] { op.call(ctx, 0); }));
+        calls = std::clamp<size_t>(static_cast<size_t>(kTimedSeconds / one), 1, calls);
+      }
+      const std::unique_ptr<Graph> graph = record([&] {
+        for (size_t i = 0; i < calls; ++i) op.call(ctx, i);
+      });
+      run_for(hot ? *all : *graph, hot ? kHotSeconds : kWarmUpSeconds);
+      std::vector<double> times;
+      for (int r = 0; r < kRepeats; ++r) {
+        if (hot) run_for(*all, kReheatSeconds);
+        times.push_back(seconds(*graph) / static_cast<double>(calls));
+      }
+      report(op, median(times), median(spans(ctx, op, calls)));
+    }
+    ops_.clear();
+    memory_.clear();
+  }
+
   void begin() {
-    copy_ = backend_.copy_bandwidth();
     out_ = {{"device", backend_.info().name},
             {"model", options_.model.model},
             {"copy_bandwidth", copy_},
             {"ops", ordered_json::array()}};
     if (!options_.json)
       std::cout << backend_.info().name << ", copy bandwidth " << copy_ * 1e-9 << " GB/s\n"
-                << std::left << std::setw(14) << "op" << std::setw(86) << "shape" << std::right
+                << std::left << std::setw(14) << "op" << std::setw(106) << "shape" << std::right
                 << std::setw(10) << "us" << std::setw(9) << "GB/s" << std::setw(8) << "% copy" << std::setw(9)
                 << "TFLOP/s\n";
   }
 
- private:
-  /// Median seconds of a call inside a recorded graph of several, over which launches do not show.
-  double time(const std::function<void(ExecContext&, size_t)>& call) {
-    constexpr size_t kCalls = 8;
-    constexpr int kRepeats = 7;
-    Workspace planner;
-    ExecContext planning = ctx_;
-    planning.workspace = &planner;
-    planning.planning = true;
-    call(planning, 0);
-    Workspace workspace(planner.planned_bytes(), &backend_);
-    ExecContext ctx = ctx_;
-    ctx.workspace = &workspace;
-    call(ctx, 0);
-    backend_.begin_capture();
-    for (size_t i = 0; i < kCalls; ++i) call(ctx, i);
-    const std::unique_ptr<Graph> graph = backend_.end_capture();
-    graph->launch();
-    std::vector<double> seconds;
-    for (int r = 0; r < kRepeats; ++r) {
-      const auto begin = backend_.make_event(), end = backend_.make_event();
-      begin->record();
-      graph->launch();
-      end->record();
-      seconds.push_back(end->seconds_since(*begin) / kCalls);
-    }
-    std::ranges::sort(seconds);
-    return seconds[seconds.size() / 2];
-  }
-
-  void report(const char* what, const char* op, const ordered_json& shape, double seconds, double bytes,
-              double flops) {
-    out_["ops"].push_back({{"op", op},
-                           {"what", what},
+  void report(const Op& op, double seconds, double span) {
+    ordered_json shape = op.shape;
+    shape["dtype"] = op.dtype;
+    out_["ops"].push_back({{"op", op.op},
+                           {"what", op.what},
                            {"shape", shape},
                            {"ms", seconds * 1e3},
-                           {"bytes_per_second", bytes / seconds},
-                           {"flops_per_second", flops / seconds}});
+                           {"span_ms", span * 1e3},
+                           {"bytes_per_second", op.bytes / seconds},
+                           {"flops_per_second", op.flops / seconds}});
     if (options_.json) return;
-    std::cout << std::left << std::setw(14) << what << std::setw(86) << shape.dump() << std::right
+    std::cout << std::left << std::setw(14) << op.what << std::setw(106) << shape.dump() << std::right
               << std::fixed << std::setprecision(1) << std::setw(10) << seconds * 1e6 << std::setw(9)
-              << bytes / seconds * 1e-9 << std::setw(8) << 100 * bytes / seconds / copy_ << std::setw(8)
-              << flops / seconds * 1e-12 << '\n';
+              << op.bytes / seconds * 1e-9 << std::setw(8) << 100 * op.bytes / seconds / copy_ << std::setw(8)
+              << op.flops / seconds * 1e-12 << '\n';
   }
 
   const DeviceBenchOptions& options_;
+  const spec::ModelConfig& c_;
   Backend& backend_;
   ExecContext ctx_;
+  int64_t D_, F_, always_on_, slots_;
   double copy_ = 0;
+  std::vector<Arena> memory_;  // of the operators to be measured
+  std::vector<Op> ops_;
+  Arena weights_;
+  Tensor gate_;
+  std::vector<Product> products_;
   ordered_json out_;
 };
 
@@ -190,22 +608,7 @@ class OpsBench {
 
 void bench_device_ops(const DeviceBenchOptions& o) {
   const spec::ModelConfig c = spec::load_model_config(find_model(o.model.model));
-  const int64_t D = c.hidden_size, F = model::expert_width(c);
-  const int64_t experts = c.num_experts + model::num_always_on_experts(c);
-  OpsBench bench(o);
-  bench.begin();
-  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
-    bench.matmul("qkv_proj", 1, rows, c.q_dim() + 2 * c.kv_dim(), D, false, o.model.dtype);
-    bench.matmul("o_proj", 1, rows, D, c.q_dim(), false, o.model.dtype);
-    bench.matmul("lm_head", 1, std::min<int64_t>(rows, 512), c.vocab_size, D, false, DType::kBF16);
-    if (rows > 1024 && experts > 1) continue;
-    bench.matmul("gate_up_proj", experts, rows, 2 * F, D, true, o.model.dtype);
-    bench.matmul("down_proj", experts, rows, D, F, false, o.model.dtype);
-  }
-  for (const int64_t batch : {1, 4, 16, 64, 256}) bench.attention(c, batch, o.context, o.model.kv_dtype);
-  // As in steps of `moge bench decode`, a little beyond: the last pages and units of work are not full.
-  for (const int64_t batch : {1, 300, 350}) bench.attention(c, batch, o.context + 24, o.model.kv_dtype);
-  bench.finish();
+  OpsBench(o, c).all();
 }
 
 }  // namespace moge::cli

@@ -41,6 +41,7 @@ std::vector<Command> all_commands() {
   for (const Command& c : sim_step_commands()) all.push_back(c);
   all.push_back(sim_train_command());
   all.push_back(sim_calibrate_command());
+  all.push_back(sim_compare_command());
   all.push_back(search_command());
   all.push_back(sim_imbalance_command());
   all.push_back(sim_serve_command());

@@ -45,6 +45,7 @@ std::vector<Command> tokenizer_commands();
 std::vector<Command> bench_commands();
 std::vector<Command> sim_step_commands();
 Command sim_calibrate_command();
+Command sim_compare_command();
 Command bench_sim_command();
 Command sim_train_command();
 Command search_command();

@@ -42,6 +42,31 @@ Option sim_threads_option(int64_t* threads) {
           .max = 1024};
 }
 
+Option sim_ops_option(std::string* ops) {
+  return {.name = "ops",
+          .target = ops,
+          .value = "auto|none|FILE",
+          .help =
+              "Measured operators of the device (moge bench ops --json), used where they fit; auto: those "
+              "of configs/ops, if any"};
+}
+
+SimMachine load_machine(const SimMachineOptions& o, const std::string& ops, sim::OpTiming timing) {
+  SimMachine machine{load_device(o.hardware, o.calibration), nullptr};
+  std::optional<std::filesystem::path> file;
+  if (ops == "auto") {
+    const std::string name = std::filesystem::path(o.hardware).stem().string() + ".json";
+    for (const std::filesystem::path& folder : config_folders("ops")) {
+      std::error_code absent;
+      if (!file && std::filesystem::is_regular_file(folder / name, absent)) file = folder / name;
+    }
+  } else if (ops != "none") {
+    file = ops;
+  }
+  if (file) machine.table = std::make_unique<sim::OpTable>(sim::load_op_table(*file, timing));
+  return machine;
+}
+
 std::vector<Option> SimSetupOptions::options() {
   return joined(
       joined({sim_model_option(&model)}, machine.options()),
@@ -64,16 +89,15 @@ std::vector<Option> SimSetupOptions::options() {
         .help = "The router's r-th favourite expert weighs r^-S; 0: all alike",
         .min = 0,
         .max = 10},
-       {.name = "ops",
-        .target = &ops,
-        .value = "FILE",
-        .help = "Measured operators of this device (moge bench ops --json), used where they fit"}});
+       sim_ops_option(&ops)});
 }
 
 SimSetup load_setup(const SimSetupOptions& o) {
   SimSetup s;
   s.model = spec::load_model_config(find_model(o.model));
-  s.device = load_device(o.machine.hardware, o.machine.calibration);
+  SimMachine machine = load_machine(o.machine, o.ops);
+  s.device = std::move(machine.device);
+  s.table = std::move(machine.table);
   s.precision = {sim::weight_format(o.weights), sim::kv_format(o.kv)};
   s.cards = o.cards;
   s.devices = o.cards * s.device.hardware.devices_per_card;
@@ -82,7 +106,6 @@ SimSetup load_setup(const SimSetupOptions& o) {
     s.space = sim::PlanSpace::kAll;
   else if (o.plan != "auto")
     s.plan = sim::load_plan(find_config_file("plans", o.plan));
-  if (o.ops) s.table = std::make_unique<sim::OpTable>(sim::load_op_table(*o.ops));
   return s;
 }
 

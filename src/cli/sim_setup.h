@@ -24,9 +24,19 @@ struct SimMachineOptions {
 /// A machine's file and its calibration, by the same name unless another is given.
 sim::Device load_device(const std::string& hardware, const std::optional<std::string>& calibration);
 
+/// The device and what was measured on it.
+struct SimMachine {
+  sim::Device device;
+  std::unique_ptr<sim::OpTable> table;  ///< null: nothing
+};
+/// `ops`: "auto" (configs/ops, by the machine's name, where there is one), "none" or a file.
+SimMachine load_machine(const SimMachineOptions& machine, const std::string& ops,
+                        sim::OpTiming timing = sim::OpTiming::kInChain);
+
 /// Flags that several of the simulator's commands have.
 Option sim_model_option(std::string* model);
 Option sim_threads_option(int64_t* threads);
+Option sim_ops_option(std::string* ops);
 
 struct SimSetupOptions {
   std::string model;
@@ -36,7 +46,7 @@ struct SimSetupOptions {
   std::string kv = "fp16";
   std::string plan = "auto";
   double skew = 0;
-  std::optional<std::string> ops;
+  std::string ops = "auto";
 
   std::vector<Option> options();
 };

@@ -31,7 +31,8 @@ class Graph {
   virtual void launch() = 0;
 };
 
-/// A point in the stream whose time is taken.
+/// A point in the stream whose time is taken; recorded between begin_capture() and end_capture(), at each
+/// launch of the graph.
 class Event {
  public:
   virtual ~Event() = default;

@@ -1,4 +1,4 @@
-// Device time by op, from events around every op of some passes.
+// Device time by op, from events around every op of a pass, launched op by op or as a graph.
 #pragma once
 #include <string>
 #include <vector>
@@ -15,12 +15,14 @@ class OpProfile : public OpObserver {
 
   struct Line {
     std::string op;
-    int64_t calls = 0;
-    double seconds = 0;
+    double seconds = 0;                ///< of all calls
+    std::vector<double> call_seconds;  ///< in their order
   };
   /// Waits for the device. Most time first. The events end what the kernels' launches overlap, so that the
-  /// sum is more than the same passes take in a graph.
+  /// sum is more than the same pass takes without them.
   std::vector<Line> lines();
+  /// Median seconds between one op's end and the next one's begin: what an event costs.
+  double event_seconds();
 
  private:
   struct Span {

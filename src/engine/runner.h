@@ -76,8 +76,11 @@ class Runner {
   /// Tokens of the row's sequence whose keys and values are cached.
   int64_t length(int64_t row) const { return rows_[static_cast<size_t>(row)].length; }
 
-  /// Whether decode steps run as recorded graphs from now on.
-  void set_graphs(bool on) { limits_.graphs = on; }
+  /// Whether decode steps run as recorded graphs from now on. Forgets those recorded so far.
+  void set_graphs(bool on) {
+    limits_.graphs = on;
+    graphs_.clear();
+  }
   /// For benchmarks: what decode() goes on from, in place of drawn tokens.
   void set_tokens(const std::vector<int32_t>& tokens);
   /// For benchmarks: as if `length` tokens had been prefilled, over random keys and values.

@@ -1,6 +1,7 @@
 #include "sim/op_table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -14,38 +15,81 @@ namespace {
 constexpr int64_t kMaxFileBytes = int64_t{64} << 20;
 constexpr int64_t kMaxSize = int64_t{1} << 40;
 constexpr double kMilli = 1e-3;
+constexpr double kMaxMs = 1e9;
+
+/// Which members of a shape tell operators apart, and along which their time is interpolated.
+struct Schema {
+  const char* op;
+  std::vector<const char*> sizes;
+  const char* rows;
+  const char* length = nullptr;
+};
+const std::vector<Schema>& schemas() {
+  static const std::vector<Schema> all = {
+      {"matmul", {"n", "k"}, "m"},
+      {"grouped_matmul", {"n", "k", "experts"}, "m"},
+      {"routed_matmul", {"n", "k", "experts", "topk", "groups", "shared"}, "tokens"},
+      {"attention", {"heads", "kv_heads", "head_dim"}, "batch", "context"},
+      {"prefill_attention", {"heads", "kv_heads", "head_dim"}, "sequences", "length"},
+      {"residual_norm", {"width", "slots"}, "rows"},
+      {"quantize_rows", {"width"}, "rows"},
+      {"rope_kv_write", {"heads", "kv_heads", "head_dim"}, "rows"},
+      {"moe_route", {"width", "experts", "topk", "groups", "shared"}, "tokens"},
+      {"sampling", {"vocab"}, "rows"},
+      {"step_inputs", {"width", "head_dim"}, "rows"}};
+  return all;
+}
 
 }  // namespace
 
 void OpCurve::add(double rows, double seconds) {
-  const auto at = std::lower_bound(points_.begin(), points_.end(), std::pair{rows, 0.0});
-  if (at != points_.end() && at->first == rows)
-    at->second = std::min(at->second, seconds);  // measured twice: the better one
-  else
-    points_.insert(at, {rows, seconds});
+  const auto at = std::ranges::lower_bound(points_, rows, {}, &Point::rows);
+  if (at != points_.end() && at->rows == rows) {
+    if (seconds >= at->seconds) return;  // measured twice: the better one
+    at->seconds = seconds;
+    at->log_seconds = std::log(seconds);
+  } else {
+    points_.insert(at, {rows, seconds, std::log(rows), std::log(seconds)});
+  }
 }
 
 double OpCurve::seconds(double rows) const {
-  const auto above = std::lower_bound(points_.begin(), points_.end(), std::pair{rows, 0.0});
-  if (above == points_.begin()) return above->second;
+  const auto above = std::ranges::lower_bound(points_, rows, {}, &Point::rows);
+  if (above == points_.begin()) return above->seconds;
   const auto below = above - 1;
-  if (above == points_.end()) return below->second * rows / below->first;
-  const double t = (rows - below->first) / (above->first - below->first);
-  return below->second + t * (above->second - below->second);
+  if (above == points_.end()) return below->seconds * rows / below->rows;
+  if (above->rows == rows) return above->seconds;
+  const double t = (std::log(rows) - below->log_rows) / (above->log_rows - below->log_rows);
+  return std::exp(below->log_seconds + t * (above->log_seconds - below->log_seconds));
 }
 
-const OpCurve* OpTable::find(const std::string& op, const std::string& dtype, int64_t n, int64_t k,
-                             int64_t experts) const {
-  const auto it = curves_.find(Key{op, dtype, n, k, experts});
-  return it == curves_.end() ? nullptr : &it->second;
+bool OpCurve::has(double rows) const {
+  return std::ranges::find(points_, rows, &Point::rows) != points_.end();
 }
 
-void OpTable::add(const std::string& op, const std::string& dtype, int64_t n, int64_t k, int64_t experts,
-                  double rows, double seconds) {
-  curves_[Key{op, dtype, n, k, experts}].add(rows, seconds);
+double OpSurface::seconds(double rows, double length) const {
+  const auto above = curves_.lower_bound(length);
+  if (above != curves_.end() && (above == curves_.begin() || above->first == length))
+    return above->second.seconds(rows);
+  const auto below = std::prev(above);
+  const double low = below->second.seconds(rows);
+  if (above == curves_.end()) return low * length / below->first;
+  const double high = above->second.seconds(rows);
+  return low * std::pow(high / low, std::log(length / below->first) / std::log(above->first / below->first));
 }
 
-OpTable load_op_table(const std::filesystem::path& file) {
+bool OpSurface::has(double rows, double length) const {
+  const auto it = curves_.find(length);
+  return it != curves_.end() && it->second.has(rows);
+}
+
+const OpSurface* OpTable::find(const std::string& op, const std::string& dtype,
+                               const std::vector<int64_t>& sizes) const {
+  const auto it = surfaces_.find(Key{op, dtype, sizes});
+  return it == surfaces_.end() ? nullptr : &it->second;
+}
+
+OpTable load_op_table(const std::filesystem::path& file, OpTiming timing) {
   const nlohmann::json root = parse_json(read_text_file(file, kMaxFileBytes), file.string());
   JsonObject top(root, file.string());
   OpTable table;
@@ -56,21 +100,23 @@ OpTable load_op_table(const std::filesystem::path& file) {
   for (const nlohmann::json& value : *ops) {
     JsonObject op(value, str(file.string(), ": ops[", index++, "]"));
     const std::string name = op.require(op.text("op"), "op");
-    const double ms = op.require(op.number("ms"), "ms");
-    check<FileError>(ms > 0, op.where(), ": ms ", ms, ": expected a positive number");
-    if (name != "matmul" && name != "grouped_matmul" && name != "attention") continue;
+    double ms = op.require(op.number("ms"), "ms");
+    if (timing == OpTiming::kBetweenEvents) ms = op.number("span_ms").value_or(ms);
+    check<FileError>(ms > 0 && ms <= kMaxMs, op.where(), ": ms ", ms, ": expected a number above 0, at most ",
+                     kMaxMs);
+    const auto schema = std::ranges::find(schemas(), name, &Schema::op);
+    if (schema == schemas().end()) continue;
     const nlohmann::json* shape_json = op.find("shape");
     if (!shape_json) op.throw_missing("shape");
     JsonObject shape(*shape_json, op.where() + ": shape");
     const auto size = [&](const char* key) { return shape.require(shape.integer(key, 1, kMaxSize), key); };
     const std::string dtype = shape.require(shape.text("dtype"), "dtype");
-    if (name == "attention") {
-      const double positions = static_cast<double>(size("batch")) * static_cast<double>(size("context"));
-      table.add(name, dtype, size("heads"), size("kv_heads"), size("head_dim"), positions, ms * kMilli);
-    } else {
-      const int64_t experts = name == "matmul" ? 1 : size("experts");
-      table.add(name, dtype, size("n"), size("k"), experts, static_cast<double>(size("m")), ms * kMilli);
-    }
+    std::vector<int64_t> sizes;
+    for (const char* key : schema->sizes)  // a model may have no shared expert
+      sizes.push_back(std::string_view(key) == "shared" ? shape.require(shape.integer(key, 0, kMaxSize), key)
+                                                        : size(key));
+    table.add(name, dtype, sizes, static_cast<double>(size(schema->rows)), ms * kMilli,
+              schema->length ? static_cast<double>(size(schema->length)) : 0);
   }
   return table;
 }

@@ -11,37 +11,61 @@
 
 namespace moge::sim {
 
-/// One operator's time over rows: straight lines between measurements, proportional to rows behind the last,
-/// constant before the first. In seconds, the fixed part included.
+/// One operator's time over rows: a power law between neighbouring measurements, proportional to rows behind
+/// the last, constant before the first. In seconds, the fixed part included.
 class OpCurve {
  public:
   void add(double rows, double seconds);
   double seconds(double rows) const;
+  /// Whether something was measured at just these rows.
+  bool has(double rows) const;
 
  private:
-  std::vector<std::pair<double, double>> points_;  // by rows
+  struct Point {
+    double rows, seconds, log_rows, log_seconds;
+  };
+  std::vector<Point> points_;  // by rows
+};
+
+/// Curves over rows for several lengths of what each row works on (attention's context); of operators without
+/// one, a single curve. The same rules along the length.
+class OpSurface {
+ public:
+  void add(double length, double rows, double seconds) { curves_[length].add(rows, seconds); }
+  double seconds(double rows, double length = 0) const;
+  /// Whether something was measured at just this point.
+  bool has(double rows, double length = 0) const;
+
+ private:
+  std::map<double, OpCurve> curves_;
 };
 
 class OpTable {
  public:
   std::string device;
 
-  /// Null where nothing was measured. `op`: "matmul" over its rows, "grouped_matmul" over rows of one expert,
-  /// or "attention" of one query row a request over cached positions of all requests, with n = query heads,
-  /// k = KV heads and experts = the head's size.
-  const OpCurve* find(const std::string& op, const std::string& dtype, int64_t n, int64_t k,
-                      int64_t experts = 1) const;
-  void add(const std::string& op, const std::string& dtype, int64_t n, int64_t k, int64_t experts,
-           double rows, double seconds);
-  size_t size() const { return curves_.size(); }
+  /// Null where nothing was measured. `sizes`: the operator's, in the order of docs/sim.md's table.
+  const OpSurface* find(const std::string& op, const std::string& dtype,
+                        const std::vector<int64_t>& sizes) const;
+  void add(const std::string& op, const std::string& dtype, const std::vector<int64_t>& sizes, double rows,
+           double seconds, double length = 0) {
+    surfaces_[Key{op, dtype, sizes}].add(length, rows, seconds);
+  }
+  size_t size() const { return surfaces_.size(); }
 
  private:
-  using Key = std::tuple<std::string, std::string, int64_t, int64_t, int64_t>;
-  std::map<Key, OpCurve> curves_;
+  using Key = std::tuple<std::string, std::string, std::vector<int64_t>>;
+  std::map<Key, OpSurface> surfaces_;
+};
+
+/// Which of the times of a file.
+enum class OpTiming {
+  kInChain,        ///< ms: one call behind the other, as in a step
+  kBetweenEvents,  ///< span_ms: as a profile sees a call; ms where there is none
 };
 
 /// Throws FileError: broken JSON, sizes or times that are not positive. Operators that the step model has no
 /// use for are skipped.
-OpTable load_op_table(const std::filesystem::path& file);
+OpTable load_op_table(const std::filesystem::path& file, OpTiming timing = OpTiming::kInChain);
 
 }  // namespace moge::sim

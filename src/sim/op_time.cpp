@@ -9,6 +9,7 @@ const char* name_of(Op op) {
                                                   "qkv",
                                                   "rope",
                                                   "kv_write",
+                                                  "rope_kv_write",
                                                   "attention",
                                                   "prefill_attention",
                                                   "attention_quant",
@@ -26,8 +27,10 @@ const char* name_of(Op op) {
                                                   "sort_experts",
                                                   "permute",
                                                   "moe_layer",
+                                                  "moe_route",
                                                   "expert_gate_up",
                                                   "expert_swiglu",
+                                                  "expert_quant",
                                                   "expert_down",
                                                   "combine",
                                                   "shared_gate_up",
@@ -38,6 +41,7 @@ const char* name_of(Op op) {
                                                   "final_norm",
                                                   "lm_head",
                                                   "logits_gather",
+                                                  "sampling",
                                                   "draft",
                                                   "step"};
   return kNames[static_cast<int>(op)];
@@ -55,6 +59,18 @@ const char* name_of(Bound bound) {
       return "network";
     case Bound::kOverhead:
       return "overhead";
+  }
+  return "?";
+}
+
+const char* name_of(Basis basis) {
+  switch (basis) {
+    case Basis::kFormula:
+      return "formula";
+    case Basis::kInterpolated:
+      return "interpolated";
+    case Basis::kMeasured:
+      return "measured";
   }
   return "?";
 }

@@ -15,7 +15,8 @@ enum class Op : uint8_t {
   kQkv,
   kRope,
   kKvWrite,
-  kAttention,  ///< of decoding rows
+  kRopeKvWrite,  ///< both as one kernel, where such a one was measured
+  kAttention,    ///< of decoding rows
   kPrefillAttention,
   kAttentionQuant,  ///< of the attention's output
   kOProj,
@@ -32,8 +33,10 @@ enum class Op : uint8_t {
   kSortExperts,
   kPermute,
   kMoeLayer,  ///< the calibrated surcharge of the routing kernels
+  kMoeRoute,  ///< router to permutation as one kernel, where such a one was measured
   kExpertGateUp,
   kExpertSwiglu,
+  kExpertQuant,  ///< of the experts' hidden rows, where the product before it has SwiGLU built in
   kExpertDown,
   kCombine,
   kSharedGateUp,
@@ -44,8 +47,9 @@ enum class Op : uint8_t {
   kFinalNorm,
   kLmHead,
   kLogitsGather,
-  kDraft,  ///< the speculative module's passes
-  kStep,   ///< once a step
+  kSampling,  ///< where it was measured; else part of kStep
+  kDraft,     ///< the speculative module's passes
+  kStep,      ///< once a step
 };
 inline constexpr int kNumOps = static_cast<int>(Op::kStep) + 1;
 const char* name_of(Op op);
@@ -54,12 +58,17 @@ const char* name_of(Op op);
 enum class Bound : uint8_t { kCompute, kMemory, kVector, kNetwork, kOverhead };
 const char* name_of(Bound bound);
 
+/// Where an operator's time comes from.
+enum class Basis : uint8_t { kFormula, kInterpolated, kMeasured };
+const char* name_of(Basis basis);
+
 /// One kernel's time without its fixed part. `count` of them run in a step.
 struct OpCost {
   double flops = 0;
   double bytes = 0;  ///< of memory, or of the network
   double work_s = 0;
   Bound bound = Bound::kMemory;
+  Basis basis = Basis::kFormula;  ///< measured times include the fixed part
 };
 
 /// a / b rounded up, for 0 <= a, 1 <= b, a / b < 2^63.

@@ -27,7 +27,7 @@ struct BreakdownSink {
     out.bound_seconds[static_cast<int>(cost.bound)] += cost.work_s * count;
     out.bound_seconds[static_cast<int>(Bound::kOverhead)] += fixed_s * count;
     out.ops.push_back({op, seconds, cost.flops * count, cost.bytes * count,
-                       fixed_s > cost.work_s ? Bound::kOverhead : cost.bound});
+                       fixed_s > cost.work_s ? Bound::kOverhead : cost.bound, cost.basis});
   }
 };
 
@@ -142,21 +142,13 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
     shared_gate_up_ = rated(matmul(Op::kSharedGateUp, w.shared_gate_up, plan.shared_tp, 1, true), true);
     shared_down_ = rated(matmul(Op::kSharedDown, w.shared_down, 1, plan.shared_tp, true), true);
     shared_width_ = shared_down_.in;
-    const auto fused = [&](const Matmul& m) {
-      return m.measured && m.measured_experts > experts_ / static_cast<double>(plan.expert_ep);
-    };
-    shared_fused_ = fused(expert_gate_up_) && fused(expert_down_);
   } else {
     gate_up_ = rated(matmul(Op::kGateUp, w.mlp_gate_up, plan.shared_tp, 1, true), true);
     down_ = rated(matmul(Op::kDown, w.mlp_down, 1, plan.shared_tp, true), true);
     mlp_width_ = down_.in;
   }
   lm_head_ = rated(matmul(Op::kLmHead, spec::lm_head_linear(c), R, 1, false), false);
-  if (table)
-    for (const char* dtype : kv_dtypes(precision.kv))
-      if (!measured_attention_)
-        measured_attention_ = table->find("attention", dtype, static_cast<int64_t>(q_heads_),
-                                          static_cast<int64_t>(kv_heads), c.head_dim);
+  if (table) find_measured(c, skew);
   draft_projection_ = rated(matmul(Op::kDraft, {c.hidden_size, 2 * c.hidden_size}, R, 1, true), true);
   activation_elements_ = static_cast<double>(spec::activation_elements_per_token(c));
   shared_share_ = plan.scatters() ? static_cast<double>(plan.shared_tp) / static_cast<double>(R) : 1;
@@ -189,6 +181,51 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
       lm_head_.weight_bytes * (c.tie_word_embeddings ? 1 : 2);
 }
 
+void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
+  const auto heads = static_cast<int64_t>(q_heads_);
+  const std::vector<int64_t> attention = {heads, static_cast<int64_t>(kv_width_) / 2 / c.head_dim,
+                                          c.head_dim};
+  for (const char* kv : kv_dtypes(precision_.kv)) {
+    const auto of_cache = [&](const OpSurface*& surface, const char* op) {
+      if (!surface) surface = table_->find(op, kv, attention);
+    };
+    of_cache(kernels_.attention, "attention");
+    of_cache(kernels_.prefill_attention, "prefill_attention");
+    of_cache(kernels_.rope_kv_write, "rope_kv_write");
+  }
+  const int64_t D = c.hidden_size, shared = c.num_shared_experts();
+  if (plan_.devices_per_stage() == 1) {  // between their products several devices talk to each other
+    const char* dtype = dtype_of(precision_, true);
+    kernels_.norm = table_->find("residual_norm", dtype, {D, 1});
+    if (is_moe_) {
+      kernels_.norm_combine = table_->find("residual_norm", dtype, {D, c.num_experts_per_tok + shared});
+      kernels_.moe_route = table_->find(
+          "moe_route", "bf16", {D, c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared});
+      if (skew == 0)
+        for (Matmul* m : {&expert_gate_up_, &expert_down_})
+          m->routed = table_->find("routed_matmul", dtype,
+                                   {static_cast<int64_t>(m->out), static_cast<int64_t>(m->in), c.num_experts,
+                                    c.num_experts_per_tok, c.num_expert_groups, shared});
+    }
+    kernels_.attention_quant = table_->find("quantize_rows", dtype, {c.q_dim()});
+    kernels_.mlp_quant =
+        table_->find("quantize_rows", dtype, {is_moe_ ? c.moe_intermediate_size : c.intermediate_size});
+  }
+  const auto fused = [&](const Matmul& m) {
+    return m.routed || (m.measured && m.measured_experts > experts_ / static_cast<double>(plan_.expert_ep));
+  };
+  shared_fused_ = is_moe_ && fused(expert_gate_up_) && fused(expert_down_);
+  kernels_.sampling = table_->find("sampling", "f32", {c.vocab_size});
+  kernels_.step_inputs = table_->find("step_inputs", "bf16", {D, c.head_dim});
+}
+
+OpCost StepModel::measured(OpCost cost, const OpSurface* surface, double rows, double length) const {
+  if (!surface || rows <= 0) return cost;
+  cost.work_s = surface->seconds(rows, length);
+  cost.basis = surface->has(rows, length) ? Basis::kMeasured : Basis::kInterpolated;
+  return cost;
+}
+
 StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_split, int64_t in_split,
                                     bool quantised) const {
   Matmul m;
@@ -202,7 +239,7 @@ StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_
   const auto n = static_cast<int64_t>(m.out);
   const auto k = static_cast<int64_t>(m.in);
   if (op != Op::kExpertGateUp && op != Op::kExpertDown) {
-    m.measured = table_->find("matmul", dtype, n, k);
+    m.measured = table_->find("matmul", dtype, {n, k});
     return m;
   }
   const int64_t routed = static_cast<int64_t>(experts_) / plan_.expert_ep;
@@ -211,7 +248,7 @@ StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_
       plan_.shared_tp == plan_.expert_tp ? routed + static_cast<int64_t>(shared_experts_) : routed;
   for (const int64_t experts : {routed, with_shared}) {
     if (m.measured) break;
-    m.measured = table_->find("grouped_matmul", dtype, n, k, experts);
+    m.measured = table_->find("grouped_matmul", dtype, {n, k, experts});
     m.measured_experts = static_cast<double>(experts);
   }
   return m;
@@ -227,8 +264,8 @@ OpCost StepModel::matmul_cost(const Matmul& m, double rows) const {
   const double compute_s = 2 * padded * m.out * m.in * waves / m.flops_rate;
   const double memory_s = cost.bytes / memory_bandwidth_;
   cost.bound = compute_s > memory_s ? Bound::kCompute : Bound::kMemory;
-  cost.work_s = m.measured ? std::max(0.0, m.measured->seconds(rows) - op_s_) : std::max(compute_s, memory_s);
-  return cost;
+  cost.work_s = std::max(compute_s, memory_s);
+  return measured(cost, m.measured, rows);
 }
 
 /// `rows` over `distinct` experts: their numbers are random, so each expert pads half a step on average.
@@ -244,10 +281,10 @@ OpCost StepModel::grouped_cost(const Matmul& expert, double rows, double distinc
   const double memory_s = cost.bytes / memory_bandwidth_;
   cost.bound = compute_s > memory_s ? Bound::kCompute : Bound::kMemory;
   cost.work_s = std::max(compute_s, memory_s);
+  // Measured with rows for every expert; fewer of them are read in proportion.
   if (expert.measured) {
-    // Measured with rows for every expert; fewer of them are read in proportion.
-    const double seconds = expert.measured->seconds(rows / distinct) * distinct / expert.measured_experts;
-    cost.work_s = std::max(0.0, seconds - op_s_);
+    cost.work_s = expert.measured->seconds(rows / distinct) * distinct / expert.measured_experts;
+    cost.basis = Basis::kInterpolated;
   }
   return cost;
 }
@@ -262,8 +299,20 @@ OpCost StepModel::decode_attention_cost(double requests, double rows, double con
   const double vector_s = scores * score_s_;
   cost.work_s = transfer_s + vector_s;
   cost.bound = transfer_s >= vector_s ? Bound::kMemory : Bound::kVector;
-  if (measured_attention_ && rows == 1)
-    cost.work_s = std::max(0.0, measured_attention_->seconds(requests * context) - op_s_);
+  return rows == 1 ? measured(cost, kernels_.attention, requests, context) : cost;
+}
+
+/// A prompt's last chunk attends to more than its own tokens: it is that part of a prompt of twice as many.
+OpCost StepModel::prefill_attention_cost(double tokens, double attended) const {
+  OpCost cost;
+  cost.flops = tokens * attended * attention_flops_;
+  cost.bytes = tokens * (2 * q_width_ + kv_width_) * kBytes16;
+  cost.work_s = cost.flops / attention_flops_rate_;
+  cost.bound = Bound::kCompute;
+  const double length = 2 * attended - 1;
+  const double sequences = tokens / length;
+  cost = measured(cost, kernels_.prefill_attention, std::max(1.0, sequences), length);
+  if (cost.basis != Basis::kFormula) cost.work_s *= std::min(1.0, sequences);
   return cost;
 }
 
@@ -277,6 +326,17 @@ OpCost StepModel::collective_cost(double bytes, double rate) const {
           .bytes = bytes,
           .work_s = std::max(0.0, bytes * rate - collective_s_),
           .bound = Bound::kNetwork};
+}
+
+/// A measured time has the fixed part in it.
+template <class Sink>
+void StepModel::add_kernel(Sink& sink, Op op, OpCost cost, double count) const {
+  double fixed_s = op_s_;
+  if (cost.basis != Basis::kFormula) {
+    fixed_s = std::min(op_s_, cost.work_s);
+    cost.work_s -= fixed_s;
+  }
+  sink.add(op, cost, fixed_s, count);
 }
 
 template <class Sink>
@@ -297,7 +357,7 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   const bool quantised = precision_.weights != WeightFormat::k16;
   const double norm_bytes = D_ * (3 * kBytes16 + quant_bytes);  // input, residual in and out, output
 
-  const auto kernel = [&](Op op, const OpCost& cost) { sink.add(op, cost, op_s_, count); };
+  const auto kernel = [&](Op op, const OpCost& cost) { add_kernel(sink, op, cost, count); };
   const auto collective = [&](Op op, double bytes, double rate, double hiding_s) {
     if (rate <= 0) return;
     OpCost cost = collective_cost(bytes, rate);
@@ -309,32 +369,37 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
 
   const OpCost qkv = matmul_cost(qkv_, rows);
   const OpCost o = matmul_cost(o_, rows);
-  kernel(Op::kAttentionNorm, vector_cost(norm_rows * norm_bytes));
+  const MeasuredKernels& fused = kernels_;
+  const OpCost norm = vector_cost(norm_rows * norm_bytes);
+  kernel(Op::kAttentionNorm, measured(norm, is_moe_ ? fused.norm_combine : fused.norm, norm_rows));
   if (scatter) collective(Op::kAttentionAllGather, hidden_bytes, tp_rate_, qkv.work_s);
   kernel(Op::kQkv, qkv);
-  kernel(Op::kRope, vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16));
-  kernel(Op::kKvWrite, vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes())));
+  const OpCost rope = vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16);
+  const OpCost kv_write = vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes()));
+  if (fused.rope_kv_write) {
+    kernel(Op::kRopeKvWrite, measured(vector_cost(rope.bytes + kv_write.bytes), fused.rope_kv_write, rows));
+  } else {
+    kernel(Op::kRope, rope);
+    kernel(Op::kKvWrite, kv_write);
+  }
   if (requests > 0)
     kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
-  if (prompt > 0) {
-    const double flops = prompt * load.prefill_attended * attention_flops_;
-    kernel(Op::kPrefillAttention, {.flops = flops,
-                                   .bytes = prompt * (2 * q_width_ + kv_width_) * kBytes16,
-                                   .work_s = flops / attention_flops_rate_,
-                                   .bound = Bound::kCompute});
-  }
-  if (quantised) kernel(Op::kAttentionQuant, vector_cost(rows * q_width_ * (kBytes16 + quant_bytes)));
+  if (prompt > 0) kernel(Op::kPrefillAttention, prefill_attention_cost(prompt, load.prefill_attended));
+  if (quantised)
+    kernel(Op::kAttentionQuant,
+           measured(vector_cost(rows * q_width_ * (kBytes16 + quant_bytes)), fused.attention_quant, rows));
   kernel(Op::kOProj, o);
   collective(Op::kAttentionReduce, hidden_bytes, scatter ? tp_rate_ : 2 * tp_rate_, o.work_s);
 
-  kernel(Op::kMlpNorm, vector_cost(norm_rows * norm_bytes));
+  kernel(Op::kMlpNorm, measured(norm, fused.norm, norm_rows));
   if (!is_moe_) {
     const double mlp_rows = scatter ? rows * dp * shared_share_ : rows;
     const OpCost gate_up = matmul_cost(gate_up_, mlp_rows);
     const OpCost down = matmul_cost(down_, mlp_rows);
     if (scatter) collective(Op::kMlpAllGather, mlp_bytes, stage_rate_, gate_up.work_s);
     kernel(Op::kGateUp, gate_up);
-    kernel(Op::kSwiglu, vector_cost(mlp_rows * mlp_width_ * (2 * kBytes16 + quant_bytes)));
+    kernel(Op::kSwiglu, measured(vector_cost(mlp_rows * mlp_width_ * (2 * kBytes16 + quant_bytes)),
+                                 fused.mlp_quant, mlp_rows));
     kernel(Op::kDown, down);
     collective(Op::kMlpReduce, mlp_bytes, scatter ? stage_rate_ : 2 * stage_rate_, down.work_s);
     return;
@@ -348,20 +413,31 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   const double shared_rows = all_rows * shared_share_;
   const double grouped_rows = expert_rows + (shared_fused_ ? shared_rows * shared_experts_ : 0);
   const double grouped_experts = distinct + (shared_fused_ ? shared_experts_ : 0);
-  const OpCost gate_up = grouped_cost(expert_gate_up_, grouped_rows, grouped_experts);
-  const OpCost down = grouped_cost(expert_down_, grouped_rows, grouped_experts);
+  const OpCost gate_up = measured(grouped_cost(expert_gate_up_, grouped_rows, grouped_experts),
+                                  expert_gate_up_.routed, all_rows);
+  const OpCost down =
+      measured(grouped_cost(expert_down_, grouped_rows, grouped_experts), expert_down_.routed, all_rows);
   if (scatter) collective(Op::kMlpAllGather, stage_bytes, exchange_rate, gate_up.work_s);
-  kernel(Op::kRouter, matmul_cost(router_, all_rows));
-  kernel(Op::kSoftmax, vector_cost(all_rows * experts_ * 2 * kBytes32));
-  kernel(Op::kGroupTopk, vector_cost(all_rows * experts_ * kBytes32));
-  kernel(Op::kRouterScale, vector_cost(all_rows * topk_ * 4 * kBytes32));
-  kernel(Op::kSortExperts, vector_cost(all_rows * topk_ * 4 * kBytes32));
-  kernel(Op::kPermute, vector_cost(expert_rows * D_ * 2 * quant_bytes));
-  sink.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, moe_layer_s_, count);
+  const OpCost router = matmul_cost(router_, all_rows);
+  if (fused.moe_route) {
+    kernel(Op::kMoeRoute, measured(router, fused.moe_route, all_rows));
+  } else {
+    kernel(Op::kRouter, router);
+    kernel(Op::kSoftmax, vector_cost(all_rows * experts_ * 2 * kBytes32));
+    kernel(Op::kGroupTopk, vector_cost(all_rows * experts_ * kBytes32));
+    kernel(Op::kRouterScale, vector_cost(all_rows * topk_ * 4 * kBytes32));
+    kernel(Op::kSortExperts, vector_cost(all_rows * topk_ * 4 * kBytes32));
+    kernel(Op::kPermute, vector_cost(expert_rows * D_ * 2 * quant_bytes));
+    sink.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, moe_layer_s_, count);
+  }
   kernel(Op::kExpertGateUp, gate_up);
-  kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
+  if (shared_fused_ && fused.mlp_quant)
+    kernel(Op::kExpertQuant, measured(vector_cost(grouped_rows * expert_width_ * (kBytes16 + quant_bytes)),
+                                      fused.mlp_quant, grouped_rows));
+  else
+    kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
   kernel(Op::kExpertDown, down);
-  kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
+  if (!fused.norm_combine) kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
   if (shared_width_ > 0 && !shared_fused_) {
     kernel(Op::kSharedGateUp, matmul_cost(shared_gate_up_, shared_rows));
     kernel(Op::kSharedSwiglu, vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)));
@@ -382,15 +458,19 @@ void StepModel::step(const StepLoad& load, Sink& sink) const {
     passes = parts + stages - 1;
   }
   const double head_rows = load.decode_tokens() + load.prefill_ends;
-  sink.add(Op::kEmbedding, vector_cost(load.tokens() * D_ * 2 * kBytes16), op_s_, 1);
+  const bool decodes = load.prefill_tokens == 0;
+  add_kernel(sink, Op::kEmbedding,
+             measured(vector_cost(load.tokens() * D_ * 2 * kBytes16),
+                      decodes ? kernels_.step_inputs : nullptr, load.tokens()),
+             1);
   layer(load, 1 / parts, passes * stage_layers, sink);
   if (stages > 1) {
     const double bytes = load.tokens() / parts * D_ * kBytes16 /
                          static_cast<double>(plan_.devices_per_stage());  // each device sends its share
     sink.add(Op::kPipelineSend, collective_cost(bytes, send_rate_), collective_s_, passes - 1);
   }
-  sink.add(Op::kFinalNorm, vector_cost(head_rows * D_ * 3 * kBytes16), op_s_, 1);
-  sink.add(Op::kLmHead, matmul_cost(lm_head_, head_rows), op_s_, 1);
+  add_kernel(sink, Op::kFinalNorm, vector_cost(head_rows * D_ * 3 * kBytes16), 1);
+  add_kernel(sink, Op::kLmHead, matmul_cost(lm_head_, head_rows), 1);
   if (plan_.devices_per_stage() > 1)
     sink.add(Op::kLogitsGather, collective_cost(head_rows * V_ * kBytes16, logits_rate_), collective_s_, 1);
   if (load.draft_tokens > 0 && load.decode_requests > 0) {
@@ -398,11 +478,17 @@ void StepModel::step(const StepLoad& load, Sink& sink) const {
     TotalSink draft;
     const StepLoad one{.decode_requests = load.decode_requests, .decode_context = load.decode_context};
     layer(one, 1, 1, draft);
-    draft.add(Op::kDraft, matmul_cost(draft_projection_, load.decode_requests), op_s_, 1);
-    draft.add(Op::kDraft, matmul_cost(lm_head_, load.decode_requests), op_s_, 1);
+    add_kernel(draft, Op::kDraft, matmul_cost(draft_projection_, load.decode_requests), 1);
+    add_kernel(draft, Op::kDraft, matmul_cost(lm_head_, load.decode_requests), 1);
     sink.add(Op::kDraft, {.work_s = draft.total, .bound = Bound::kMemory}, 0, load.draft_tokens);
   }
-  sink.add(Op::kStep, {.bound = Bound::kOverhead}, step_s_, 1);
+  if (kernels_.sampling)
+    add_kernel(sink, Op::kSampling,
+               measured(vector_cost(head_rows * V_ * kBytes32), kernels_.sampling, head_rows), 1);
+  // Steps that only decode are launched ahead of the device: what they begin and end with is all that is
+  // left.
+  if (!(decodes && kernels_.sampling && kernels_.step_inputs))
+    sink.add(Op::kStep, {.bound = Bound::kOverhead}, step_s_, 1);
 }
 
 double StepModel::seconds(const StepLoad& load) const {

@@ -57,6 +57,7 @@ struct OpRow {
   double flops = 0;    ///< on one device
   double bytes = 0;    ///< on one device
   Bound bound = Bound::kMemory;
+  Basis basis = Basis::kFormula;
 };
 
 struct StepBreakdown {
@@ -91,16 +92,37 @@ class StepModel {
     double flops_rate = 0;
     double in_bytes = 0;  ///< of an input element
     double col_tiles = 0;
-    const OpCurve* measured = nullptr;
+    const OpSurface* measured = nullptr;
     double measured_experts =
         1;  // of a grouped product: routed ones, or with the shared ones as more of them
+    const OpSurface* routed = nullptr;  // over tokens, with this model's routing and its shared experts
   };
+  /// Kernels between the products as our engine has them, several of the formula's in one; null: not
+  /// measured.
+  struct MeasuredKernels {
+    const OpSurface* norm = nullptr;          // adds a block's output
+    const OpSurface* norm_combine = nullptr;  // adds the experts' rows of each token
+    const OpSurface* rope_kv_write = nullptr;
+    const OpSurface* attention = nullptr;
+    const OpSurface* prefill_attention = nullptr;
+    const OpSurface* attention_quant = nullptr;
+    const OpSurface* mlp_quant = nullptr;
+    const OpSurface* moe_route = nullptr;
+    const OpSurface* sampling = nullptr;
+    const OpSurface* step_inputs = nullptr;
+  };
+  void find_measured(const spec::ModelConfig& c, double skew);
+  /// `cost` with a measured time in place of the formula's.
+  OpCost measured(OpCost cost, const OpSurface* surface, double rows, double length = 0) const;
   Matmul matmul(Op op, spec::LinearShape whole, int64_t out_split, int64_t in_split, bool quantised) const;
   OpCost matmul_cost(const Matmul& m, double rows) const;
   OpCost grouped_cost(const Matmul& expert, double rows, double distinct) const;
   OpCost decode_attention_cost(double requests, double rows, double context) const;
+  OpCost prefill_attention_cost(double tokens, double attended) const;
   OpCost vector_cost(double bytes) const;
   OpCost collective_cost(double bytes, double rate) const;
+  template <class Sink>
+  void add_kernel(Sink& sink, Op op, OpCost cost, double count) const;
   template <class Sink>
   void layer(const StepLoad& load, double share, double count, Sink& sink) const;
   template <class Sink>
@@ -123,7 +145,7 @@ class StepModel {
   bool is_moe_;
   bool shared_fused_ = false;  // measured: the shared expert as more routed ones
   double shared_experts_ = 0;  // its width in routed ones
-  const OpCurve* measured_attention_ = nullptr;
+  MeasuredKernels kernels_;
   Matmul qkv_, o_, gate_up_, down_, router_, expert_gate_up_, expert_down_, shared_gate_up_, shared_down_,
       lm_head_, draft_projection_;
   double tp_rate_ = 0;              // seconds a byte: gather over attention's devices

@@ -171,8 +171,8 @@ TEST(Step, MeasuredOperatorsReplaceTheFormula) {
   const Device h200 = shipped_device("h200-sxm");
   OpTable table;
   constexpr double kSlow = 10e-3;
-  table.add("matmul", "bf16", 2 * 27648, 5120, 1, 1, kSlow);
-  table.add("matmul", "bf16", 2 * 27648, 5120, 1, 64, kSlow);
+  table.add("matmul", "bf16", {2 * 27648, 5120}, 1, kSlow);
+  table.add("matmul", "bf16", {2 * 27648, 5120}, 64, kSlow);
   const double formula = StepModel(model, h200, {}, {}).seconds(decode_load(16, 128));
   const StepBreakdown b = StepModel(model, h200, {}, {}, 0, &table).explain(decode_load(16, 128));
   EXPECT_GT(b.seconds, formula);
@@ -189,9 +189,9 @@ TEST(Step, MeasuredExpertsMayIncludeTheShared) {
   OpTable table;
   constexpr double kSeconds = 1e-3;
   for (const double rows : {1, 1024}) {
-    table.add("grouped_matmul", "bf16", 2 * 1344, 5120, 68, rows, kSeconds);
-    table.add("grouped_matmul", "bf16", 5120, 1344, 68, rows, kSeconds);
-    table.add("attention", "bf16", 40, 8, 128, rows * 2048, kSeconds);
+    table.add("grouped_matmul", "bf16", {2 * 1344, 5120, 68}, rows, kSeconds);
+    table.add("grouped_matmul", "bf16", {5120, 1344, 68}, rows, kSeconds);
+    table.add("attention", "bf16", {40, 8, 128}, rows, kSeconds, 2048);
   }
   const StepBreakdown b =
       StepModel(model, shipped_device("h200-sxm"), {}, {}, 0, &table).explain(decode_load(1, 2048));

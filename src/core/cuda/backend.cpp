@@ -39,7 +39,14 @@ class CudaEvent : public Event {
   ~CudaEvent() override { cudaEventDestroy(event_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
-  void record() override { check_cuda(cudaEventRecord(event_, stream_), "event: record"); }
+  void record() override {
+    // In recorded work: the time is taken whenever it runs, not only an order kept.
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream_, &status), "event: record");
+    const unsigned flags =
+        status == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : cudaEventRecordDefault;
+    check_cuda(cudaEventRecordWithFlags(event_, stream_, flags), "event: record");
+  }
   void wait() override { check_cuda(cudaEventSynchronize(event_), "event: wait"); }
   double seconds_since(Event& start) override {
     check_cuda(cudaEventSynchronize(event_), "event: wait");
