@@ -304,9 +304,11 @@ std::vector<Command> bench_commands() {
           bench_llama),
       make_command<BenchOpsOptions>(
           {"bench ops", "the operators of a model's layer alone, on a GPU",
-           "Products at 1 to 4096 rows and attention at batches of 1 to 256, each over weights or caches "
-           "that\n"
-           "no cache holds. The JSON is a table of measured operators for moge sim.\n\n"
+           "Every operator of a step, over 1 to 8192 tokens: products (of experts with the model's own "
+           "routing), what\n"
+           "lies between them, attention over contexts of 128 to 8192. The JSON is a table of measured "
+           "operators for\n"
+           "moge sim (docs/sim.md).\n\n"
            "  moge bench ops pangu-pro-moe-72b-a16b --dtype i8 --kv-dtype i8 --json > h200.json\n"},
           bench_ops)};
 }

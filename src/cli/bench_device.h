@@ -31,7 +31,7 @@ void bench_device_serve(const DeviceBenchOptions& options);
 /// One sequence: a prompt of 512 tokens (pp512), and 128 tokens generated from nothing (tg128), as
 /// llama-bench reports.
 void bench_device_llama(const DeviceBenchOptions& options);
-/// The products and attention of one layer and the head, alone, over numbers of rows: time, GB/s, TFLOP/s.
+/// The operators of one layer and of a step's ends, alone, over numbers of tokens: time, GB/s, TFLOP/s.
 /// The JSON is what the simulator takes as measured operators (docs/sim.md).
 void bench_device_ops(const DeviceBenchOptions& options);
 

@@ -3,6 +3,7 @@
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "cli/bench_device.h"
 #include "cli/model_path.h"
@@ -28,10 +29,9 @@ using nlohmann::ordered_json;
 
 /// Calls of a recorded graph, over which launches do not show; and routings, which differ from call to call.
 constexpr size_t kCalls = 8;
-/// From here on kernels are bound by power: clocks are those of the whole layer's, not of one kernel's.
-constexpr int64_t kHotTokens = 1024;
 constexpr int64_t kPageSize = 64;
-constexpr int64_t kMaxCaches = 64;  ///< that decoding attention goes round
+constexpr int64_t kMaxCaches = 64;    ///< that decoding attention goes round
+constexpr double kMostExcess = 1e-6;  ///< seconds that a kernel may take more among others than in a chain
 
 /// A product's weights, so many copies that the L2 never holds the next one.
 struct Product {
@@ -88,12 +88,12 @@ class OpsBench {
     for (const int64_t T : {1,   2,   4,   8,   16,  24,  32,  48,  64,   96,   128,  160,  192,  224,
                             256, 288, 320, 352, 384, 448, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192}) {
       layer(T);
-      measure(T >= kHotTokens);
+      measure();
     }
     if (c_.is_moe())
       for (const int64_t rows : {1, 4, 16, 32, 64, 128, 256, 512, 1024}) {
         same_rows(rows);
-        measure(false);
+        measure();
       }
     // One position more than a round number: kernels that cut sequences have a last piece then.
     std::vector<int64_t> contexts = {128, 512, 1024, 2048, 2049, 4096, 8192};
@@ -101,7 +101,7 @@ class OpsBench {
     for (const int64_t context : contexts)
       for (const int64_t batch : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512}) {
         attention(batch, context);
-        measure(false);
+        measure();
       }
     if (options_.json) std::cout << out_.dump(1) << '\n';
   }
@@ -505,60 +505,76 @@ class OpsBench {
     return end->seconds_since(*begin);
   }
 
-  /// Seconds between events around each call of a graph: no kernel overlaps the end of the one before it.
-  std::vector<double> spans(ExecContext& ctx, const Op& op, size_t calls) {
-    std::vector<std::unique_ptr<Event>> events;
-    for (size_t i = 0; i < 2 * calls; ++i) events.push_back(backend_.make_event());
-    const std::unique_ptr<Graph> graph = record([&] {
-      for (size_t i = 0; i < calls; ++i) {
-        events[2 * i]->record();
-        op.call(ctx, i);
-        events[2 * i + 1]->record();
-      }
-    });
-    seconds(*graph);
-    seconds(*graph);
-    std::vector<double> times;
-    for (size_t i = 0; i < calls; ++i) times.push_back(events[2 * i + 1]->seconds_since(*events[2 * i]));
-    return times;
-  }
-
-  /// Median seconds of a call of each operator added so far, and forgets them. `hot`: with a layer of all of
-  /// them before it, long enough that the clocks are the layer's.
-  void measure(bool hot) {
-    constexpr int kRepeats = 7;
-    constexpr double kWarmUpSeconds = 3e-3, kHotSeconds = 20e-3, kReheatSeconds = 4e-3, kTimedSeconds = 1e-3;
+  /// Measures the operators added so far, and forgets them. Each is timed alone, kCalls in a chain, but
+  /// behind a layer of all of them, long enough that clocks are those of the layer and not of one kernel;
+  /// then among the others: what the layer takes more than its operators alone (cold instructions, other
+  /// shapes of grids) is spread evenly over them.
+  void measure() {
+    constexpr int kRepeats = 5;
+    constexpr double kHotSeconds = 10e-3, kReheatSeconds = 1.5e-3, kTimedSeconds = 1e-3;
+    const size_t num_layers = ops_.size() == 1 ? ops_[0].calls : 4;
     int64_t bytes = 0;
     for (const Op& op : ops_) bytes = std::max(bytes, planned_bytes(op.call));
     Workspace workspace(bytes, &backend_);
     ExecContext ctx = ctx_;
     ctx.workspace = &workspace;
     for (const Op& op : ops_) op.call(ctx, 0);
-    const std::unique_ptr<Graph> all = record([&] {
-      for (const Op& op : ops_) op.call(ctx, 0);
+    const std::unique_ptr<Graph> layers = record([&] {
+      for (size_t i = 0; i < num_layers; ++i)
+        for (const Op& op : ops_) op.call(ctx, i);
     });
-    const auto run_for = [&](Graph& graph, double least) {
-      for (double ran = 0; ran < least;) ran += seconds(graph);
+    const auto heat = [&](double least) {
+      for (double ran = 0; ran < least;) ran += seconds(*layers);
     };
+    heat(kHotSeconds);
+    std::vector<double> alone, together;
     for (const Op& op : ops_) {
-      size_t calls = op.calls;
-      if (hot) {  // a long kernel alone would change the clocks
-        const double one = seconds(*record([&] { op.call(ctx, 0); }));
-        calls = std::clamp<size_t>(static_cast<size_t>(kTimedSeconds / one), 1, calls);
-      }
+      const double one = seconds(*record([&] { op.call(ctx, 0); }));
+      const size_t calls = std::clamp<size_t>(static_cast<size_t>(kTimedSeconds / one), 1, op.calls);
       const std::unique_ptr<Graph> graph = record([&] {
         for (size_t i = 0; i < calls; ++i) op.call(ctx, i);
       });
-      run_for(hot ? *all : *graph, hot ? kHotSeconds : kWarmUpSeconds);
       std::vector<double> times;
       for (int r = 0; r < kRepeats; ++r) {
-        if (hot) run_for(*all, kReheatSeconds);
+        heat(kReheatSeconds);
         times.push_back(seconds(*graph) / static_cast<double>(calls));
       }
-      report(op, median(times), median(spans(ctx, op, calls)));
+      alone.push_back(median(times));
     }
+    for (int r = 0; r < kRepeats; ++r) together.push_back(seconds(*layers) / static_cast<double>(num_layers));
+    const double excess = std::max(0.0, median(together) - std::accumulate(alone.begin(), alone.end(), 0.0)) /
+                          static_cast<double>(ops_.size());
+    const std::vector<double> between_events = spans(ctx, num_layers);
+    for (size_t i = 0; i < ops_.size(); ++i)
+      // Of long kernels it is only the noise of clocks.
+      report(ops_[i], alone[i] + std::min(excess, kMostExcess), between_events[i]);
     ops_.clear();
     memory_.clear();
+  }
+
+  /// Median seconds of each operator between events in the layer's graph: no kernel overlaps the end of the
+  /// one before it.
+  std::vector<double> spans(ExecContext& ctx, size_t layers) {
+    std::vector<std::unique_ptr<Event>> begins, ends;
+    const std::unique_ptr<Graph> graph = record([&] {
+      for (size_t i = 0; i < layers; ++i)
+        for (const Op& op : ops_) {
+          begins.push_back(backend_.make_event());
+          ends.push_back(backend_.make_event());
+          begins.back()->record();
+          op.call(ctx, i);
+          ends.back()->record();
+        }
+    });
+    for (int r = 0; r < 3; ++r) seconds(*graph);
+    std::vector<double> times;
+    for (size_t op = 0; op < ops_.size(); ++op) {
+      std::vector<double> calls;
+      for (size_t i = op; i < ends.size(); i += ops_.size())
+        calls.push_back(ends[i]->seconds_since(*begins[i]));
+      times.push_back(median(calls));
+    }
+    return times;
   }
 
   void begin() {

@@ -103,6 +103,7 @@ ordered_json step_json(const SimSetupOptions& o, const SimSetup& s, const sim::P
     breakdown.push_back({{"op", sim::name_of(row.op)},
                          {"ms", row.seconds * kMilli},
                          {"bound", sim::name_of(row.bound)},
+                         {"basis", sim::name_of(row.basis)},
                          {"gflop", row.flops * 1e-9},
                          {"mb", row.bytes * 1e-6}});
   ordered_json bounds;
@@ -149,12 +150,13 @@ void print(const ordered_json& r) {
   std::cout << '\n'
             << std::left << std::setw(24) << "op" << std::right << std::setw(10) << "ms" << std::setw(8)
             << "share"
-            << "  bound\n";
+            << "  bound     basis\n";
   const double total = r["latency_ms"];
   for (const ordered_json& op : r["breakdown"])
     std::cout << std::left << std::setw(24) << op["op"].get<std::string>() << std::right << std::setw(10)
               << fixed(op["ms"], 3) << std::setw(7) << fixed(100 * op["ms"].get<double>() / total, 1) << "%  "
-              << op["bound"].get<std::string>() << '\n';
+              << std::left << std::setw(10) << op["bound"].get<std::string>()
+              << op["basis"].get<std::string>() << '\n';
 }
 
 void warn_of_memory(const sim::DeviceMemory& m) {

@@ -26,9 +26,7 @@ Chart ops_chart(const ordered_json& run, size_t index) {
               {""}};
   Series measured{"measured", Mark::kBars, {}, {}, {}, Colour::kQuiet};
   Series predicted{"predicted", Mark::kBars, {}, {}, {}, Colour::kCompute, false, true};
-  const ordered_json& ops = run["ops"];
-  for (size_t i = ops.size(); i-- > 0;) {  // an axis begins below
-    const ordered_json& op = ops[i];
+  for (const ordered_json& op : run["ops"]) {
     const auto y = static_cast<double>(chart.y.categories.size());
     chart.y.categories.push_back(op["op"]);
     measured.x.push_back(op["measured_ms"]);

@@ -56,6 +56,25 @@ class Sim(unittest.TestCase):
         (self.dir / name).write_text(text, encoding="utf-8")
         return self.dir / name
 
+    def test_compare(self):
+        """The runs that are kept, by the operators that are kept."""
+        runs = sorted((ROOT / "bench/gpu/runs").glob("h200-sxm-*.json"))
+        self.assertGreaterEqual(len(runs), 3)
+        flags = [flag for run in runs for flag in ("--run", run)]
+        result = self.answer("sim", "compare", "--hardware", "h200-sxm", *flags)
+        for run in result["runs"]:
+            self.assertLess(abs(run["error"]), 0.08, run["run"])
+            self.assertLess(run["mean_op_error"], 0.10, run["run"])
+            self.assertTrue({"op", "measured_ms", "predicted_ms", "error", "basis"} <= run["ops"][0].keys())
+        measured = self.answer("sim", "decode", "--model", MODEL, "--hardware", "h200-sxm", "--kv", "int8")
+        self.assertIn("measured", {op["basis"] for op in measured["breakdown"]})
+        formula = self.answer("sim", "decode", "--model", MODEL, "--hardware", "h200-sxm", "--ops", "none")
+        self.assertEqual({op["basis"] for op in formula["breakdown"]}, {"formula"})
+        broken = self.file("run.json", runs[0].read_text().replace('"device"', '"gadget"'))
+        self.fails(BAD_FILE, "device", "sim", "compare", "--hardware", "h200-sxm", "--run", broken)
+        self.fails(BAD_FILE, "no-such", "sim", "compare", "--hardware", "h200-sxm", "--run", "no-such.json")
+        self.fails(USAGE, "--run", "sim", "compare", "--hardware", "h200-sxm")
+
     def test_contract(self):
         decode = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--batch", "64", "--context", "2048")
         for key in ("latency_ms", "tokens_per_s_per_card", "plan", "memory_gib_per_device", "breakdown"):
