@@ -37,6 +37,7 @@ std::vector<Command> all_commands() {
   std::vector<Command> all{train_command(), run_command(), inspect_command()};
   for (const Command& c : tokenizer_commands()) all.push_back(c);
   for (const Command& c : bench_commands()) all.push_back(c);
+  all.push_back(tune_command());
   all.push_back(bench_sim_command());
   for (const Command& c : sim_step_commands()) all.push_back(c);
   all.push_back(sim_train_command());

@@ -41,6 +41,7 @@ Command make_command(const CommandInfo& info, void (*run)(const Options&)) {
 Command train_command();
 Command run_command();
 Command inspect_command();
+Command tune_command();
 std::vector<Command> tokenizer_commands();
 std::vector<Command> bench_commands();
 std::vector<Command> sim_step_commands();

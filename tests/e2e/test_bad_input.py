@@ -33,7 +33,7 @@ class Usage(TestCase):
         self.assert_fails(USAGE, ["id 448"], "tokenizer", "decode", self.model, "448")
 
     def test_help_is_for_standard_output(self):
-        for args in ([], ["run"], ["train"], ["inspect"], ["tokenizer", "train"], ["bench", "decode"]):
+        for args in ([], ["run"], ["train"], ["inspect"], ["tokenizer", "train"], ["bench", "decode"], ["tune"]):
             self.assertIn(b"Exit codes: 0 fine, 2 usage", self.run_ok(*args, "--help"))
 
 

@@ -101,7 +101,7 @@ std::vector<Output<QuantMatmul>> outputs(const Dims& d) {
   if (d.dtype == DType::kI8) return {{"c", &QuantMatmul::c, 8}};
   Output<QuantMatmul> f32_sums{"c", &QuantMatmul::c, 8 + 4 * std::sqrt(static_cast<double>(d.K))};
   if (d.dtype == DType::kBF16) return {f32_sums};
-  const auto by_tensor_core = [](std::string_view impl) { return impl == "cuda.swift_gmm"; };
+  const auto by_tensor_core = [](std::string_view impl) { return impl.starts_with("cuda.swift_gmm"); };
   f32_sums.holds_for = std::not_fn(by_tensor_core);
   // Each of an instruction's 32 products and its sum loses less than a unit.
   return {f32_sums, {"c", &QuantMatmul::c, 33, 0x1p-13, aligned_magnitude, by_tensor_core}};

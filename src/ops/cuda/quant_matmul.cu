@@ -121,7 +121,9 @@ void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
 }  // namespace
 
 std::vector<Impl<QuantMatmul>> quant_matmul_impls() {
-  return {swift_gmm_impl(), {"cuda.simple", DeviceKind::kCuda, supports, run}};
+  std::vector<Impl<QuantMatmul>> impls = swift_gmm_impls();
+  impls.push_back({"cuda.simple", DeviceKind::kCuda, supports, run});
+  return impls;
 }
 
 }  // namespace moge::ops::cuda

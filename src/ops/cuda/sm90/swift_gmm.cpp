@@ -2,6 +2,7 @@
 
 #include "ops/cuda/quant_matmul.h"
 #include "ops/cuda/sm90/swift_gather.h"
+#include "ops/cuda/sm90/swift_profile.h"
 #include "ops/cuda/tensor_map.h"
 
 namespace moge::ops::cuda {
@@ -47,9 +48,9 @@ int64_t rows_of_average_group(const QuantMatmul& a) {
   return (a.c.dim(0) + groups - 1) / groups;
 }
 
-/// Measured (docs/kernels/swift_gmm.md). Few rows in a group: more features a tile, so that they are read
-/// less often. Few features in all: fewer a tile, so that every multiprocessor has one.
-SwiftTile choose_tile(const QuantMatmul& a, int num_sms) {
+/// For products that nobody has timed. Few rows in a group: more features a tile, so that they are read less
+/// often. Few features in all: fewer a tile, so that every multiprocessor has one.
+SwiftTile default_tile(const QuantMatmul& a, int num_sms) {
   const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   const int64_t rows = rows_of_average_group(a);
   if (rows <= 64) {
@@ -58,6 +59,19 @@ SwiftTile choose_tile(const QuantMatmul& a, int num_sms) {
     return rows <= 16 && a.a.dim(0) <= 16 ? SwiftTile::k256x16 : SwiftTile::k256x64;
   }
   return rows <= 128 ? SwiftTile::k256x128 : SwiftTile::k128x256;
+}
+
+SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
+  static const TileProfile profile = swift_profile(ctx.backend->info().name);
+  const std::optional<TileShape> measured = profile.find({.dtype = a.a.dtype,
+                                                          .groups = a.offsets ? a.w.dim(0) : 1,
+                                                          .gathered = bool(a.row_ids),
+                                                          .n = a.w.dim(-2),
+                                                          .k = a.w.dim(-1)},
+                                                         a.c.dim(0));
+  for (size_t i = 0; measured && i < kSwiftTiles.size(); ++i)
+    if (kSwiftTiles[i].shape == *measured) return static_cast<SwiftTile>(i);
+  return default_tile(a, ctx.backend->info().num_sms);
 }
 
 /// Rows gathered once in device memory, instead of by every tile that reads them.
@@ -121,12 +135,30 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   }
 }
 
-Impl<QuantMatmul> swift_gmm_impl() {
-  return {"cuda.swift_gmm", DeviceKind::kCuda, supports,
-          [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
-            if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(a, ctx.backend->info().num_sms), workspace);
-          },
-          workspace_bytes};
+namespace {
+
+using Run = void (*)(ExecContext&, const QuantMatmul&, std::span<std::byte>);
+
+template <size_t... kTiles>
+constexpr std::array<Run, sizeof...(kTiles)> runs_of(std::index_sequence<kTiles...>) {
+  return {[](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
+    if (a.c.numel() > 0) swift_gmm(ctx, a, static_cast<SwiftTile>(kTiles), workspace);
+  }...};
+}
+
+}  // namespace
+
+std::vector<Impl<QuantMatmul>> swift_gmm_impls() {
+  std::vector<Impl<QuantMatmul>> impls{
+      {kSwiftImpl, DeviceKind::kCuda, supports,
+       [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
+         if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(ctx, a), workspace);
+       },
+       workspace_bytes}};
+  constexpr auto kRuns = runs_of(std::make_index_sequence<kSwiftTiles.size()>{});
+  for (size_t i = 0; i < kSwiftTiles.size(); ++i)
+    impls.push_back({kSwiftTiles[i].impl, DeviceKind::kCuda, supports, kRuns[i], workspace_bytes});
+  return impls;
 }
 
 }  // namespace moge::ops::cuda

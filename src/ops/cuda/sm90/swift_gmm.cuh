@@ -8,6 +8,7 @@
 // theirs (swift_epilogue.cuh).
 #pragma once
 #include <type_traits>
+#include <utility>
 
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/sm90/swift_epilogue.cuh"
@@ -208,20 +209,13 @@ namespace moge::ops::cuda {
 template <DType kType>
 void launch_swift_gmm(const ExecContext& ctx, SwiftTile tile, const SwiftMaps& maps,
                       const SwiftGmmParams& params) {
-  switch (tile) {
-    case SwiftTile::k64x16:
-      return swift::launch_tile<kType, SwiftTile::k64x16>(ctx, maps, params);
-    case SwiftTile::k64x64:
-      return swift::launch_tile<kType, SwiftTile::k64x64>(ctx, maps, params);
-    case SwiftTile::k256x16:
-      return swift::launch_tile<kType, SwiftTile::k256x16>(ctx, maps, params);
-    case SwiftTile::k256x64:
-      return swift::launch_tile<kType, SwiftTile::k256x64>(ctx, maps, params);
-    case SwiftTile::k256x128:
-      return swift::launch_tile<kType, SwiftTile::k256x128>(ctx, maps, params);
-    case SwiftTile::k128x256:
-      return swift::launch_tile<kType, SwiftTile::k128x256>(ctx, maps, params);
-  }
+  const auto launch_if = [&]<SwiftTile kTile>() {
+    if (tile == kTile) swift::launch_tile<kType, kTile>(ctx, maps, params);
+  };
+  const auto launch_one_of = [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+    (launch_if.template operator()<static_cast<SwiftTile>(kIndex)>(), ...);
+  };
+  launch_one_of(std::make_index_sequence<kSwiftTiles.size()>{});
 }
 
 }  // namespace moge::ops::cuda

@@ -2,12 +2,18 @@
 #pragma once
 #include <cuda.h>
 
+#include <array>
+
 #include "ops/quant_matmul.h"
+#include "ops/tile_profile.h"
 
 namespace moge::ops::cuda {
 
-/// "cuda.swift_gmm". Takes K of a multiple of 16 bytes, any N and rows, up to kSwiftMaxGroups groups.
-Impl<QuantMatmul> swift_gmm_impl();
+inline constexpr const char* kSwiftImpl = "cuda.swift_gmm";
+/// "cuda.swift_gmm", which chooses its tile by the profile of the device (ops/tile_profile.h), then one
+/// implementation for each tile. They take K of a multiple of 16 bytes, any N and rows, up to kSwiftMaxGroups
+/// groups.
+std::vector<Impl<QuantMatmul>> swift_gmm_impls();
 
 enum class SwiftOutput : uint8_t { kBF16, kF32, kSiluMulBF16 };
 
@@ -35,26 +41,37 @@ struct SwiftGmmParams {
   SwiftOutput output;
 };
 
-/// The part of c that a thread block computes at a time, a template instance of the kernel. Its choice moves
-/// no bit of the result.
+/// The part of c that a thread block computes at a time: features x rows, a template instance of the kernel.
+/// Its choice moves no bit of the result.
 enum class SwiftTile : uint8_t {
-  k64x16,  ///< features x rows
+  k64x16,
   k64x64,
+  k64x128,
+  k128x64,
+  k128x128,
+  k128x256,
   k256x16,
   k256x64,
   k256x128,
-  k128x256,
 };
-struct SwiftTileShape {
-  int features, rows;
+struct SwiftTileInfo {
+  TileShape shape;
+  const char* impl;  ///< its name in the op's table, for `moge tune` and the tests
 };
-constexpr SwiftTileShape shape_of(SwiftTile tile) {
-  constexpr SwiftTileShape kShapes[] = {{64, 16}, {64, 64}, {256, 16}, {256, 64}, {256, 128}, {128, 256}};
-  return kShapes[static_cast<int>(tile)];
+inline constexpr std::array<SwiftTileInfo, 9> kSwiftTiles{{
+    {{64, 16}, "cuda.swift_gmm.64x16"},
+    {{64, 64}, "cuda.swift_gmm.64x64"},
+    {{64, 128}, "cuda.swift_gmm.64x128"},
+    {{128, 64}, "cuda.swift_gmm.128x64"},
+    {{128, 128}, "cuda.swift_gmm.128x128"},
+    {{128, 256}, "cuda.swift_gmm.128x256"},
+    {{256, 16}, "cuda.swift_gmm.256x16"},
+    {{256, 64}, "cuda.swift_gmm.256x64"},
+    {{256, 128}, "cuda.swift_gmm.256x128"},
+}};
+constexpr TileShape shape_of(SwiftTile tile) {
+  return kSwiftTiles[static_cast<size_t>(tile)].shape;
 }
-
-/// The product by tiles of this kind, which swift_gmm_impl() chooses. c has elements.
-void swift_gmm(ExecContext& ctx, const QuantMatmul& args, SwiftTile tile, std::span<std::byte> workspace);
 
 inline constexpr int kSwiftMaxGroups = 512;
 

@@ -1,0 +1,152 @@
+// moge tune: which tile of SwiftGMM is fastest for a model's products on this GPU.
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <optional>
+
+#include "cli/command.h"
+#include "cli/model_path.h"
+#include "cli/product_bench.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "ops/tile_profile.h"
+
+namespace moge::cli {
+
+namespace {
+
+struct TuneOptions {
+  std::string model;
+  DType dtype = DType::kI8;
+  bool verbose = false;
+
+  std::vector<Option> options() {
+    return {{.name = "MODEL", .target = &model, .help = "Hugging Face directory, or a config's name"},
+            {.name = "dtype",
+             .target = &dtype,
+             .value = "TYPE",
+             .help = "Of weights and activations: i8, fp8_e4m3 or bf16"},
+            {.name = "verbose", .target = &verbose, .help = "Print the time of every tile"}};
+  }
+};
+
+/// The tile that an implementation of the product always takes: "cuda.swift_gmm.256x64".
+std::optional<ops::TileShape> tile_of(const std::string& impl) {
+  const size_t x = impl.rfind('x'), dot = impl.rfind('.');
+  if (x == std::string::npos || dot == std::string::npos || x < dot) return {};
+  const auto number = [](const std::string& digits) {
+    const bool ok =
+        !digits.empty() && digits.size() < 6 && digits.find_first_not_of("0123456789") == std::string::npos;
+    return ok ? std::stoi(digits) : 0;
+  };
+  const ops::TileShape tile{number(impl.substr(dot + 1, x - dot - 1)), number(impl.substr(x + 1))};
+  return tile.features > 0 && tile.rows > 0 ? std::optional(tile) : std::nullopt;
+}
+
+/// Times every tile of one product, at rising numbers of rows.
+class ProductTuner {
+ public:
+  ProductTuner(Backend& backend, const ProductShape& shape, bool verbose)
+      : backend_(backend), shape_(shape), verbose_(verbose) {}
+
+  ops::TileTiming tune(const GroupRows& rows) {
+    const ProductBench bench(backend_, shape_, rows, true);
+    const ops::QuantMatmul& product = bench.product();
+    ops::TileTiming best{.problem = {.dtype = shape_.dtype,
+                                     .groups = shape_.groups,
+                                     .gathered = bool(product.row_ids),
+                                     .n = shape_.n,
+                                     .k = shape_.k},
+                         .rows = bench.num_rows(),
+                         .tile = {},
+                         .microseconds = 0};
+    std::map<std::string, double> times;
+    const auto& table = ops::quant_matmul_table();
+    for (const Impl<ops::QuantMatmul>& impl : table.impls) {
+      const std::optional<ops::TileShape> tile = tile_of(impl.name);
+      if (!tile || hopeless_.contains(impl.name) || !impl.supports(product).empty()) continue;
+      const double us = 1e6 * bench.seconds([&](ExecContext& ctx, const ops::QuantMatmul& a) {
+        run_impl(ctx, table, impl, a);
+      });
+      times[impl.name] = us;
+      if (best.microseconds == 0 || us < best.microseconds) {
+        best.tile = *tile;
+        best.microseconds = us;
+      }
+    }
+    for (const auto& [impl, us] : times)
+      if (us > kHopeless * best.microseconds) hopeless_[impl] = us;
+    print(best, times, bench);
+    return best;
+  }
+
+ private:
+  /// A tile so much slower than the best is not tried with more rows.
+  static constexpr double kHopeless = 2.5;
+
+  void print(const ops::TileTiming& best, const std::map<std::string, double>& times,
+             const ProductBench& bench) const {
+    std::cout << std::left << std::setw(14) << shape_.name << std::right << std::setw(8) << best.rows
+              << std::setw(8) << best.tile.features << 'x' << std::left << std::setw(4) << best.tile.rows
+              << std::right << std::fixed << std::setprecision(1) << std::setw(9) << best.microseconds
+              << std::setw(9) << bench.flops() / best.microseconds * 1e-6 << std::endl;
+    if (!verbose_) return;
+    for (const auto& [impl, us] : times) std::cout << "    " << impl.substr(impl.rfind('.') + 1) << ' ' << us;
+    std::cout << std::endl;
+  }
+
+  Backend& backend_;
+  const ProductShape& shape_;
+  bool verbose_;
+  std::map<std::string, double> hopeless_;
+};
+
+void tune(const TuneOptions& o) {
+  check<UsageError>(o.dtype != DType::kF32, "--dtype: expected i8, fp8_e4m3 or bf16");
+  const spec::ModelConfig config = spec::load_model_config(find_model(o.model));
+  Backend& backend = cuda_backend();
+  const std::string& device = backend.info().name;
+  const std::filesystem::path path = ops::tile_profile_path(device);
+  check<UsageError>(!path.empty(), "nowhere to write: expected MOGE_CACHE, XDG_CACHE_HOME or HOME");
+  ops::TileProfile profile;
+  try {
+    profile = ops::load_tile_profile(device);
+  } catch (const FileError& broken) {
+    log_warning(broken.what(), "; it is written anew");
+  }
+
+  std::cout << device << "\nproduct           rows      tile       us  TFLOP/s\n";
+  std::vector<ops::TileTiming> timings;
+  for (const ProductShape& shape : layer_products(config, o.dtype)) {
+    ProductTuner tuner(backend, shape, o.verbose);
+    for (const int64_t tokens :
+         {1, 8, 16, 32, 64, 96, 128, 192, 256, 320, 512, 768, 1024, 2048, 4096, 8192}) {
+      if (shape.name == "lm_head" && tokens > 512) break;  // one row a sequence
+      timings.push_back(tuner.tune(shape.groups > 1 ? routed_rows(config, tokens) : same_rows(1, tokens)));
+    }
+  }
+  profile.replace_by(ops::TileProfile(timings));
+  std::filesystem::create_directories(path.parent_path());
+  atomic_write_file(path, str("# ", device, ", by moge tune (src/ops/tile_profile.h)\n", profile.text()));
+  log_info("wrote ", path.string());
+}
+
+}  // namespace
+
+Command tune_command() {
+  return make_command<TuneOptions>(
+      {"tune", "finds the fastest tiles for a model's products on this GPU",
+       "A product's kernel comes in several tile shapes; which is fastest depends on the card, the shape "
+       "and\n"
+       "the rows. This times them all for the model's products at 1 to 8192 tokens (half a minute) and "
+       "writes\n"
+       "the winners to tiles-DEVICE.txt in MOGE_CACHE, XDG_CACHE_HOME/moge or ~/.cache/moge, where later\n"
+       "commands find them. Results do not change by a bit, only times. Without the file built-in tables "
+       "hold.\n\n"
+       "  moge tune pangu-pro-moe-72b-a16b --dtype fp8_e4m3\n"},
+      tune);
+}
+
+}  // namespace moge::cli
