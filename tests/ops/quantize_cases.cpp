@@ -35,6 +35,7 @@ const Cases cases([] {
                           {65, 2560, DType::kBF16, to},
                           {0, 64, DType::kBF16, to},
                           {1, 5120, DType::kBF16, to, true},
+                          {12288, 1344, DType::kBF16, to, true},
                           {256, 5120, DType::kBF16, to, true},
                           {4096, 5120, DType::kBF16, to, true},
                           {4096, 5120, DType::kF32, to, true}})

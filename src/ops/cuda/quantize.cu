@@ -1,5 +1,5 @@
-// A row stays in registers between finding its largest element and its quantisation: a warp holds short rows,
-// a block long ones. True divisions, so that the bits are those of the reference.
+// A row stays in registers, as it came, between finding its largest element and its quantisation: a warp
+// holds short rows, a block long ones. True divisions, so that the bits are those of the reference.
 #include "ops/cuda/quantize.h"
 
 #include "core/match.h"
@@ -20,9 +20,60 @@ struct Params {
   int rows, vecs;
 };
 
-__device__ __forceinline__ float block_max(float x) {
-  return block_sum_and_max({0, x}).max;
-}
+/// Eight elements in the type that they have in memory.
+template <class X>
+struct Loaded {
+  __device__ explicit Loaded(const X* p) {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) words[i] = reinterpret_cast<const uint4*>(p)[i];
+  }
+  Loaded() = default;
+  __device__ void unpack(float (&x)[kVec]) const {
+    load_vec(x, reinterpret_cast<const X*>(words));
+  }
+  /// Of |x|. bf16s two at a time: were they unpacked for this, they would stay so in twice the registers.
+  __device__ float largest() const {
+    float x = 0;
+    __nv_bfloat162 pair = {0, 0};
+#pragma unroll
+    for (const uint4& v : words)
+#pragma unroll
+      for (const uint32_t word : {v.x, v.y, v.z, v.w})
+        if constexpr (sizeof(X) == 4)
+          x = fmaxf(x, fabsf(__uint_as_float(word)));
+        else
+          pair = __hmax2(pair, __habs2(reinterpret_cast<const __nv_bfloat162&>(word)));
+    return sizeof(X) == 4 ? x : fmaxf(__low2float(pair), __high2float(pair));
+  }
+  static constexpr int kWords = sizeof(X) / 2;
+  uint4 words[kWords];
+};
+
+/// x / scale, correctly rounded, for the many elements of a row: with 1 / scale rounded correctly, two steps
+/// of Newton's method on the quotient (Markstein 1990). Where its residues would be subnormal, a division.
+class Divider {
+ public:
+  __device__ explicit Divider(float scale)
+      : scale_(scale), inverse_(1 / scale), by_inverse_(scale >= 0x1p-60F && scale < 0x1p60F) {}
+  __device__ void divide(float (&x)[kVec]) const {
+    if (by_inverse_) {
+#pragma unroll
+      for (float& v : x) {
+        float q = __fmul_rn(v, inverse_);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) q = __fmaf_rn(__fmaf_rn(-q, scale_, v), inverse_, q);
+        v = q;
+      }
+    } else {
+#pragma unroll
+      for (float& v : x) v = scale_ == 0 ? 0 : __fdiv_rn(v, scale_);
+    }
+  }
+
+ private:
+  float scale_, inverse_;
+  bool by_inverse_;
+};
 
 /// `kVecs` vectors a thread. Long rows: a block each; else a warp each.
 template <class X, class Q, int kVecs, bool kLong>
@@ -34,26 +85,26 @@ __global__ void __launch_bounds__(kLong ? 1024 : 256) quantize_rows_kernel(const
   if (row >= p.rows) return;
   wait_for_previous();
 
-  float x[kVecs][kVec] = {};
-  float largest = 0;
+  Loaded<X> loaded[kVecs] = {};
 #pragma unroll
   for (int i = 0; i < kVecs; ++i) {
     const int vec = i * row_threads + thread;
-    if (vec < p.vecs) load_vec(x[i], p.x + row * p.x_stride + vec * kVec);
+    if (vec < p.vecs) loaded[i] = Loaded<X>(p.x + row * p.x_stride + vec * kVec);
   }
+  float largest = 0;
 #pragma unroll
-  for (int i = 0; i < kVecs; ++i)
-#pragma unroll
-    for (int j = 0; j < kVec; ++j) largest = fmaxf(largest, fabsf(x[i][j]));
-  largest = kLong ? block_max(largest) : warp_max(largest);
+  for (int i = 0; i < kVecs; ++i) largest = fmaxf(largest, loaded[i].largest());
+  largest = kLong ? block_sum_and_max({0, largest}).max : warp_max(largest);
   const float scale = largest / largest_quantum(dtype_of<Q>());
+  const Divider by_scale(scale);
 #pragma unroll
   for (int i = 0; i < kVecs; ++i) {
     const int vec = i * row_threads + thread;
     if (vec >= p.vecs) break;
-#pragma unroll
-    for (int j = 0; j < kVec; ++j) x[i][j] = scale == 0 ? 0 : x[i][j] / scale;
-    store_vec(p.q + row * p.q_stride + vec * kVec, x[i]);
+    float x[kVec];
+    loaded[i].unpack(x);
+    by_scale.divide(x);
+    store_vec(p.q + row * p.q_stride + vec * kVec, x);
   }
   if (thread == 0) p.scale[row] = scale;
 }

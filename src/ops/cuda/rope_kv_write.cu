@@ -1,5 +1,6 @@
-// A warp per token and head, which holds the head in registers: norm, rotation and quantisation are between
-// one read and one write. Bound by bandwidth with many tokens, by latency in decode.
+// Some lanes of a warp hold a token's head in registers: norm, rotation and quantisation are between one read
+// and one write. Bound by bandwidth with many tokens, by latency in decode: heads of 64, 128 and 256 are read
+// in vectors of 16 bytes, by 4, 8 and 16 lanes.
 #include "ops/cuda/rope_kv_write.h"
 
 #include <cuda_bf16.h>
@@ -26,12 +27,13 @@ struct Params {
   float eps;
 };
 
-__device__ __forceinline__ float warp_sum(float x) {
-  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(~0U, x, d);
-  return x;
-}
-__device__ __forceinline__ float warp_max(float x) {
-  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0U, x, d));
+/// Combines over the kLanes neighbouring lanes that share a head.
+template <int kLanes, class Combine>
+__device__ __forceinline__ float over_lanes(float x, const Combine& combine) {
+  const unsigned own = static_cast<unsigned>((uint64_t{1} << kLanes) - 1)
+                       << (threadIdx.x % 32 / kLanes * kLanes);
+#pragma unroll
+  for (int d = kLanes / 2; d > 0; d /= 2) x = combine(x, __shfl_xor_sync(own, x, d));
   return x;
 }
 
@@ -54,12 +56,12 @@ __device__ __forceinline__ Element<kDType> rounded(float x) {
     return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
 }
 
-/// A lane's elements of a head: kN from lane * kN on and as many of the second half, so that both partners of
-/// a rotation are here. Lanes past the half hold nothing.
-template <int kN>
+/// What one of a head's kLanes lanes has: kN elements from lane * kN on and as many of the second half, so
+/// that both partners of a rotation are here. Lanes past the half hold nothing.
+template <int kN, int kLanes>
 struct Head {
   float low[kN], high[kN];
-  int first = static_cast<int>(threadIdx.x) % 32 * kN;
+  int first = static_cast<int>(threadIdx.x) % kLanes * kN;
   int half;
 
   __device__ Head(const __nv_bfloat16* x, int half) : half(half) {
@@ -74,24 +76,38 @@ struct Head {
   __device__ bool here() const {
     return first < half;
   }
+  /// What belongs to the lane's elements.
+  __device__ void load_halves(float (&x)[2][kN], const float* from) const {
+    constexpr int kVector = kN == 8 ? 4 : 1;  // 16 bytes where they are aligned
+    using FloatVector = Vector<float, kVector>;
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int i = 0; i < kN; i += kVector)
+        *reinterpret_cast<FloatVector*>(x[h] + i) =
+            *reinterpret_cast<const FloatVector*>(from + h * half + first + i);
+  }
 
   __device__ void norm(const float* weight, float eps) {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kN; ++i) sum += low[i] * low[i] + high[i] * high[i];
-    const float rstd = 1 / sqrtf(warp_sum(sum) / static_cast<float>(2 * half) + eps);
+    const float rstd = 1 / sqrtf(over_lanes<kLanes>(sum, [](float a, float b) { return a + b; }) /
+                                     static_cast<float>(2 * half) +
+                                 eps);
     if (!here()) return;
+    float w[2][kN];
+    load_halves(w, weight);
 #pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      low[i] = low[i] * rstd * weight[first + i];
-      high[i] = high[i] * rstd * weight[half + first + i];
-    }
+    for (int i = 0; i < kN; ++i) low[i] = low[i] * rstd * w[0][i], high[i] = high[i] * rstd * w[1][i];
   }
   __device__ void turn(const float* cos_sin) {
     if (!here()) return;
+    float cs[2][kN];
+    load_halves(cs, cos_sin);
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
-      const float c = cos_sin[first + i], s = cos_sin[half + first + i], a = low[i], b = high[i];
+      const float c = cs[0][i], s = cs[1][i], a = low[i], b = high[i];
       low[i] = a * c - b * s;
       high[i] = b * c + a * s;
     }
@@ -114,19 +130,19 @@ struct Head {
     float x = 0;
 #pragma unroll
     for (int i = 0; i < kN; ++i) x = fmaxf(x, fmaxf(fabsf(low[i]), fabsf(high[i])));
-    return warp_max(x);
+    return over_lanes<kLanes>(x, [](float a, float b) { return fmaxf(a, b); });
   }
 };
 
-template <DType kDType, int kN>
+template <DType kDType, int kN, int kLanes>
 __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
   wait_for_previous();
   let_next_start();
   const int heads = p.H + 2 * p.KV;
-  const int index = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kLanes;
   const int t = index / heads, h = index % heads;
   if (t >= p.T) return;
-  Head<kN> x(p.qkv + t * p.qkv_row + h * p.qkv_head, p.Dh / 2);
+  Head<kN, kLanes> x(p.qkv + t * p.qkv_row + h * p.qkv_head, p.Dh / 2);
   const float* norm = h < p.H ? p.q_norm : p.k_norm;
   const bool value = h >= p.H + p.KV;
   if (!value) {
@@ -138,25 +154,41 @@ __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid
   float scale = 1;
   if constexpr (kDType != DType::kBF16) {
     scale = __fdiv_rn(x.largest(), kDType == DType::kI8 ? 127.0F : 448.0F);
-    if (threadIdx.x % 32 == 0)
+    if (threadIdx.x % kLanes == 0)
       (value ? p.v_scales : p.k_scales)[page * p.scale_page + kv * p.scale_head + row] = scale;
   }
   auto* pages = static_cast<Element<kDType>*>(value ? p.v_pages : p.k_pages);
   x.template store<kDType>(pages + page * p.page + kv * p.page_head + row * p.page_row, scale);
 }
 
-template <DType kDType, int kN>
-void launch_n(ExecContext& ctx, const Params& p) {
-  const int64_t warps = int64_t{p.T} * (p.H + 2 * p.KV);
-  launch(ctx, "rope_kv_write", rope_kv_write_kernel<kDType, kN>,
-         {.grid = static_cast<unsigned>((warps + kWarps - 1) / kWarps), .block = kWarps * 32}, p);
+template <DType kDType, int kN, int kLanes>
+void launch_as(ExecContext& ctx, const Params& p) {
+  const int64_t threads = int64_t{p.T} * (p.H + 2 * p.KV) * kLanes;
+  launch(ctx, "rope_kv_write", rope_kv_write_kernel<kDType, kN, kLanes>,
+         {.grid = static_cast<unsigned>((threads + kWarps * 32 - 1) / (kWarps * 32)), .block = kWarps * 32},
+         p);
 }
 
 template <DType kDType>
-void launch_dtype(ExecContext& ctx, const Params& p) {
-  if (p.Dh % 8 == 0 && p.Dh > 128) return launch_n<kDType, 4>(ctx, p);
-  if (p.Dh % 4 == 0 && p.Dh > 64) return launch_n<kDType, 2>(ctx, p);
-  launch_n<kDType, 1>(ctx, p);
+void launch_dtype(ExecContext& ctx, const Params& p, bool aligned) {
+  if (aligned && p.Dh == 64) return launch_as<kDType, 8, 4>(ctx, p);
+  if (aligned && p.Dh == 128) return launch_as<kDType, 8, 8>(ctx, p);
+  if (aligned && p.Dh == 256) return launch_as<kDType, 8, 16>(ctx, p);
+  if (p.Dh % 8 == 0 && p.Dh > 128) return launch_as<kDType, 4, 32>(ctx, p);
+  if (p.Dh % 4 == 0 && p.Dh > 64) return launch_as<kDType, 2, 32>(ctx, p);
+  launch_as<kDType, 1, 32>(ctx, p);
+}
+
+/// Heads, and what belongs to their elements, begin at multiples of `n` elements and of 2n bytes.
+bool heads_aligned(const RopeKvWrite& a, int n) {
+  const auto aligned = [n](const Tensor& x) {
+    if (!x) return true;
+    bool all = reinterpret_cast<uintptr_t>(x.data) % static_cast<uintptr_t>(2 * n) == 0;
+    for (int i = 0; i + 1 < x.shape.ndim(); ++i) all = all && x.stride(i) % n == 0;
+    return all;
+  };
+  return aligned(a.q) && aligned(a.qkv) && aligned(a.k_pages) && aligned(a.v_pages) &&
+         (n == 4 || (aligned(a.cos_sin) && aligned(a.q_norm) && aligned(a.k_norm)));
 }
 
 Refusal refusal(const RopeKvWrite& a) {
@@ -169,12 +201,7 @@ Refusal refusal(const RopeKvWrite& a) {
     return "expected rows of adjacent elements";
   if (a.k_pages.strides != a.v_pages.strides || a.k_scales.strides != a.v_scales.strides)
     return "expected k's and v's pages to lie alike";
-  // Vectors of up to four elements.
-  const auto aligned = [](const Tensor& x) {
-    return reinterpret_cast<uintptr_t>(x.data) % 8 == 0 && x.stride(0) % 4 == 0 && x.stride(1) % 4 == 0;
-  };
-  if (Dh > 64 && !(aligned(a.q) && aligned(a.qkv) && aligned(a.k_pages) && aligned(a.v_pages)))
-    return "expected heads that begin at multiples of four elements";
+  if (Dh > 64 && !heads_aligned(a, 4)) return "expected heads that begin at multiples of four elements";
   return {};
 }
 
@@ -207,13 +234,14 @@ void rope_kv_write(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte>)
                  .PS = static_cast<int>(a.k_pages.dim(2)),
                  .eps = a.eps};
   if (p.T == 0) return;
+  const bool aligned = heads_aligned(a, 8);
   switch (a.k_pages.dtype) {
     case DType::kI8:
-      return launch_dtype<DType::kI8>(ctx, p);
+      return launch_dtype<DType::kI8>(ctx, p, aligned);
     case DType::kFP8E4M3:
-      return launch_dtype<DType::kFP8E4M3>(ctx, p);
+      return launch_dtype<DType::kFP8E4M3>(ctx, p, aligned);
     default:
-      return launch_dtype<DType::kBF16>(ctx, p);
+      return launch_dtype<DType::kBF16>(ctx, p, aligned);
   }
 }
 

@@ -13,11 +13,30 @@ inline constexpr int kExpertTile = 16;  ///< experts of an mma
 inline constexpr int kTokenTile = 8;    ///< tokens of an mma
 inline constexpr int kUnit = 32;        ///< inner elements of two mmas
 inline constexpr int kMaxExperts = 256;
+inline constexpr int kExpertBlock = 64;  ///< experts side by side: four warps
 
-/// The inner dimension is cut into 32 slices; a logit is their sum in this order:
-///   slices 2r and 2r + 1 make rank r; ranks 4q .. 4q + 3, one after the other, quarter q; the quarters
-///   likewise.
+/// The inner dimension is cut into 32 slices, each a chain of mmas. A logit is their sum in one order: four
+/// slices, one after the other, are an eighth; two eighths a quarter; the quarters follow each other.
 inline constexpr int kSlices = 32;
+
+/// The logit of parts that are slices (32) or eighths (8).
+inline constexpr int kEighths = 8;
+template <int kParts, class Part>
+__device__ __forceinline__ float sum_of_parts(const Part& part) {
+  constexpr int kOfEighth = kParts / kEighths;
+  float logit = 0, before = 0;
+#pragma unroll
+  for (int o = 0; o < kEighths; ++o) {
+    float eighth = part(o * kOfEighth);
+#pragma unroll
+    for (int i = 1; i < kOfEighth; ++i) eighth += part(o * kOfEighth + i);
+    if (o % 2 == 0)
+      before = eighth;
+    else
+      logit = o == 1 ? before + eighth : logit + (before + eighth);
+  }
+  return logit;
+}
 
 template <class Gate>
 struct RouteParams {
@@ -30,9 +49,13 @@ struct RouteParams {
   int32_t* row_token;
   float* row_weight;
   int32_t* slot_row;
+  // With many tokens, between the kernels:
+  float* parts;      ///< [32 slices or 8 eighths][T][E] of the logits
+  uint32_t* chosen;  ///< [E][chunks of 32 tokens]: a bit for each token that picked the expert
   int64_t x_stride, gate_stride;
   int ids_stride, weights_stride, slots_stride;
   int T, D, E, K, S;
+  int chunks;
   int group, group_picks;  ///< experts of a group, picks in each
   int group_inverse;       ///< ceil(2^16 / group): e / group = e * group_inverse >> 16 below 256
   bool renormalize;
@@ -83,7 +106,7 @@ struct GateTraits<BF16> {
 };
 template <>
 struct GateTraits<float> {
-  static constexpr int kLoads = 2, kParts = 3, kUnits = 3;
+  static constexpr int kLoads = 2, kParts = 3, kUnits = 5;
 };
 
 /// acc += 16 experts times 8 tokens over a unit, of which lane 4g + t holds elements 8t .. 8t+7: of the
@@ -180,6 +203,17 @@ struct Picks {
   int slot[kLaneExperts];
   float weight[kLaneExperts];
 };
+
+template <int kLaneExperts, class Gate>
+__device__ __forceinline__ void write_picks(const RouteParams<Gate>& p, const Picks<kLaneExperts>& picks,
+                                            int token) {
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if (picks.slot[i] < 0) continue;
+    p.topk_ids[token * p.ids_stride + picks.slot[i]] = LaneExperts<kLaneExperts>::expert(i);
+    p.topk_weights[token * p.weights_stride + picks.slot[i]] = picks.weight[i];
+  }
+}
 
 /// By a whole warp; `keys` [E] is its shared memory.
 template <int kLaneExperts, class Gate>

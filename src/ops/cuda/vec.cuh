@@ -47,11 +47,16 @@ __device__ __forceinline__ void store_vec(BF16* p, const float (&x)[kVec]) {
   }
   *reinterpret_cast<uint4*>(p) = {pairs[0], pairs[1], pairs[2], pairs[3]};
 }
-/// Round to nearest even; the caller keeps |x| within 127 up to rounding.
+/// Round to nearest even; the caller keeps |x| within 127 up to rounding. A number so large that its mantissa
+/// holds only integers rounds faster than a conversion, of which a multiprocessor makes 16 a cycle.
 __device__ __forceinline__ void store_vec(int8_t* p, const float (&x)[kVec]) {
-  uint32_t words[2] = {};
+  uint32_t bits[kVec], words[2];
 #pragma unroll
-  for (int i = 0; i < kVec; ++i) words[i / 4] |= (__float2int_rn(x[i]) & 0xffU) << (i % 4 * 8);
+  for (int i = 0; i < kVec; ++i) bits[i] = __float_as_uint(__fadd_rn(x[i], 0x1.8p23F));
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    words[i] = __byte_perm(__byte_perm(bits[4 * i], bits[4 * i + 1], 0x0040),
+                           __byte_perm(bits[4 * i + 2], bits[4 * i + 3], 0x0040), 0x5410);
   *reinterpret_cast<uint2*>(p) = {words[0], words[1]};
 }
 /// Round to nearest even, saturating.
