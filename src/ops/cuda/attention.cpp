@@ -7,7 +7,8 @@
 namespace moge::ops::cuda {
 
 std::vector<Impl<PagedAttention>> paged_attention_impls() {
-  return {{"cuda.mul_attention", DeviceKind::kCuda, mul_attention_refusal, mul_attention, mul_attention_workspace},
+  return {{"cuda.mul_attention", DeviceKind::kCuda, mul_attention_refusal, mul_attention,
+           mul_attention_workspace},
           prefill,
           paged_attention_simple};
 }
