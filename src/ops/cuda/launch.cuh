@@ -1,5 +1,15 @@
 // How every kernel starts: with programmatic dependent launch, so that its set-up overlaps the end of the
-// kernel before it, and with its error checked.
+// kernel before it, and with its error checked. The rules of a chain of such kernels:
+//
+//   - wait_for_previous() comes before the first read of what this step wrote, and before every write. Each
+//     kernel waits, so when its wait ends all kernels before the previous one have ended too.
+//   - let_next_start() comes first of all: the next kernel's blocks then take what room is left on the
+//     multiprocessors as soon as all blocks of this one have started (so they displace none of them), and may
+//     let the one after them start: a product fills its ring of weights behind a norm and whatever that waits
+//     for. Constants (weights, gates) may be read before the wait.
+//   - It comes after the wait where the next kernel reads before its own wait what an earlier kernel of the
+//     step wrote. That is so for mul_attention (lengths, block table, older keys), thus in rope_kv_write and
+//     decode_inputs; and it keeps two mul_attention launches, which share a counter, from running at once.
 #pragma once
 #include <cuda_runtime.h>
 
