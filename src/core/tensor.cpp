@@ -53,7 +53,8 @@ bool Tensor::is_contiguous() const {
 Tensor Tensor::operator[](int64_t i) const {
   dcheck(shape.ndim() >= 2 && i >= 0 && i < shape[0], "index ", i, " of ", shape);
   Tensor t = *this;
-  t.data = static_cast<std::byte*>(data) + i * strides[0] * size_of(dtype);
+  // Without data the tensor is a description, and so are its parts.
+  if (data) t.data = static_cast<std::byte*>(data) + i * strides[0] * size_of(dtype);
   switch (shape.ndim()) {
     case 2:
       t.shape = {shape[1]};
@@ -77,7 +78,7 @@ Tensor Tensor::slice(int axis, int64_t begin, int64_t end) const {
   std::array<int64_t, Shape::kMaxDims> d{};
   for (int i = 0; i < shape.ndim(); ++i) d[i] = i == axis ? end - begin : shape[i];
   Tensor t = *this;
-  t.data = static_cast<std::byte*>(data) + begin * strides[axis] * size_of(dtype);
+  if (data) t.data = static_cast<std::byte*>(data) + begin * strides[axis] * size_of(dtype);
   switch (shape.ndim()) {
     case 1:
       t.shape = {d[0]};

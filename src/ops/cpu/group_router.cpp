@@ -144,7 +144,7 @@ void bwd(ExecContext& ctx, const GroupRouterBwd& a, std::span<std::byte> ws) {
 
   const int64_t grain = rows_per_task(E);
   parallel_for(*ctx.pool, T, grain, [&](int64_t begin, int64_t end) {
-    float* dscale = partial + begin / grain * E;
+    float* dscale = scale ? partial + begin / grain * E : nullptr;
     if (scale) std::fill_n(dscale, E, 0.0F);
     for (int64_t t = begin; t < end; ++t) token(t, dscale);
   });
