@@ -7,6 +7,8 @@ target_include_directories(moge_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # not depend on that. Kernels that want a fused multiply-add say so with an intrinsic.
 target_compile_options(moge_flags INTERFACE -Wall -Wextra -Werror -ffp-contract=off
                                             -Wno-missing-field-initializers)
+# The std::stable_sort of Debian 12's libstdc++ calls what C++20 deprecates, and clang 19 says so (GCC PR 110542).
+target_compile_options(moge_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>)
 target_link_libraries(moge_flags INTERFACE Threads::Threads)
 if(MOGE_SANITIZE)
   target_compile_options(moge_flags INTERFACE -fsanitize=${MOGE_SANITIZE} -fno-omit-frame-pointer

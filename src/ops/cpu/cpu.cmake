@@ -11,9 +11,10 @@ function(moge_ops_isa isa)
   add_library(moge_ops_${isa} OBJECT ${moge_ops_vec})
   target_link_libraries(moge_ops_${isa} PRIVATE moge_flags)
   target_compile_definitions(moge_ops_${isa} PRIVATE MOGE_ISA=${isa})
-  # g++ 12 warns of uninitialised values inside its own avx512fintrin.h (PR 105593).
-  target_compile_options(moge_ops_${isa} PRIVATE -O3 -fno-math-errno -fno-trapping-math
-                         -Wno-uninitialized -Wno-maybe-uninitialized ${ARGN})
+  target_compile_options(moge_ops_${isa} PRIVATE -O3 -fno-math-errno -fno-trapping-math ${ARGN})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU") # warns of uninitialised values inside its own avx512fintrin.h (PR 105593)
+    target_compile_options(moge_ops_${isa} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
   target_sources(moge_ops PRIVATE $<TARGET_OBJECTS:moge_ops_${isa}>)
 endfunction()
 moge_ops_isa(avx2 -mavx2 -mfma -mf16c)
