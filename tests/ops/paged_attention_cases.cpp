@@ -153,8 +153,9 @@ PagedAttention part(Inputs& in, const PagedAttention& a, int64_t b, int64_t begi
   return p;
 }
 
-/// The batch in one call against each sequence alone, cut into chunks of these sizes, in turn.
-std::string same_in_chunks(const std::string& name, const Dims& d, const std::vector<int64_t>& chunks) {
+/// The batch in one call against these sequences alone, cut into chunks of these sizes, in turn.
+std::string same_alone(const std::string& name, const Dims& d, const std::vector<int64_t>& sequences,
+                       const std::vector<int64_t>& chunks) {
   const OpTable<PagedAttention>& table = ops::paged_attention_table();
   const Impl<PagedAttention>& impl = find_impl(table, name);
   Inputs in(kSeed);
@@ -162,11 +163,11 @@ std::string same_in_chunks(const std::string& name, const Dims& d, const std::ve
   const PagedAttention whole = make(in, d);
   bench.run(table, impl, whole);
   size_t turn = 0;
-  for (size_t b = 0; b < d.seqs.size(); ++b) {
-    const int64_t row = whole.cu_q.ptr<int32_t>()[b];
-    for (int64_t begin = 0; begin < d.seqs[b].n;) {
-      const int64_t end = std::min<int64_t>(d.seqs[b].n, begin + chunks[turn++ % chunks.size()]);
-      const PagedAttention p = part(in, whole, static_cast<int64_t>(b), begin, end);
+  for (const int64_t b : sequences) {
+    const int64_t row = whole.cu_q.ptr<int32_t>()[b], n = d.seqs[static_cast<size_t>(b)].n;
+    for (int64_t begin = 0; begin < n;) {
+      const int64_t end = std::min(n, begin + chunks[turn++ % chunks.size()]);
+      const PagedAttention p = part(in, whole, b, begin, end);
       bench.run(table, impl, p);
       const std::string why = same_bits("out", whole.out.slice(0, row + begin, row + end), p.out);
       if (!why.empty()) return str("sequence ", b, " rows ", begin, "..", end, ": ", why);
@@ -176,22 +177,16 @@ std::string same_in_chunks(const std::string& name, const Dims& d, const std::ve
   return "";
 }
 
-/// The batch in one call against these sequences alone.
-std::string same_alone(const std::string& name, const Dims& d, const std::vector<int64_t>& sequences) {
-  const OpTable<PagedAttention>& table = ops::paged_attention_table();
-  const Impl<PagedAttention>& impl = find_impl(table, name);
-  Inputs in(kSeed);
-  Bench bench(2);
-  const PagedAttention whole = make(in, d);
-  bench.run(table, impl, whole);
-  for (const int64_t b : sequences) {
-    const int64_t row = whole.cu_q.ptr<int32_t>()[b], n = d.seqs[static_cast<size_t>(b)].n;
-    const PagedAttention alone = part(in, whole, b, 0, n);
-    bench.run(table, impl, alone);
-    const std::string why = same_bits("out", whole.out.slice(0, row, row + n), alone.out);
-    if (!why.empty()) return str("sequence ", b, ": ", why);
-  }
-  return "";
+/// same_alone() as a case.
+void add_alone(const char* what, const Dims& d, const std::vector<int64_t>& sequences,
+               const std::vector<int64_t>& chunks) {
+  AnyCase any = erase(ops::paged_attention_table(), str(d.params(), " ", what));
+  any.test = [=](const std::string& impl) { return same_alone(impl, d, sequences, chunks); };
+  any.refusal = [=](const std::string& impl) {
+    Inputs in(kSeed);
+    return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));
+  };
+  all_cases().push_back(std::move(any));
 }
 
 /// More sequences than a GPU has places for, the first and the last of them long: work is shared in all ways.
@@ -258,25 +253,13 @@ const Cases cases([] {
        {Dims{{{300, 300}, {70, 40}, {129, 1}}, 8, 2, 64, 16, bf16},
         {{{5, 5}, {1, 1}, {400, 3}, {17, 1}, {64, 1}, {700, 1}, {2, 2}, {129, 129}}, 4, 1, 24, 1, f32},
         {std::vector<Sequence>(8, {260, 1}), 16, 8, 128, 64, bf16}}) {
-    AnyCase any = erase(ops::paged_attention_table(), d.params() + " chunks");
-    any.test = [=](const std::string& impl) { return same_in_chunks(impl, d, {1, 64, 5, 129, 16}); };
-    any.refusal = [=](const std::string& impl) {
-      Inputs in(kSeed);
-      return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));
-    };
-    all_cases().push_back(std::move(any));
+    std::vector<int64_t> all(d.seqs.size());
+    std::iota(all.begin(), all.end(), 0);
+    add_alone("chunks", d, all, {1, 64, 5, 129, 16});
   }
   for (const auto& [pages, rows] : {std::pair{bf16, 1}, {DType::kI8, 1}, {DType::kFP8E4M3, 2}}) {
     const Dims d{crowd(rows), 10, 2, 64, 64, pages, false, bf16, rows};
-    AnyCase any = erase(ops::paged_attention_table(), d.params() + " alone");
-    any.test = [=](const std::string& impl) {
-      return same_alone(impl, d, {0, 1, 2, 3, 4, 5, 100, 180, 181});
-    };
-    any.refusal = [=](const std::string& impl) {
-      Inputs in(kSeed);
-      return find_impl(ops::paged_attention_table(), impl).supports(make(in, d));
-    };
-    all_cases().push_back(std::move(any));
+    add_alone("alone", d, {0, 1, 2, 3, 4, 5, 100, 180, 181}, {rows});
   }
   for (const DType dtype : {f32, bf16}) {
     add<KvWrite>(ops::kv_write_table(),
