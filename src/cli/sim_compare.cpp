@@ -38,16 +38,15 @@ struct SimCompareOptions {
   }
 };
 
-ordered_json compare_run(const SimCompareOptions& o, const std::string& file) {
+/// `machine` predicts a run, `spans` what its profile saw of each operator.
+ordered_json compare_run(const SimMachine& machine, const SimMachine& spans, const std::string& file) {
   const sim::MeasuredRun run = sim::load_measured_run(file);
-  const SimMachine machine = load_machine(o.machine, o.ops);
   if (machine.table && machine.table->device != run.device)
     log_warning(file, " was measured on ", run.device, ", the operators on ", machine.table->device);
   spec::ModelConfig model = spec::load_model_config(find_model(run.model));
   check<FileError>(run.layers <= model.num_hidden_layers, file, ": ", run.layers, " layers, but ", run.model,
                    " has ", model.num_hidden_layers);
   model.num_hidden_layers = run.layers;
-  const SimMachine spans = load_machine(o.machine, o.ops, sim::OpTiming::kBetweenEvents);
   const auto step = [&](const SimMachine& m) {
     return sim::StepModel(model, m.device, run.precision(), {}, 0, m.table.get());
   };
@@ -102,8 +101,10 @@ void print(const ordered_json& result) {
 }
 
 void sim_compare(const SimCompareOptions& o) {
+  const SimMachine machine = load_machine(o.machine, o.ops);
+  const SimMachine spans = load_machine(o.machine, o.ops, sim::OpTiming::kBetweenEvents);
   ordered_json runs = ordered_json::array();
-  for (const std::string& file : o.runs) runs.push_back(compare_run(o, file));
+  for (const std::string& file : o.runs) runs.push_back(compare_run(machine, spans, file));
   const ordered_json out = {{"hardware", o.machine.hardware}, {"ops", o.ops}, {"runs", runs}};
   if (o.files.any()) o.files.write(sim::comparison_report(out), out);
   if (o.files.json)
