@@ -20,18 +20,22 @@ T* data_of(const Tensor& t) {
   return t ? t.ptr<T>() : nullptr;
 }
 
+int64_t num_groups(const QuantMatmul& a) {
+  return a.offsets ? a.w.dim(0) : 1;
+}
+int64_t rows_of_average_group(const QuantMatmul& a) {
+  return (a.c.dim(0) + num_groups(a) - 1) / num_groups(a);
+}
+
 Refusal supports(const QuantMatmul& a) {
   const int64_t element = size_of(a.a.dtype);
-  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  const int64_t groups = num_groups(a);
   if (groups > kSwiftMaxGroups) return str(groups, " groups: expected at most ", kSwiftMaxGroups);
   if (a.a.dim(0) * a.a.stride(0) * element >= int64_t{16} << 32) return "a: expected fewer than 64 GiB";
   if (a.w.dim(-1) * element % kCopyAlignment != 0)
     return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
-  if (a.a.stride(0) * element % kCopyAlignment != 0 || a.a.stride(1) != 1 ||
-      a.w.stride(-2) * element % kCopyAlignment != 0 || a.w.stride(-1) != 1 ||
-      (a.offsets && a.w.stride(0) != a.w.dim(1) * a.w.stride(1)))
-    return str("rows of a and w: expected a multiple of ", kCopyAlignment,
-               " bytes apart, without gaps in them");
+  if (a.a.stride(0) * element % kCopyAlignment != 0 || a.a.stride(1) != 1)
+    return str("rows of a: expected a multiple of ", kCopyAlignment, " bytes apart, without gaps in them");
   if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
   if (a.bias && a.row_weight) return "bias together with row_weight: not supported";
   if (a.c.stride(1) != 1) return "c: expected contiguous rows";
@@ -43,18 +47,12 @@ Refusal supports(const QuantMatmul& a) {
   return {};
 }
 
-int64_t rows_of_average_group(const QuantMatmul& a) {
-  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
-  return (a.c.dim(0) + groups - 1) / groups;
-}
-
 /// For products that nobody has timed. Few rows in a group: more features a tile, so that they are read less
 /// often. Few features in all: fewer a tile, so that every multiprocessor has one.
 SwiftTile default_tile(const QuantMatmul& a, int num_sms) {
-  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
   const int64_t rows = rows_of_average_group(a);
   if (rows <= 64) {
-    const bool narrow = groups == 1 && a.w.dim(-2) < 256 * num_sms;
+    const bool narrow = num_groups(a) == 1 && a.w.dim(-2) < 256 * num_sms;
     if (narrow) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
     return rows <= 16 && a.a.dim(0) <= 16 ? SwiftTile::k256x16 : SwiftTile::k256x64;
   }
@@ -64,7 +62,7 @@ SwiftTile default_tile(const QuantMatmul& a, int num_sms) {
 SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
   static const TileProfile profile = swift_profile(ctx.backend->info().name);
   const std::optional<TileShape> measured = profile.find({.dtype = a.a.dtype,
-                                                          .groups = a.offsets ? a.w.dim(0) : 1,
+                                                          .groups = num_groups(a),
                                                           .gathered = bool(a.row_ids),
                                                           .n = a.w.dim(-2),
                                                           .k = a.w.dim(-1)},
@@ -82,8 +80,7 @@ int64_t workspace_bytes(const ExecContext&, const QuantMatmul& a) {
 }  // namespace
 
 void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span<std::byte> workspace) {
-  const int64_t n = a.w.dim(-2), k = a.w.dim(-1);
-  const int64_t groups = a.offsets ? a.w.dim(0) : 1;
+  const int64_t n = a.w.dim(-2), k = a.w.dim(-1), groups = num_groups(a);
   const int64_t k_bytes = k * size_of(a.a.dtype);
   const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
   const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
@@ -91,8 +88,7 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   const bool gather_first = a.row_ids && !workspace.empty();
   if (gather_first) gather_rows(ctx, a, workspace.data());
   const bool gather = a.row_ids && !gather_first;
-  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns,
-                                 L2Fetch::k256, a.w.stride(-2)),
+  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns),
                  .a = {}};
   if (!gather)
     for (int i = 0; 8 << i <= shape_of(tile).rows; ++i)
