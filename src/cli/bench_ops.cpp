@@ -6,7 +6,9 @@
 #include <numeric>
 
 #include "cli/bench_device.h"
+#include "cli/graph_timer.h"
 #include "cli/model_path.h"
+#include "cli/product_bench.h"
 #include "core/transfer.h"
 #include "model/weights.h"
 #include "ops/attention.h"
@@ -35,13 +37,11 @@ constexpr double kMostExcess = 1e-6;  ///< seconds that a kernel may take more a
 
 /// A product's weights, so many copies that the L2 never holds the next one.
 struct Product {
-  const char* what;
-  int64_t experts;  ///< 1: no groups
-  int64_t n, k;
-  bool silu_mul;
-  DType dtype;
+  ProductShape shape;
   std::vector<Tensor> w, w_scale;
 };
+/// Where layer_products() has them.
+enum ProductIndex : size_t { kQkv, kO, kGateUp, kDown, kHead };
 
 /// What moe_route leaves for the products of one layer.
 struct Routing {
@@ -59,13 +59,8 @@ class OpsBench {
         F_(model::expert_width(c)),
         always_on_(model::num_always_on_experts(c)),
         slots_(model::slots_per_token(c)) {
-    const int64_t experts = c.num_experts + always_on_;
-    const DType dtype = o.model.dtype;
-    products_ = {{"qkv_proj", 1, c.q_dim() + 2 * c.kv_dim(), D_, false, dtype, {}, {}},
-                 {"o_proj", 1, D_, c.q_dim(), false, dtype, {}, {}},
-                 {"lm_head", 1, c.vocab_size, D_, false, DType::kBF16, {}, {}},
-                 {"gate_up_proj", experts, 2 * F_, D_, true, dtype, {}, {}},
-                 {"down_proj", experts, D_, F_, false, dtype, {}, {}}};
+    for (ProductShape& shape : layer_products(c, o.model.dtype))
+      products_.push_back({std::move(shape), {}, {}});
     copy_ = backend_.copy_bandwidth();
     const auto weights = [&](Arena& arena) {
       gate_ = arena.alloc(DType::kF32, {std::max<int64_t>(c.num_experts, 1), D_});
@@ -120,22 +115,22 @@ class OpsBench {
 
   /// The operators of one layer and of a step's ends over T tokens.
   void layer(int64_t T) {
-    matmul(products_[0], T);
+    matmul(products_[kQkv], T);
     rope_kv_write(T);
     for (const int64_t length : {128, 512, 2048, 8192})
       if (T % length == 0 && T / length <= 8) prefill_attention(T / length, length);
     quantize_rows(T, c_.q_dim());
-    matmul(products_[1], T);
+    matmul(products_[kO], T);
     if (c_.is_moe()) {
       routed(T);
     } else {
       residual_norm(T, 1);
-      matmul(products_[3], T);
+      matmul(products_[kGateUp], T);
       quantize_rows(T, F_);
-      matmul(products_[4], T);
+      matmul(products_[kDown], T);
     }
     if (T > 512) return;
-    matmul(products_[2], T);
+    matmul(products_[kHead], T);
     sampling(T);
     step_inputs(T);
   }
@@ -144,14 +139,15 @@ class OpsBench {
 
   void allocate(Arena& arena, Product& p) const {
     p.w.clear(), p.w_scale.clear();
-    const bool grouped = p.experts > 1;
+    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs] = p.shape;
+    const bool grouped = groups > 1;
     const int64_t copies =
-        std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (p.experts * p.n * p.k * size_of(p.dtype)) + 1);
+        std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (groups * n * k * size_of(dtype)) + 1);
     for (int64_t i = 0; i < copies; ++i) {
-      p.w.push_back(grouped ? arena.alloc(p.dtype, {p.experts, p.n, p.k}) : arena.alloc(p.dtype, {p.n, p.k}));
-      p.w_scale.push_back(p.dtype == DType::kBF16 ? Tensor()
-                          : grouped               ? arena.alloc(DType::kF32, {p.experts, p.n})
-                                                  : arena.alloc(DType::kF32, {p.n}));
+      p.w.push_back(grouped ? arena.alloc(dtype, {groups, n, k}) : arena.alloc(dtype, {n, k}));
+      p.w_scale.push_back(dtype == DType::kBF16 ? Tensor()
+                          : grouped             ? arena.alloc(DType::kF32, {groups, n})
+                                                : arena.alloc(DType::kF32, {n}));
     }
   }
 
@@ -159,14 +155,15 @@ class OpsBench {
   /// the weights and, with groups, the next routing.
   void product(const Product& p, const char* op, ordered_json shape, int64_t tokens, int64_t rows,
                double experts, const std::vector<Routing>& routings) {
-    const bool gathers = !routings.empty() && p.silu_mul;
+    const ProductShape& s = p.shape;
+    const bool gathers = !routings.empty() && s.gathers;
     const int64_t a_rows = gathers ? tokens : rows;
     std::vector<ops::QuantMatmul> calls;
     place([&](Arena& arena) {
       calls.clear();
-      const Tensor c = arena.alloc(DType::kBF16, {rows, p.silu_mul ? p.n / 2 : p.n});
-      const Tensor a = arena.alloc(p.dtype, {a_rows, p.k});
-      const Tensor a_scale = p.dtype == DType::kBF16 ? Tensor() : arena.alloc(DType::kF32, {a_rows});
+      const Tensor c = arena.alloc(DType::kBF16, {rows, s.silu_mul ? s.n / 2 : s.n});
+      const Tensor a = arena.alloc(s.dtype, {a_rows, s.k});
+      const Tensor a_scale = s.dtype == DType::kBF16 ? Tensor() : arena.alloc(DType::kF32, {a_rows});
       for (size_t i = 0; i < kCalls; ++i) {
         const Routing r = routings.empty() ? Routing() : routings[i % routings.size()];
         calls.push_back({.c = c,
@@ -176,17 +173,17 @@ class OpsBench {
                          .w_scale = p.w_scale[i % p.w.size()],
                          .offsets = r.offsets,
                          .row_ids = gathers ? r.row_token : Tensor(),
-                         .row_weight = gathers ? Tensor() : r.row_weight,
-                         .silu_mul = p.silu_mul});
+                         .row_weight = s.weighs ? r.row_weight : Tensor(),
+                         .silu_mul = s.silu_mul});
       }
     });
     ops::random_fill(ctx_, {.x = calls[0].a, .std = 1, .seed = 3});
     if (calls[0].a_scale) ops::random_fill(ctx_, {.x = calls[0].a_scale, .std = 1e-3F, .seed = 4});
-    shape.update({{"n", p.n}, {"k", p.k}});
-    const auto n = static_cast<double>(p.n), k = static_cast<double>(p.k), R = static_cast<double>(rows);
-    add({p.what, op, shape, name_of(p.dtype),
-         (experts * n * k + static_cast<double>(a_rows) * k) * static_cast<double>(size_of(p.dtype)) +
-             R * n * (p.silu_mul ? 1 : 2),
+    shape.update({{"n", s.n}, {"k", s.k}});
+    const auto n = static_cast<double>(s.n), k = static_cast<double>(s.k), R = static_cast<double>(rows);
+    add({s.name.c_str(), op, shape, name_of(s.dtype),
+         (experts * n * k + static_cast<double>(a_rows) * k) * static_cast<double>(size_of(s.dtype)) +
+             R * n * (s.silu_mul ? 1 : 2),
          2 * R * n * k, [calls](ExecContext& ctx, size_t i) { ops::quant_matmul(ctx, calls[i % kCalls]); }});
   }
 
@@ -223,7 +220,7 @@ class OpsBench {
                            .renormalize = c_.norm_topk_prob});
     };
     double hit = 0;
-    Workspace workspace(planned_bytes(route), &backend_);
+    Workspace workspace(planned_bytes(backend_, route), &backend_);
     ExecContext ctx = ctx_;
     ctx.workspace = &workspace;
     for (size_t i = 0; i < kCalls; ++i) {
@@ -244,15 +241,16 @@ class OpsBench {
          static_cast<double>(T * D_ * 2 + E * D_ * 4 + T * slots_ * 12),
          2.0 * static_cast<double>(T * E * D_),
          [route, spare = kCalls - 1](ExecContext& ctx, size_t) { route(ctx, spare); }});
-    product(products_[3], "routed_matmul", shape, T, R, hit, routings);
+    product(products_[kGateUp], "routed_matmul", shape, T, R, hit, routings);
     quantize_rows(R, F_);
-    product(products_[4], "routed_matmul", shape, T, R, hit, routings);
+    product(products_[kDown], "routed_matmul", shape, T, R, hit, routings);
     residual_norm(T, slots_, routings[0].slot_row);
   }
 
   /// Every expert with the same number of rows.
   void same_rows(int64_t rows) {
-    const int64_t experts = products_[3].experts, R = rows * experts, T = (R + slots_ - 1) / slots_;
+    const int64_t experts = products_[kGateUp].shape.groups, R = rows * experts,
+                  T = (R + slots_ - 1) / slots_;
     Routing r;
     place([&](Arena& arena) {
       r.offsets = arena.alloc(DType::kI32, {experts + 1});
@@ -268,7 +266,7 @@ class OpsBench {
     synchronize(ctx_, "ops benchmark");
     ops::random_fill(ctx_, {.x = r.row_weight, .std = 1, .seed = 8});
     const ordered_json shape = {{"m", rows}, {"experts", experts}};
-    for (const size_t p : {3, 4})
+    for (const ProductIndex p : {kGateUp, kDown})
       product(products_[p], "grouped_matmul", shape, T, R, static_cast<double>(experts), {r});
   }
 
@@ -429,7 +427,7 @@ class OpsBench {
   void step_inputs(int64_t B) {
     ops::DecodeInputs inputs{.page_size = kPageSize, .num_pages = static_cast<int>(B + 1)};
     ops::RopeTable table{.theta = c_.rope_theta};
-    ops::EmbeddingFwd embedding{.weight = products_[2].w[0]};
+    ops::EmbeddingFwd embedding{.weight = products_[kHead].w[0]};
     place([&](Arena& arena) {
       for (Tensor* t : {&inputs.kv_lens, &inputs.positions, &inputs.slots, &inputs.tokens})
         *t = arena.alloc(DType::kI32, {B});
@@ -479,15 +477,6 @@ class OpsBench {
     synchronize(ctx_, "ops benchmark");
   }
 
-  int64_t planned_bytes(const std::function<void(ExecContext&, size_t)>& call) const {
-    Workspace planner;
-    ExecContext planning = ctx_;
-    planning.workspace = &planner;
-    planning.planning = true;
-    call(planning, 0);
-    return planner.planned_bytes();
-  }
-
   std::unique_ptr<Graph> record(const std::function<void()>& work) {
     backend_.begin_capture();
     work();
@@ -514,7 +503,7 @@ class OpsBench {
     constexpr double kHotSeconds = 10e-3, kReheatSeconds = 1.5e-3, kTimedSeconds = 1e-3;
     const size_t num_layers = ops_.size() == 1 ? ops_[0].calls : 4;
     int64_t bytes = 0;
-    for (const Op& op : ops_) bytes = std::max(bytes, planned_bytes(op.call));
+    for (const Op& op : ops_) bytes = std::max(bytes, planned_bytes(backend_, op.call));
     Workspace workspace(bytes, &backend_);
     ExecContext ctx = ctx_;
     ctx.workspace = &workspace;

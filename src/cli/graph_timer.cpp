@@ -5,16 +5,19 @@
 
 namespace moge::cli {
 
+int64_t planned_bytes(Backend& backend, const std::function<void(ExecContext&, size_t)>& call) {
+  Workspace planner;
+  ExecContext planning{.device = {DeviceKind::kCuda, 0}, .backend = &backend, .workspace = &planner};
+  planning.planning = true;
+  call(planning, 0);
+  return planner.planned_bytes();
+}
+
 double graph_seconds(Backend& backend, const std::function<void(ExecContext&, size_t)>& call) {
   constexpr size_t kCalls = 8;
   constexpr int kRepeats = 7;
-  Workspace planner;
-  ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .backend = &backend, .workspace = &planner};
-  ctx.planning = true;
-  call(ctx, 0);
-  ctx.planning = false;
-  Workspace workspace(planner.planned_bytes(), &backend);
-  ctx.workspace = &workspace;
+  Workspace workspace(planned_bytes(backend, call), &backend);
+  ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .backend = &backend, .workspace = &workspace};
   call(ctx, 0);
   backend.begin_capture();
   for (size_t i = 0; i < kCalls; ++i) call(ctx, i);
