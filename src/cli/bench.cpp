@@ -83,6 +83,7 @@ struct BenchDecodeOptions {
   int64_t max_tokens = 64;
   int64_t layers = 0;
   int64_t batch = 1;
+  int64_t rounds = 7;
   bool profile = false;
   bool eager = false;
   bool json = false;
@@ -99,18 +100,53 @@ struct BenchDecodeOptions {
           .min = 2},
          layers_option(&layers),
          {.name = "batch", .target = &batch, .value = "N", .help = "GPU: sequences", .min = 1},
+         {.name = "rounds",
+          .target = &rounds,
+          .value = "N",
+          .help = "CPU: generations to take the median of",
+          .min = 1},
          {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more step"},
          {.name = "eager", .target = &eager, .help = "GPU: launch op by op instead of as a graph"},
          json_option(&json)});
   }
 };
 
-/// Bytes per second of all threads together.
-double read_bandwidth(ExecContext& ctx) {
-  double best = 0;
-  for (const ops::MemoryCeiling& c : ops::measure_machine(ctx).memory)
-    best = std::max(best, c.dram_read_bytes);
-  return best;
+/// One generation between two measurements of what it is compared with.
+struct DecodeRound {
+  engine::Generation generation;
+  double roof;  ///< bytes per second that this machine can read, the mean of before and after
+  double share() const { return roof > 0 ? generation.decode_bytes_per_second() / roof : 0; }
+};
+
+template <class Value>
+double median(const std::vector<DecodeRound>& rounds, const Value& value) {
+  std::vector<double> values;
+  for (const DecodeRound& r : rounds) values.push_back(value(r));
+  std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
+  return values[values.size() / 2];
+}
+
+std::vector<DecodeRound> decode_rounds(ServedModel& model, const BenchDecodeOptions& o) {
+  const std::vector<int32_t> prompt =
+      random_ids(model.config(), o.prompt_tokens, static_cast<uint64_t>(o.model.seed), 1);
+  const std::atomic<bool> never{false};
+  const auto generate = [&](int64_t max_tokens) {
+    model.generator().sequence().truncate(0);
+    return model.generator().generate(
+        prompt, {.sampling = {.temperature = 0}, .max_tokens = max_tokens}, [](int32_t) { return true; },
+        never);
+  };
+  generate(2);  // touches every page
+  const ops::ReadCeiling ceiling(model.exec_context());
+  std::vector<DecodeRound> rounds;
+  double before = ceiling.measure();
+  for (int64_t i = 0; i < o.rounds; ++i) {
+    engine::Generation generation = generate(o.max_tokens);
+    const double after = ceiling.measure();
+    rounds.push_back({std::move(generation), (before + after) / 2});
+    before = after;
+  }
+  return rounds;
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
@@ -125,39 +161,43 @@ void bench_decode(const BenchDecodeOptions& o) {
                                 .json = o.json});
   check<UsageError>(o.batch == 1 && o.layers == 0, "--batch and --layers: benchmarks of the GPU have them");
   ServedModel model(o.model);
-  const std::atomic<bool> never{false};
-  const auto generate = [&](int64_t max_tokens) {
-    const std::vector<int32_t> prompt =
-        random_ids(model.config(), o.prompt_tokens, static_cast<uint64_t>(o.model.seed), 1);
-    return model.generator().generate(
-        prompt, {.sampling = {.temperature = 0}, .max_tokens = max_tokens}, [](int32_t) { return true; },
-        never);
-  };
-  generate(2);  // touches every page
-  model.generator().sequence().truncate(0);
-  const engine::Generation g = generate(o.max_tokens);
-  ExecContext& ctx = model.exec_context();
-  const double roof = read_bandwidth(ctx);
-  const double percent = roof > 0 ? 100 * g.decode_bytes_per_second() / roof : 0;
+  const std::vector<DecodeRound> rounds = decode_rounds(model, o);
+  const double prefill =
+      median(rounds, [](const DecodeRound& r) { return r.generation.prefill_tokens_per_second(); });
+  const double tokens =
+      median(rounds, [](const DecodeRound& r) { return r.generation.decode_tokens_per_second(); });
+  const double bytes =
+      median(rounds, [](const DecodeRound& r) { return r.generation.decode_bytes_per_second(); });
+  const double roof = median(rounds, [](const DecodeRound& r) { return r.roof; });
+  const double percent = 100 * median(rounds, [](const DecodeRound& r) { return r.share(); });
+  const int64_t steps = rounds.front().generation.decode_steps;
   if (o.json) {
-    const ordered_json out = {{"model", o.model.model},
-                              {"num_threads", ctx.pool->num_threads()},
-                              {"dtype", name_of(o.model.dtype)},
-                              {"kv_dtype", name_of(o.model.kv_dtype)},
-                              {"prompt_tokens", g.prompt_tokens},
-                              {"prefill_tokens_per_second", g.prefill_tokens_per_second()},
-                              {"decode_steps", g.decode_steps},
-                              {"decode_tokens_per_second", g.decode_tokens_per_second()},
-                              {"decode_bytes_per_second", g.decode_bytes_per_second()},
-                              {"read_bandwidth", roof},
-                              {"percent_of_read_bandwidth", percent}};
+    ordered_json out = {{"model", o.model.model},
+                        {"num_threads", model.exec_context().pool->num_threads()},
+                        {"dtype", name_of(o.model.dtype)},
+                        {"kv_dtype", name_of(o.model.kv_dtype)},
+                        {"prompt_tokens", o.prompt_tokens},
+                        {"prefill_tokens_per_second", prefill},
+                        {"decode_steps", steps},
+                        {"decode_tokens_per_second", tokens},
+                        {"decode_bytes_per_second", bytes},
+                        {"read_bandwidth", roof},
+                        {"percent_of_read_bandwidth", percent},
+                        {"rounds", ordered_json::array()}};
+    for (const DecodeRound& r : rounds)
+      out["rounds"].push_back({{"decode_bytes_per_second", r.generation.decode_bytes_per_second()},
+                               {"read_bandwidth", r.roof},
+                               {"percent_of_read_bandwidth", 100 * r.share()}});
     std::cout << out.dump(2) << '\n';
     return;
   }
-  std::cout << std::fixed << std::setprecision(1) << "prefill  " << g.prefill_tokens_per_second()
-            << " tokens/s (" << g.prompt_tokens << " tokens)\ndecode   " << g.decode_tokens_per_second()
-            << " tokens/s (" << g.decode_steps << " steps)\nreads    " << g.decode_bytes_per_second() * 1e-9
-            << " GB/s, " << percent << "% of the " << roof * 1e-9 << " GB/s that this machine can read\n";
+  std::cout << std::fixed << std::setprecision(1) << "prefill  " << prefill << " tokens/s ("
+            << o.prompt_tokens << " tokens)\ndecode   " << tokens << " tokens/s (" << steps
+            << " steps)\nreads    " << bytes * 1e-9 << " GB/s, " << percent << "% of the " << roof * 1e-9
+            << " GB/s that this machine can read\n         medians of " << rounds.size()
+            << " rounds; percent by round:";
+  for (const DecodeRound& r : rounds) std::cout << ' ' << 100 * r.share();
+  std::cout << '\n';
 }
 
 struct BenchPrefillOptions {
@@ -272,8 +312,8 @@ std::vector<Command> bench_commands() {
       make_command<BenchDecodeOptions>(
           {"bench decode", "tokens per second of one sequence, and percent of the memory's roof",
            "Decoding reads every active weight and the cached keys and values once a token; what it reads\n"
-           "a second is compared with what this machine can read. On a GPU --batch sequences that already "
-           "hold\n"
+           "a second is compared with what this machine can read just before and after. On a GPU --batch "
+           "sequences that already hold\n"
            "--context tokens (random keys and values) decode together.\n\n"
            "  moge bench decode dense-500m --random-weights\n"
            "  moge bench decode pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "

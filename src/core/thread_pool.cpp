@@ -33,7 +33,15 @@ int default_num_threads() {
 
 }  // namespace
 
+/// Tasks that run_ranges() has dealt to one thread.
+struct alignas(64) TaskRange {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
 struct ThreadPool::State {
+  explicit State(int num_threads) : ranges(static_cast<size_t>(num_threads)) {}
+
   // A run() is a new generation. A thread takes a task by lowering `unclaimed`; that it was above 0 proves
   // that a run is open and will stay so until this task is counted in `unfinished`. Only then are the fields
   // of the run read: a worker that wakes late finds nothing to take, or takes part in a later run.
@@ -48,11 +56,13 @@ struct ThreadPool::State {
   std::condition_variable wake;
   std::atomic<int> sleepers{0};
   std::exception_ptr error;
+  std::vector<TaskRange> ranges;
 };
 
-ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int num_threads) {
   if (num_threads == 0) num_threads = default_num_threads();
   check<UsageError>(num_threads >= 1, "a thread pool needs at least one thread, got ", num_threads);
+  state_ = std::make_unique<State>(num_threads);
   for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
@@ -99,6 +109,26 @@ void ThreadPool::drain(int thread) {
   }
   // Once for all: run() cannot end before.
   if (finished > 0) s.unfinished.fetch_sub(finished, std::memory_order_acq_rel);
+}
+
+void ThreadPool::deal(int64_t num_tasks) {
+  std::vector<TaskRange>& ranges = state_->ranges;
+  const int64_t count = std::ssize(ranges);
+  for (int64_t i = 0; i < count; ++i) {
+    ranges[i].next.store(i * num_tasks / count, std::memory_order_relaxed);
+    ranges[i].end = (i + 1) * num_tasks / count;
+  }
+}
+
+int64_t ThreadPool::take(int64_t range) {
+  std::vector<TaskRange>& ranges = state_->ranges;
+  const int64_t count = std::ssize(ranges);
+  for (int64_t i = 0; i < count; ++i) {
+    TaskRange& from = ranges[(range + i) % count];
+    const int64_t task = from.next.fetch_add(1, std::memory_order_relaxed);
+    if (task < from.end) return task;
+  }
+  return -1;
 }
 
 void ThreadPool::run_erased(int64_t num_tasks, Call call, const void* fn) {

@@ -30,11 +30,24 @@ class ThreadPool {
         [](const void* f, int64_t task, int thread) { (*static_cast<const Fn*>(f))(task, thread); }, &fn);
   }
 
+  /// The same for tasks that stream memory in the order of their numbers: each thread takes a range of
+  /// neighbouring ones from its begin and only then, one by one, what is left of the others'. After an
+  /// exception some tasks may not have run.
+  template <class Fn>
+  void run_ranges(int64_t num_tasks, const Fn& fn) {
+    deal(num_tasks);
+    run(num_threads(), [&](int64_t range, int thread) {
+      for (int64_t task = take(range); task >= 0; task = take(range)) fn(task, thread);
+    });
+  }
+
  private:
   using Call = void (*)(const void* fn, int64_t task, int thread);
   void run_erased(int64_t num_tasks, Call call, const void* fn);
   void work(int thread);
   void drain(int thread);
+  void deal(int64_t num_tasks);
+  int64_t take(int64_t range);  ///< -1: nothing is left
   struct State;
   std::unique_ptr<State> state_;
   std::vector<std::jthread> workers_;

@@ -50,34 +50,53 @@ ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* is
           bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0};
 }
 
+const cpu::vec::MachineKernels& memory_kernels() {
+  return cpu_info().avx512 ? cpu::vec::avx512::machine : cpu::vec::avx2::machine;
+}
+
+int64_t dram_buffer_bytes() {
+  return align_up(8 * l3_bytes(), kBlock * 4);
+}
+
+float* floats_of(const Buffer& buffer) {
+  return reinterpret_cast<float*>(buffer.data());
+}
+
+/// Bytes per second of fn(begin, floats) over the first `total` floats, a part for each thread.
+template <class Fn>
+double memory_rate(ThreadPool& pool, int num_threads, int64_t total, double bytes_per_float, const Fn& fn) {
+  const int64_t part = std::max<int64_t>(total / num_threads / kBlock, 1) * kBlock;
+  return static_cast<double>(part * num_threads) * bytes_per_float /
+         best_seconds(pool, num_threads, [&](int64_t task) { fn(task * part, part); });
+}
+
+double read_rate(ThreadPool& pool, int num_threads, const Buffer& buffer, int64_t bytes) {
+  const cpu::vec::MachineKernels& kernels = memory_kernels();
+  volatile float sink = 0;
+  return memory_rate(pool, num_threads, bytes / 4, 4,
+                     [&](int64_t i, int64_t n) { sink = kernels.read(floats_of(buffer) + i, n); });
+}
+
 struct Buffers {
   explicit Buffers(int64_t bytes)
-      : floats(bytes / 4), a(bytes, "machine bench"), b(bytes, "machine bench"), c(bytes, "machine bench") {}
-  static float* floats_of(const Buffer& buffer) { return reinterpret_cast<float*>(buffer.data()); }
-  int64_t floats;
+      : a(bytes, "machine bench"), b(bytes, "machine bench"), c(bytes, "machine bench") {}
   Buffer a, b, c;
 };
 
-MemoryCeiling measure_memory(ThreadPool& pool, int num_threads, const cpu::vec::MachineKernels& kernels,
-                             const Buffers& buffers) {
-  float* a = Buffers::floats_of(buffers.a);
-  float* b = Buffers::floats_of(buffers.b);
-  float* c = Buffers::floats_of(buffers.c);
-  // fn(begin, floats) over the first `total` floats, a part for each thread.
-  const auto rate = [&](int64_t total, double bytes_per_float, const auto& fn) {
-    const int64_t part = std::max<int64_t>(total / num_threads / kBlock, 1) * kBlock;
-    return static_cast<double>(part * num_threads) * bytes_per_float /
-           best_seconds(pool, num_threads, [&](int64_t task) { fn(task * part, part); });
-  };
-  volatile float sink = 0;
-  const auto read = [&](int64_t i, int64_t n) { sink = kernels.read(a + i, n); };
-  return {.num_threads = num_threads,
-          .dram_read_bytes = rate(buffers.floats, 4, read),
-          .dram_copy_bytes =
-              rate(buffers.floats, 8, [&](int64_t i, int64_t n) { kernels.copy(b + i, a + i, n); }),
-          .dram_triad_bytes =
-              rate(buffers.floats, 12, [&](int64_t i, int64_t n) { kernels.triad(c + i, a + i, b + i, n); }),
-          .l3_read_bytes = rate(l3_bytes() / 8, 4, read)};  // half the L3 in floats
+MemoryCeiling measure_memory(ThreadPool& pool, int num_threads, const Buffers& buffers) {
+  const cpu::vec::MachineKernels& kernels = memory_kernels();
+  float* a = floats_of(buffers.a);
+  float* b = floats_of(buffers.b);
+  float* c = floats_of(buffers.c);
+  const int64_t bytes = buffers.a.bytes(), floats = bytes / 4;
+  return {
+      .num_threads = num_threads,
+      .dram_read_bytes = read_rate(pool, num_threads, buffers.a, bytes),
+      .dram_copy_bytes = memory_rate(pool, num_threads, floats, 8,
+                                     [&](int64_t i, int64_t n) { kernels.copy(b + i, a + i, n); }),
+      .dram_triad_bytes = memory_rate(pool, num_threads, floats, 12,
+                                      [&](int64_t i, int64_t n) { kernels.triad(c + i, a + i, b + i, n); }),
+      .l3_read_bytes = read_rate(pool, num_threads, buffers.a, l3_bytes() / 2)};
 }
 
 /// One, and all if there are more.
@@ -103,11 +122,17 @@ std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
 MachineCeilings measure_machine(ExecContext& ctx) {
   MachineCeilings m{.compute = measure_compute(ctx), .memory = {}};
   if (!cpu_info().avx2) return m;
-  const Buffers buffers(align_up(8 * l3_bytes(), kBlock * 4));
-  const auto& kernels = cpu_info().avx512 ? cpu::vec::avx512::machine : cpu::vec::avx2::machine;
-  for (const int n : thread_counts(*ctx.pool))
-    m.memory.push_back(measure_memory(*ctx.pool, n, kernels, buffers));
+  const Buffers buffers(dram_buffer_bytes());
+  for (const int n : thread_counts(*ctx.pool)) m.memory.push_back(measure_memory(*ctx.pool, n, buffers));
   return m;
+}
+
+ReadCeiling::ReadCeiling(ExecContext& ctx) : pool_(*ctx.pool) {
+  if (cpu_info().avx2) buffer_ = Buffer(dram_buffer_bytes(), "machine bench");
+}
+
+double ReadCeiling::measure() const {
+  return buffer_.bytes() == 0 ? 0 : read_rate(pool_, pool_.num_threads(), buffer_, buffer_.bytes());
 }
 
 }  // namespace moge::ops

@@ -9,6 +9,7 @@
 #pragma once
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/exec_context.h"
 
 namespace moge::ops {
@@ -37,6 +38,19 @@ struct MachineCeilings {
 /// Takes some seconds and, for its buffers, 24 times the L3's bytes. Throws OutOfMemoryError; on a CPU
 /// without AVX2 both lists are empty.
 MachineCeilings measure_machine(ExecContext& ctx);
+
+/// The DRAM read ceiling of all threads alone, again and again: memory's rate changes within minutes, so what
+/// is compared with it is timed between two calls.
+class ReadCeiling {
+ public:
+  explicit ReadCeiling(ExecContext& ctx);
+  /// Bytes per second; takes 0.1 s. 0 on a CPU without AVX2.
+  double measure() const;
+
+ private:
+  ThreadPool& pool_;
+  Buffer buffer_;
+};
 
 /// The compute ceilings alone: less than a second, no buffers.
 std::vector<ComputeCeiling> measure_compute(ExecContext& ctx);

@@ -28,6 +28,45 @@ TEST(ThreadPool, RunsEachTaskOnce) {
   }
 }
 
+TEST(ThreadPool, RunsEachTaskOfItsRangesOnce) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t num_tasks : {0, 1, 4, 37})
+      for (int round = 0; round < 200; ++round) {
+        std::vector<int> runs(37, 0);
+        pool.run_ranges(num_tasks, [&](int64_t task, int) { ++runs[task]; });
+        for (int64_t task = 0; task < 37; ++task) ASSERT_EQ(runs[task], task < num_tasks ? 1 : 0);
+      }
+  }
+}
+
+TEST(ThreadPool, ThreadsHaveNeighbouringTasks) {
+  ThreadPool pool(2);
+  std::atomic<int> arrived{0};
+  std::array<int, 10> threads{};
+  pool.run_ranges(10, [&](int64_t task, int thread) {
+    threads[task] = thread;
+    if (task % 5 == 0)
+      for (++arrived; arrived < 2;) std::this_thread::yield();  // so that each thread has a range
+    if (task == 9)
+      while (arrived < 3) std::this_thread::yield();  // the other thread finds nothing to take over
+    if (task == 4) ++arrived;
+  });
+  EXPECT_EQ(std::count(threads.begin(), threads.begin() + 5, threads[0]), 5);
+  EXPECT_NE(threads[0], threads[5]);
+}
+
+TEST(ThreadPool, TakesOverTheRangeOfAThreadThatIsHeldUp) {
+  ThreadPool pool(2);
+  std::atomic<int> runs{0};
+  pool.run_ranges(10, [&](int64_t task, int) {
+    ++runs;
+    if (task == 0)
+      while (runs < 10) std::this_thread::yield();
+  });
+  EXPECT_EQ(runs, 10);
+}
+
 TEST(ThreadPool, RethrowsAndGoesOn) {
   ThreadPool pool(3);
   EXPECT_THROW(pool.run(10, [](int64_t task, int) { check(task != 7, "seven"); }), Error);

@@ -116,8 +116,10 @@ class Run(TestCase):
         ids = self.run_ok("run", "demo-topk", "--random-weights", "-n", "5").split()
         self.assertEqual(len(ids), 5)
         self.assertTrue(all(0 <= int(i) < 4096 for i in ids))
-        r = self.run_json("bench", "decode", "demo-topk", "--random-weights", "-n", "4")
-        self.assertGreater(r["percent_of_read_bandwidth"], 0)
+        r = self.run_json("bench", "decode", "demo-topk", "--random-weights", "-n", "4", "--rounds", "3")
+        shares = sorted(round["percent_of_read_bandwidth"] for round in r["rounds"])
+        self.assertEqual((len(shares), r["percent_of_read_bandwidth"]), (3, shares[1]))
+        self.assertGreater(shares[0], 0)
 
     def test_chat_template(self):
         model = self.copy_of_model()

@@ -56,6 +56,7 @@ struct RowBlock {
   int64_t group;
   int64_t begin;
   int64_t rows;
+  int64_t first_of_group, blocks_of_group;  ///< index and number of the group's blocks
 };
 
 /// Sizes of the workspace's parts, from shapes alone.
@@ -92,8 +93,9 @@ int64_t cut_blocks(const Groups& groups, RowBlock* blocks) {
     const int64_t rows = groups.end(g) - groups.begin(g);
     const int64_t parts = (rows + kBlockRows - 1) / kBlockRows;
     const int64_t height = parts == 0 ? 1 : align_up((rows + parts - 1) / parts, vec::kTileRows);
+    const int64_t first = count, blocks_of_group = (rows + height - 1) / height;
     for (int64_t r = 0; r < rows; r += height)
-      blocks[count++] = {g, groups.begin(g) + r, std::min(height, rows - r)};
+      blocks[count++] = {g, groups.begin(g) + r, std::min(height, rows - r), first, blocks_of_group};
   }
   return count;
 }
@@ -130,14 +132,25 @@ class Multiplication {
     else
       pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
     const int64_t num_blocks = cut_blocks(groups_, blocks_);
-    // Few rows: neighbouring tasks share a panel, which comes from memory. Many: they share a block's rows.
     const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
                                                plan_.shared_rows ? 1 : kMinPanelsPerPacking);
     const int64_t runs = (panels.count() + run_panels - 1) / run_panels;
-    pool_.run(runs * num_blocks, [&](int64_t task, int thread) {
-      const int64_t block = plan_.shared_rows ? task % num_blocks : task / runs;
-      const int64_t first = (plan_.shared_rows ? task / num_blocks : task % runs) * run_panels;
-      multiply(blocks_[block], first, std::min(first + run_panels, panels.count()), thread);
+    const auto multiply_run = [&](const RowBlock& block, int64_t run, int thread) {
+      const int64_t first = run * run_panels;
+      multiply(block, first, std::min(first + run_panels, panels.count()), thread);
+    };
+    // Many rows: neighbouring tasks share a block's rows.
+    if (!plan_.shared_rows)
+      return pool_.run(runs * num_blocks, [&](int64_t task, int thread) {
+        multiply_run(blocks_[task / runs], task % runs, thread);
+      });
+    // Few: each thread reads the weights, which come from memory, strictly forward, and a group's blocks
+    // share a panel.
+    pool_.run_ranges(runs * num_blocks, [&](int64_t task, int thread) {
+      const RowBlock& any = blocks_[task / runs];
+      const int64_t in_group = task - any.first_of_group * runs;
+      const RowBlock& block = blocks_[any.first_of_group + in_group % any.blocks_of_group];
+      multiply_run(block, in_group / any.blocks_of_group, thread);
     });
   }
 
