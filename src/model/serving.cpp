@@ -71,7 +71,7 @@ void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const Serving
                           .bias = w.o_bias});
 }
 
-/// Reads a.normed (and a.q8), writes a.down and where each token's rows lie, or a.delta for a dense model.
+/// Reads a.normed and a.q8, writes a.down and where each token's rows lie, or a.delta for a dense model.
 void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w,
                 const ServingActivations& a) {
   const bool moe = c.is_moe();
@@ -109,17 +109,18 @@ void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer
                           .row_weight = moe ? a.row_weight : none});
 }
 
-/// Adds what the last block computed to the residual stream and normalises it for the next product.
+/// Adds what the last block computed to the residual stream and normalises it, for the next product (`q8`, or
+/// `bf16` without) and for what reads bf16. Either may be missing.
 void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& delta, const Tensor& rows,
-                  const Tensor& weight, bool quantised, const ServingActivations& a) {
+                  const Tensor& weight, const Tensor& bf16, const Tensor& q8, const ServingActivations& a) {
   ops::residual_norm(ctx, {.x = a.x,
                            .delta = delta,
                            .rows = rows,
                            .slot_row = rows ? a.slot_row : Tensor(),
                            .weight = weight,
-                           .normed = a.normed,
-                           .q = quantised ? a.q8 : Tensor(),
-                           .q_scale = quantised && a.q8 ? a.q8_scale : Tensor(),
+                           .normed = bf16,
+                           .q = q8,
+                           .q_scale = q8 ? a.q8_scale : Tensor(),
                            .eps = static_cast<float>(c.rms_norm_eps)});
 }
 
@@ -129,16 +130,19 @@ void serving_fwd(ExecContext& ctx, const spec::ModelConfig& c, const ServingWeig
                  const KvCache& cache, int decode_rows, const ServingActivations& a) {
   const Tensor none;
   const Tensor& mlp_delta = a.down ? none : a.delta;
+  const Tensor& unless_quantised = a.q8 ? none : a.normed;
+  const Tensor& moge_bf16 = c.is_moe() ? a.normed : unless_quantised;  // the router reads bf16
   ops::rope_table(ctx, {.cos_sin = a.cos_sin, .positions = batch.positions, .theta = c.rope_theta});
   ops::embedding_fwd(ctx, {.y = a.x, .weight = w.embed_tokens, .ids = batch.tokens});
   for (size_t l = 0; l < w.layers.size(); ++l) {
     const ServingLayer& layer = w.layers[l];
-    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm, true, a);
+    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm,
+                 unless_quantised, a.q8, a);
     attention_block(ctx, c, layer, batch, cache, static_cast<int64_t>(l), decode_rows, a);
-    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, true, a);
+    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, moge_bf16, a.q8, a);
     moge_block(ctx, c, layer, a);
   }
-  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, false, a);
+  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, a.normed, none, a);
 }
 
 void serving_head(ExecContext& ctx, const ServingWeights& w, const Tensor& normed, const Tensor& rows,
