@@ -24,7 +24,7 @@ struct FewRows {
   static constexpr int kThreads = 640, kBlocks = 1, kInFlight = 12;
 };
 struct ManyRows {
-  static constexpr int kThreads = 640, kBlocks = 2, kInFlight = 3;
+  static constexpr int kThreads = 640, kBlocks = 2, kInFlight = 4;
 };
 struct WideRows {
   static constexpr int kThreads = kMaxThreads, kBlocks = 1, kInFlight = 4;
