@@ -96,13 +96,15 @@ void launch_product(ExecContext& ctx, const RouteParams<Gate>& p) {
          x_map, gate_map, p);
 }
 
-template <int kParts, class Gate>
+template <int kParts, bool kLastKernel, class Gate>
 void launch_select(ExecContext& ctx, const RouteParams<Gate>& p) {
+  const int warps = kLastKernel ? p.T : kSelectWarps<false>;
   launch(ctx, "moe_route",
-         few_experts(p.E) ? select_kernel<Gate, kParts, 2> : select_kernel<Gate, kParts, kManyLaneExperts>,
-         {.grid = static_cast<unsigned>(p.chunks),
-          .block = static_cast<unsigned>(std::min(kWarp, p.T) * kWarp),
-          .shared_bytes = (1 + kWarp) * p.E * 4},
+         few_experts(p.E) ? select_kernel<Gate, kParts, 2, kLastKernel>
+                          : select_kernel<Gate, kParts, kManyLaneExperts, kLastKernel>,
+         {.grid = static_cast<unsigned>(kLastKernel ? 1 : p.chunks * kWarp / warps),
+          .block = static_cast<unsigned>(warps * kWarp),
+          .shared_bytes = (1 + warps) * p.E * 4},
          p);
 }
 
@@ -110,9 +112,10 @@ template <class Gate>
 void launch_many(ExecContext& ctx, const RouteParams<Gate>& p) {
   with_tile(p.T, [&]<class Tile>(Tile) {
     launch_product<Tile>(ctx, p);
-    launch_select<Tile::kParts>(ctx, p);
+    if (p.chunks == 1) return launch_select<Tile::kParts, true>(ctx, p);
+    launch_select<Tile::kParts, false>(ctx, p);
+    launch_permute(ctx, p);
   });
-  if (p.chunks > 1) launch_permute(ctx, p);
 }
 
 template <class Gate>

@@ -193,14 +193,19 @@ __global__ void __launch_bounds__(kProductThreads, Tile::kTokens == 32 ? 3 : 1)
   }
 }
 
-inline constexpr int kSelectThreads = kWarp * kWarp;
+/// Warps of a block that chooses, a token each: all where the block lists the experts' rows as well, else
+/// the few whose bits are a byte, so that many multiprocessors read the parts of the logits.
+template <bool kLastKernel>
+inline constexpr int kSelectWarps = kLastKernel ? kWarp : 8;
 
-/// A warp a token, a block a chunk of 32; up to 32 tokens this is the last kernel.
-template <class Gate, int kParts, int kLaneExperts>
-__global__ void __launch_bounds__(kSelectThreads) select_kernel(const __grid_constant__ RouteParams<Gate> p) {
+/// A warp a token. With kLastKernel one block has all tokens, at most 32.
+template <class Gate, int kParts, int kLaneExperts, bool kLastKernel>
+__global__ void __launch_bounds__(kSelectWarps<kLastKernel>* kWarp)
+    select_kernel(const __grid_constant__ RouteParams<Gate> p) {
   extern __shared__ int shared[];
   auto* tokens_of = reinterpret_cast<uint32_t*>(shared);  // [E]
-  const int warp = threadIdx.x / kWarp, token = static_cast<int>(blockIdx.x) * kWarp + warp;
+  const int warp = threadIdx.x / kWarp;
+  const int token = static_cast<int>(blockIdx.x) * kSelectWarps<kLastKernel> + warp;
   int* keys = shared + (1 + warp) * p.E;
   let_next_start();
   const LaneExperts<kLaneExperts> experts(p);
@@ -224,10 +229,12 @@ __global__ void __launch_bounds__(kSelectThreads) select_kernel(const __grid_con
       if (picks.slot[i] >= 0) atomicOr(&tokens_of[experts.expert(i)], 1U << warp);
   }
   __syncthreads();
-  if (p.chunks > 1) {
-    for (int e = threadIdx.x; e < p.E; e += blockDim.x) p.chosen[e * p.chunks + blockIdx.x] = tokens_of[e];
-  } else if (token < p.T) {
-    permute_few(p, picks, token, tokens_of);
+  if constexpr (kLastKernel) {
+    if (token < p.T) permute_few(p, picks, token, tokens_of);
+  } else {
+    auto* bytes = reinterpret_cast<uint8_t*>(p.chosen) + blockIdx.x;
+    for (int e = threadIdx.x; e < p.E; e += blockDim.x)
+      bytes[e * p.chunks * 4] = static_cast<uint8_t>(tokens_of[e]);
   }
 }
 
