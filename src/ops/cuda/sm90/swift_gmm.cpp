@@ -88,14 +88,17 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   const bool gather_first = a.row_ids && !workspace.empty();
   if (gather_first) gather_rows(ctx, a, workspace.data());
   const bool gather = a.row_ids && !gather_first;
-  SwiftMaps maps{.w = matrix_map("quant_matmul", a.w.data, a.w.dtype, groups * n, k, 64, box_columns),
-                 .a = {}};
+  // The end of a row and the beginning of the next are wanted at different times: where 256 bytes hold both,
+  // fetching them together fetches them twice.
+  const L2Fetch fetch = k_bytes % 256 == 0 ? L2Fetch::k256 : L2Fetch::k128;
+  const auto map_of = [&](const void* data, int64_t rows, int box_rows, int64_t stride) {
+    return matrix_map("quant_matmul", data, a.a.dtype, rows, k, box_rows, box_columns, fetch, stride);
+  };
+  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}};
   if (!gather)
     for (int i = 0; 8 << i <= shape_of(tile).rows; ++i)
-      maps.a[i] = gather_first ? matrix_map("quant_matmul", workspace.data(), a.a.dtype, a.c.dim(0), k,
-                                            8 << i, box_columns)
-                               : matrix_map("quant_matmul", a.a.data, a.a.dtype, a.a.dim(0), k, 8 << i,
-                                            box_columns, L2Fetch::k256, a.a.stride(0));
+      maps.a[i] = gather_first ? map_of(workspace.data(), a.c.dim(0), 8 << i, k)
+                               : map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
   const int64_t c_columns = a.c.dim(1);
   const SwiftGmmParams params{
       .c = a.c.data,
