@@ -19,11 +19,13 @@ struct Inbox {
         tokens(tokens),
         E(E) {}
   static int floats(int tokens, int E) { return (kSlices + 1) * tokens * E; }
-  /// By one thread; then the cluster meets, before anyone sends.
+  /// By a warp; then the cluster meets, before anyone sends.
   __device__ void open() const {
-    barrier_init(barrier, 1);
-    fence_barrier_init();
-    barrier_arrive_expect(barrier, kSlices * tokens * E * 4);
+    const bool first = threadIdx.x % kWarp == 0;
+    if (first) barrier_init(barrier, 1);
+    if (first) fence_barrier_init();
+    __syncwarp();  // racecheck takes another lane for the one that writes
+    if (first) barrier_arrive_expect(barrier, kSlices * tokens * E * 4);
   }
   __device__ float& part(int slice, int token, int e) const {
     return received[(slice * tokens + token) * E + e];
@@ -55,7 +57,7 @@ __global__ void __launch_bounds__(kFewThreads, 1) route_few_kernel(const RoutePa
   const int slice = rank * kRankSlices + warp / (kExpertBlock / kExpertTile);
   const int expert = warp % (kExpertBlock / kExpertTile) * kExpertTile;
   let_next_start();
-  if (threadIdx.x == 0) inbox.open();
+  if (rank == 0 && warp == 0) inbox.open();
   for (int e = threadIdx.x; e < p.E; e += kFewThreads) tokens_of[e] = 0;
   cluster_arrive();
 

@@ -18,13 +18,6 @@ __device__ __forceinline__ void fence_barrier_init() {
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/// Arrives in the threads where `arrives`, without a branch.
-__device__ __forceinline__ void barrier_arrive_if(bool arrives, uint32_t barrier) {
-  asm volatile(
-      "{.reg .pred p; setp.ne.b32 p, %1, 0; @p mbarrier.arrive.shared::cta.b64 _, [%0];}" ::"r"(barrier),
-      "r"(static_cast<int>(arrives))
-      : "memory");
-}
 /// Arrives, and makes the phase wait for `bytes` more from the copy engine.
 __device__ __forceinline__ void barrier_arrive_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)

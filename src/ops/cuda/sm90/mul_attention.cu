@@ -93,11 +93,11 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   if (threadIdx.x == 0) {
     for (int i = 0; i < stages; ++i) {
       barrier_init(shared + layout.full(i), 1);
-      barrier_init(shared + layout.empty(i), Config::kWarps);
+      barrier_init(shared + layout.empty(i), Config::kWarps * 32);
     }
     for (int i = 0; i < kQueryStages; ++i) {
       barrier_init(shared + layout.query_full(i), 1);
-      barrier_init(shared + layout.query_empty(i), Config::kWarps);
+      barrier_init(shared + layout.query_empty(i), Config::kWarps * 32);
     }
     fence_barrier_init();
     prefetch_map(k_map);
