@@ -14,10 +14,16 @@ namespace moge::ops::cuda {
 namespace {
 
 constexpr int kThreads = 3 * 128;  // a warpgroup that loads, two that calculate
+/// Of a thread that loads and of one that calculates. A block that asks for more than it had at its launch
+/// (65,536 over its threads, in eights) waits for ever.
+constexpr int kLoadRegisters = 40, kRegisters = 232;
+static_assert(kLoadRegisters + 2 * kRegisters <= kThreads / 128 * (65536 / kThreads / 8 * 8));
 constexpr int kMaxSequences = 2048;
 /// Eight-bit pages become bf16 in the workspace, of as many sequences at a time as have this many positions
 /// (or of one). Unpacking in the kernel would do the same work for every head and block of rows.
 constexpr int64_t kUnpackedPositions = 32768;
+
+__device__ PrefillSchedule schedule;
 
 /// tiles[b]: blocks of query rows in the sequences before b. All threads of the block.
 __device__ void count_tiles(const PrefillParams& a, int* tiles) {
@@ -55,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kWarps = 8;  // that calculate
     for (int i = 0; i < kPrefillStages; ++i) {
       barrier_init(shared + layout.q_full(i), 1);
-      barrier_init(shared + layout.q_empty(i), kWarps);
+      barrier_init(shared + layout.q_empty(i), 32 * kWarps);
       barrier_init(shared + layout.k_full(i), 1);
       barrier_init(shared + layout.k_empty(i), kWarps);
       barrier_init(shared + layout.v_full(i), 1);
@@ -71,10 +77,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   let_next_start();
   count_tiles(a, reinterpret_cast<int*>(memory + layout.tiles));
   if (threadIdx.x < 128) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x < 32) PrefillProducer<kDh>(a, q_map, k_map, v_map, layout, memory).run();
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kLoadRegisters));
+    if (threadIdx.x < 32) PrefillProducer<kDh>(a, q_map, k_map, v_map, layout, memory).run(schedule);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
     PrefillConsumer<kDh>(a, layout, memory).run();
   }
 }
@@ -163,14 +169,12 @@ void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> workspa
                       a.k_pages.dim(3)};
     const Tensor k(workspace.data(), DType::kBF16, pages, a.k_pages.device);
     const Tensor v(workspace.data() + k.bytes(), DType::kBF16, pages, a.k_pages.device);
-    unpack_pages(ctx, {.out = k,
-                       .pages = a.k_pages,
-                       .scales = a.k_scales,
-                       .block_table = part.block_table,
-                       .kv_lens = part.kv_lens});
-    unpack_pages(ctx, {.out = v,
-                       .pages = a.v_pages,
-                       .scales = a.v_scales,
+    unpack_pages(ctx, {.k_out = k,
+                       .v_out = v,
+                       .k_pages = a.k_pages,
+                       .v_pages = a.v_pages,
+                       .k_scales = a.k_scales,
+                       .v_scales = a.v_scales,
                        .block_table = part.block_table,
                        .kv_lens = part.kv_lens});
     attend(ctx, part, k, v, false);

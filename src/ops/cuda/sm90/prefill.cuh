@@ -24,34 +24,18 @@ struct PrefillParams {
 template <int kDh>
 using PrefillTile = KvTile<DType::kBF16, kDh, kPrefillTile>;
 
-/// Byte offsets in dynamic shared memory.
-template <int kDh>
-struct PrefillShared {
-  static constexpr int kTileBytes = PrefillTile<kDh>::kBytes;
-  __host__ __device__ explicit PrefillShared(int B)
-      : tiles(barriers + (6 * kPrefillStages + 1) * 8), bytes(tiles + (B + 1) * 4) {}
-  __host__ __device__ int q_full(int slot) const { return barriers + slot * 8; }
-  __host__ __device__ int q_empty(int slot) const { return q_full(kPrefillStages + slot); }
-  __host__ __device__ int k_full(int slot) const { return q_full(2 * kPrefillStages + slot); }
-  __host__ __device__ int k_empty(int slot) const { return q_full(3 * kPrefillStages + slot); }
-  __host__ __device__ int v_full(int slot) const { return q_full(4 * kPrefillStages + slot); }
-  __host__ __device__ int v_empty(int slot) const { return q_full(5 * kPrefillStages + slot); }
-  __host__ __device__ int tail() const { return q_full(6 * kPrefillStages); }
-  static constexpr int q = 0, k = kPrefillStages * kTileBytes, v = 2 * kPrefillStages * kTileBytes,
-                       barriers = 3 * kPrefillStages * kTileBytes;
-  int tiles, bytes;
+/// Counters in device memory, 0 between launches: these follow each other in the backend's one stream, and
+/// each leaves zeros behind.
+struct PrefillSchedule {
+  int given;  ///< items, beside each block's first
+  int done;   ///< blocks
 };
 
-/// One item: up to 128 query rows of a sequence, one head.
-struct PrefillItem {
-  int b, head, kv_head;
-  int first_row, rows;  ///< of the batch
-  int position;         ///< of the first row in its sequence
-  int length;           ///< of the sequence
-  int tiles;            ///< of keys that some row sees
-
-  /// tiles_before[b]: items of the sequences before b, of one head. Later rows see more and come first; a
-  /// head's neighbours read the same keys.
+/// One item: up to 128 query rows of a sequence, one head. The warp that loads finds it and leaves it in
+/// shared memory for the others.
+struct alignas(16) PrefillItem {
+  /// tiles_before[b]: items of the sequences before b, of one head. A head's neighbours read the same keys;
+  /// of a sequence's rows the later ones, which see more, come first.
   __device__ PrefillItem(const PrefillParams& a, const int* tiles_before, int id) {
     head = id % a.H;
     kv_head = head / (a.H / a.KV);
@@ -69,20 +53,30 @@ struct PrefillItem {
     position = length - n + first;
     tiles = length > 0 ? (position + rows + kPrefillTile - 1) / kPrefillTile : 0;
   }
+  int b, head, kv_head;
+  int first_row, rows;  ///< of the batch
+  int position;         ///< of the first row in its sequence
+  int length;           ///< of the sequence
+  int tiles;            ///< of keys that some row sees; below 0: there are no more items
 };
 
-/// The items of this block, in an order that gives blocks alike work: there and back.
-struct PrefillItems {
-  int count, round = 0;
-  __device__ explicit PrefillItems(int count) : count(count) {}
-  /// The next item's index, or -1.
-  __device__ int next() {
-    const int blocks = gridDim.x, block = blockIdx.x;
-    const int id = round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
-    if (round * blocks >= count) return -1;
-    ++round;
-    return id < count ? id : next();
-  }
+/// Byte offsets in dynamic shared memory.
+template <int kDh>
+struct PrefillShared {
+  static constexpr int kTileBytes = PrefillTile<kDh>::kBytes;
+  __host__ __device__ explicit PrefillShared(int B)
+      : tiles(barriers + (6 * kPrefillStages + 1) * 8), bytes(tiles + (B + 1) * 4) {}
+  __host__ __device__ int q_full(int slot) const { return barriers + slot * 8; }
+  __host__ __device__ int q_empty(int slot) const { return q_full(kPrefillStages + slot); }
+  __host__ __device__ int k_full(int slot) const { return q_full(2 * kPrefillStages + slot); }
+  __host__ __device__ int k_empty(int slot) const { return q_full(3 * kPrefillStages + slot); }
+  __host__ __device__ int v_full(int slot) const { return q_full(4 * kPrefillStages + slot); }
+  __host__ __device__ int v_empty(int slot) const { return q_full(5 * kPrefillStages + slot); }
+  __host__ __device__ int tail() const { return q_full(6 * kPrefillStages); }
+  static constexpr int q = 0, k = kPrefillStages * kTileBytes, v = 2 * kPrefillStages * kTileBytes,
+                       items = 3 * kPrefillStages * kTileBytes,
+                       barriers = items + kPrefillStages * static_cast<int>(sizeof(PrefillItem));
+  int tiles, bytes;
 };
 
 }  // namespace moge::ops::cuda

@@ -16,10 +16,14 @@ class PrefillConsumer {
       : a_(a), layout_(layout), memory_(memory), shared_(shared_address(memory)) {}
 
   __device__ void run() {
-    const int* tiles_before = reinterpret_cast<const int*>(memory_ + layout_.tiles);
-    PrefillItems items(tiles_before[a_.B] * a_.H);
     if (group_ == 1) end_turn();  // the first is warpgroup 0's
-    for (int id = items.next(); id >= 0; id = items.next()) attend(PrefillItem(a_, tiles_before, id));
+    for (;;) {
+      barrier_wait(shared_ + layout_.q_full(q_at_.slot), q_at_.round);
+      const PrefillItem item = reinterpret_cast<const PrefillItem*>(memory_ + layout_.items)[q_at_.slot];
+      if (item.tiles < 0) break;
+      attend(item);
+    }
+    take_turn();
   }
 
  private:
@@ -110,83 +114,114 @@ class PrefillConsumer {
     k_at_.next(kPrefillStages);
     if (last) finish_queries();
   }
+  /// All lanes arrive: racecheck does not follow one that arrives for its warp.
   __device__ void finish_queries() {
-    release(layout_.q_empty(q_at_.slot));
+    barrier_arrive(shared_ + layout_.q_empty(q_at_.slot));
     q_at_.next(kPrefillStages);
   }
 
+  /// Where a warpgroup's results go.
+  struct Rows {
+    int count;  ///< of its 64; 0: there are none
+    int first;  ///< of the batch
+    int head;
+  };
+
+  /// An item's last values are multiplied in the turn of the next one's first scores.
   __device__ void attend(const PrefillItem& item) {
-    if (item.tiles == 0) return store(item, true);
-    const int row = group_ * 64;
-    const int rows = min(item.rows - row, 64);
-    const int tiles = rows > 0 ? (item.position + row + rows + kPrefillTile - 1) / kPrefillTile : 0;
-    const int position = item.position + row;
-#pragma unroll
-    for (int i = 0; i < kDh / 2; ++i) o_[i] = 0;
-    m_[0] = m_[1] = -INFINITY;
-    l_[0] = l_[1] = 0;
-    barrier_wait(shared_ + layout_.q_full(q_at_.slot), q_at_.round);
-    begin_turn();
+    const int row = group_ * 64, position = item.position + row;
+    const Rows rows{min(item.rows - row, 64), item.first_row + row, item.head};
+    if (item.tiles == 0) {
+      store(rows, [](float, float, int) { return 0U; });
+      return finish_queries();
+    }
+    const int tiles = rows.count > 0 ? (position + rows.count + kPrefillTile - 1) / kPrefillTile : 0;
     if (tiles > 0) {
+      const float l[2] = {l_[0], l_[1]};
+      m_[0] = m_[1] = -INFINITY;
+      l_[0] = l_[1] = 0;
       float keep[2];
-      start_scores();
-      end_turn();
-      wgmma_wait<0>();
-      finish_scores(tiles == 1);
-      softmax(position, 0, keep);
-      pack_weights();
-      for (int tile = 1; tile < tiles; ++tile) {
-        begin_turn();
-        start_scores();
-        start_values();
-        end_turn();
-        wgmma_wait<1>();
-        finish_scores(tile == tiles - 1);
-        softmax(position, tile * kPrefillTile, keep);
-        finish_values();
-        // Multiplying by 1 changes no bit: what other rows need does not matter.
-        if (__any_sync(~0U, keep[0] != 1 || keep[1] != 1)) {
-#pragma unroll
-          for (int i = 0; i < kDh / 2; ++i) o_[i] *= keep[i % 4 / 2];
-        }
-        pack_weights();
+      if (rows_.count > 0) {
+        add_tile<true>(position, 0, item.tiles == 1, keep);
+        store_result(l);
+      } else {
+        add_tile<false>(position, 0, item.tiles == 1, keep);
       }
-      begin_turn();
-      start_values();
-      end_turn();
-      finish_values();
-    } else {
-      finish_queries();
-      end_turn();
+      rows_ = rows;
+#pragma unroll
+      for (int i = 0; i < kDh / 2; ++i) o_[i] = 0;
+      pack_weights();
+    }
+    for (int tile = 1; tile < tiles; ++tile) {
+      float keep[2];
+      add_tile<true>(position, tile * kPrefillTile, tile == item.tiles - 1, keep);
+      // Multiplying by 1 changes no bit: what other rows need does not matter.
+      if (__any_sync(~0U, keep[0] != 1 || keep[1] != 1)) {
+#pragma unroll
+        for (int i = 0; i < kDh / 2; ++i) o_[i] *= keep[i % 4 / 2];
+      }
+      pack_weights();
     }
     // Tiles that only the other warpgroup's rows see.
     for (int tile = tiles; tile < item.tiles; ++tile) {
-      begin_turn();
-      end_turn();
+      take_turn();
       barrier_wait(shared_ + layout_.k_full(k_at_.slot), k_at_.round);
-      finish_scores(false);
+      finish_scores(tile == item.tiles - 1);
       barrier_wait(shared_ + layout_.v_full(v_at_.slot), v_at_.round);
       release(layout_.v_empty(v_at_.slot));
       v_at_.next(kPrefillStages);
     }
-    store(item, false);
   }
 
-  __device__ __forceinline__ void store(const PrefillItem& item, bool idle) {
+  /// Scores of the next tile become weights, in s_, while those of the tile before it (with kValues) meet
+  /// their values.
+  template <bool kValues>
+  __device__ __forceinline__ void add_tile(int first_position, int first_column, bool last,
+                                           float (&keep)[2]) {
+    begin_turn();
+    start_scores();
+    if constexpr (kValues) start_values();
+    end_turn();
+    wgmma_wait<kValues ? 1 : 0>();
+    finish_scores(last);
+    softmax(first_position, first_column, keep);
+    if constexpr (kValues) finish_values();
+  }
+
+  /// A turn without scores: the last values of an item, if they are still to be multiplied.
+  __device__ void take_turn() {
+    begin_turn();
+    if (rows_.count <= 0) return end_turn();
+    start_values();
+    end_turn();
+    finish_values();
+    store_result(l_);
+    rows_.count = 0;
+  }
+
+  /// `l`: the sums of the thread's own columns.
+  __device__ __forceinline__ void store_result(const float (&l)[2]) {
+    float inverse[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float l = l_[h];
-      l += __shfl_xor_sync(~0U, l, 1);
-      l += __shfl_xor_sync(~0U, l, 2);
-      const float inverse = __frcp_rn(l);
-      const int row = group_ * 64 + warp_ * 16 + g_ + 8 * h;
-      if (row >= item.rows) continue;
-      __nv_bfloat16* out = a_.out + (item.first_row + row) * a_.out_row + item.head * a_.out_head + 2 * t_;
+      float sum = l[h];
+      sum += __shfl_xor_sync(~0U, sum, 1);
+      sum += __shfl_xor_sync(~0U, sum, 2);
+      inverse[h] = __frcp_rn(sum);
+    }
+    store(rows_, [&](float x, float y, int h) { return pack<DType::kBF16>(x * inverse[h], y * inverse[h]); });
+  }
+  /// pair(o_[i], o_[i + 1], h): two elements of row h of the thread.
+  template <class Pair>
+  __device__ __forceinline__ void store(const Rows& rows, const Pair& pair) const {
 #pragma unroll
-      for (int j = 0; j < kDh / 8; ++j) {
-        const float x = o_[4 * j + 2 * h], y = o_[4 * j + 2 * h + 1];
-        *reinterpret_cast<uint32_t*>(out + 8 * j) = idle ? 0U : pack<DType::kBF16>(x * inverse, y * inverse);
-      }
+    for (int h = 0; h < 2; ++h) {
+      const int row = warp_ * 16 + g_ + 8 * h;
+      if (row >= rows.count) continue;
+      __nv_bfloat16* out = a_.out + (rows.first + row) * a_.out_row + rows.head * a_.out_head + 2 * t_;
+#pragma unroll
+      for (int j = 0; j < kDh / 8; ++j)
+        *reinterpret_cast<uint32_t*>(out + 8 * j) = pair(o_[4 * j + 2 * h], o_[4 * j + 2 * h + 1], h);
     }
   }
 
@@ -198,7 +233,8 @@ class PrefillConsumer {
   int warp_ = static_cast<int>(threadIdx.x) % 128 / 32, lane_ = static_cast<int>(threadIdx.x) % 32;
   int g_ = lane_ / 4, t_ = lane_ % 4;
   RingPosition q_at_, k_at_, v_at_;
-  float m_[2], l_[2];  // l_: of the thread's own columns
+  Rows rows_{0, 0, 0};  // whose values are multiplied up to all but the last tile; l_ is complete
+  float m_[2], l_[2];   // l_: of the thread's own columns
   float s_[64], o_[kDh / 2];
   uint32_t p_[32];
 };

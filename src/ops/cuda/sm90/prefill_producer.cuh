@@ -17,39 +17,60 @@ class PrefillProducer {
         k_map_(k_map),
         v_map_(v_map),
         layout_(layout),
+        memory_(memory),
         shared_(shared_address(memory)),
         tiles_before_(reinterpret_cast<const int*>(memory + layout.tiles)) {}
 
-  /// One warp. Products of keys run ahead of those of values: K0 K1 V0 K2 V1 ... Vn of every item.
-  __device__ void run() {
-    PrefillItems items(tiles_before_[a_.B] * a_.H);
-    for (int id = items.next(); id >= 0; id = items.next()) {
+  /// One warp. Products of keys run ahead of those of values: K0 K1 V0 K2 V1 ... Vn of every item. Items are
+  /// given out one by one, so that blocks end together; the next one is asked for late.
+  __device__ void run(PrefillSchedule& schedule) {
+    const int count = tiles_before_[a_.B] * a_.H;
+    int id = blockIdx.x;
+    while (id < count) {
       const PrefillItem item(a_, tiles_before_, id);
-      if (item.tiles == 0) continue;
       load_queries(item);
-      load_keys(item, 0);
-      for (int tile = 1; tile < item.tiles; ++tile) {
+      for (int tile = 0; tile < item.tiles; ++tile) {
         load_keys(item, tile);
-        load_values(item, tile - 1);
+        if (tile > 0) load_values(item, tile - 1);
       }
-      load_values(item, item.tiles - 1);
+      if (lane_ == 0) id = static_cast<int>(gridDim.x) + atomicAdd(&schedule.given, 1);
+      if (item.tiles > 0) load_values(item, item.tiles - 1);
+      id = __shfl_sync(~0U, id, 0);
     }
+    finish(schedule);
   }
 
  private:
   using Tile = PrefillTile<kDh>;
 
+  /// Waits for the next place for queries and says whose they are.
+  __device__ void announce(const PrefillItem& item) {
+    barrier_wait(shared_ + layout_.q_empty(q_at_.slot), q_at_.round ^ 1);
+    if (lane_ == 0) reinterpret_cast<PrefillItem*>(memory_ + layout_.items)[q_at_.slot] = item;
+  }
+
   __device__ void load_queries(const PrefillItem& item) {
-    const int slot = q_at_.slot;
-    barrier_wait(shared_ + layout_.q_empty(slot), q_at_.round ^ 1);
+    announce(item);
     if (lane_ == 0) {
+      const int slot = q_at_.slot;
       const uint32_t full = shared_ + layout_.q_full(slot);
-      barrier_arrive_expect(full, Tile::kBytes);
-      for (int i = 0; i < Tile::kBoxes; ++i)
+      barrier_arrive_expect(full, item.tiles > 0 ? Tile::kBytes : 0);
+      for (int i = 0; i < Tile::kBoxes && item.tiles > 0; ++i)
         load_box_3d(shared_ + layout_.q + slot * Tile::kBytes + i * kPrefillRows * 128, q_map_, i * 64,
                     item.head, item.first_row, full);
     }
     q_at_.next(kPrefillStages);
+  }
+
+  /// Tells the other warps that there are no more items. The last block leaves the schedule as it was.
+  __device__ void finish(PrefillSchedule& schedule) {
+    PrefillItem none(a_, tiles_before_, 0);
+    none.tiles = -1;
+    announce(none);
+    if (lane_ == 0) {
+      barrier_arrive(shared_ + layout_.q_full(q_at_.slot));
+      if (atomicAdd(&schedule.done, 1) == static_cast<int>(gridDim.x) - 1) schedule.given = schedule.done = 0;
+    }
   }
 
   __device__ void load_keys(const PrefillItem& item, int tile) {
@@ -102,6 +123,7 @@ class PrefillProducer {
   const PrefillParams& a_;
   const CUtensorMap &q_map_, &k_map_, &v_map_;
   const PrefillShared<kDh>& layout_;
+  uint8_t* memory_;
   uint32_t shared_;
   const int* tiles_before_;
   int lane_ = static_cast<int>(threadIdx.x) % 32;

@@ -5,14 +5,14 @@
 
 namespace moge::ops::cuda {
 
-/// Page i of sequence b becomes page b MP + i of `out`: elements times their row's scale. Pages past a
-/// sequence's length are left alone.
+/// Page i of sequence b becomes page b MP + i of `k_out` and `v_out`: elements times their row's scale. Pages
+/// past a sequence's length are left alone.
 struct UnpackPages {
-  Tensor out;          // [B MP, KV, PS, Dh] bf16
-  Tensor pages;        // [P, KV, PS, Dh] i8 | fp8_e4m3, contiguous; Dh a multiple of 16
-  Tensor scales;       // [P, KV, PS] f32
-  Tensor block_table;  // [B, MP] i32
-  Tensor kv_lens;      // [B] i32
+  Tensor k_out, v_out;        // [B MP, KV, PS, Dh] bf16
+  Tensor k_pages, v_pages;    // [P, KV, PS, Dh] i8 | fp8_e4m3, contiguous; Dh a multiple of 16
+  Tensor k_scales, v_scales;  // [P, KV, PS] f32
+  Tensor block_table;         // [B, MP] i32
+  Tensor kv_lens;             // [B] i32
 };
 
 void unpack_pages(ExecContext& ctx, const UnpackPages& args);
