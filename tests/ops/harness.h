@@ -3,7 +3,8 @@
 //   test     every implementation against the reference, and bit-equal for 1, 2 and 3 threads; those of the
 //            GPU also as a graph, launched twice, over a workspace full of NaN
 //   grad     every backward implementation against finite differences of the reference forward
-//   races    every CPU implementation once on 3 threads, nothing compared: what ThreadSanitizer has to see
+//   races    every implementation once, nothing compared: on 3 threads of the CPU what ThreadSanitizer has to
+//            see, on the GPU, without `slow_races`, what racecheck has to
 //   perf     median time, GB/s, GFLOP/s and percent of the machine's measured ceiling; on the GPU inside a
 //            graph of runs over copies of the inputs that the L2 cannot hold
 //   support  which implementation takes which case, and why others refuse
@@ -69,8 +70,10 @@ struct Case {
   std::vector<Output<Args>> outputs;
   bool perf = false;      ///< timed, and not run by test: shapes that take long to compare
   bool gpu_only = false;  ///< shapes at which the CPU's implementations take long
-  double flops = 0;       ///< for perf; 0: not counted
-  double bytes = 0;       ///< for perf: what must be moved at least
+  /// Left out by mode "races" on a GPU: takes long under racecheck, and another case has the same kernels.
+  bool slow_races = false;
+  double flops = 0;  ///< for perf; 0: not counted
+  double bytes = 0;  ///< for perf: what must be moved at least
 };
 
 /// A backward against finite differences of its forward. `outputs` pairs each differentiable forward output
@@ -94,6 +97,7 @@ struct AnyCase {
   std::function<std::string(const std::string& impl)> test;  ///< null: not such a case
   std::function<std::string(const std::string& impl)> grad;
   std::function<std::string(const std::string& impl)> races;
+  bool slow_races = false;
   struct Timing {
     double seconds, flops, bytes;
   };
@@ -297,6 +301,7 @@ double gpu_seconds(const OpTable<Args>& table, const Impl<Args>& impl, const Arg
 template <class Args>
 void add(OpTable<Args>& table, Case<Args> c) {
   AnyCase any = erase(table, c.params);
+  any.slow_races = c.slow_races;
   auto shared = std::make_shared<Case<Args>>(std::move(c));
   if (!shared->perf) {
     any.test = [&table, shared](const std::string& name) {
@@ -308,10 +313,8 @@ void add(OpTable<Args>& table, Case<Args> c) {
                                              : test_on_gpu(table, impl, *shared, ref);
     };
     any.races = [&table, shared](const std::string& name) -> std::string {
-      const Impl<Args>& impl = find_impl(table, name);
-      if (impl.device != DeviceKind::kCpu) return "";
       Inputs in(kSeed);
-      Bench(3).run(table, impl, shared->make(in));
+      Bench(3).run(table, find_impl(table, name), shared->make(in));
       return "";
     };
   } else {

@@ -191,7 +191,8 @@ const Cases cases([] {
                          return a;
                        },
                    // A vector's exp is within 2 ulp; sums of lanes walk at random.
-                   .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}}});
+                   .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}},
+                   .slow_races = V > 5000});
   }
   // A nucleus of thousands that ends among equal logits.
   add<Sampling>(ops::sampling_table(),
