@@ -77,9 +77,9 @@ class Value {
     return text_;
   }
   DType dtype() const {
-    for (const DType dtype : {DType::kBF16, DType::kF32, DType::kI8, DType::kFP8E4M3})
+    for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32, DType::kI8, DType::kFP8E4M3})
       if (text_ == name_of(dtype)) return dtype;
-    fail("bf16, f32, i8 or fp8_e4m3");
+    fail("bf16, f16, f32, i8 or fp8_e4m3");
   }
 
  private:

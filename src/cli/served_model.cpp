@@ -51,7 +51,7 @@ std::vector<Option> ModelOptions::options() {
       {.name = "kv-dtype",
        .target = &kv_dtype,
        .value = "TYPE",
-       .help = "Of cached keys and values: bf16 or f32; on a GPU bf16, i8 or fp8_e4m3"},
+       .help = "Of cached keys and values: bf16 or f32; on a GPU bf16, f16, i8 or fp8_e4m3"},
       {.name = "context",
        .target = &context,
        .value = "N",

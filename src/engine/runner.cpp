@@ -38,8 +38,9 @@ void check_limits(const RunnerConfig& l, const spec::ModelConfig& c) {
   check<UsageError>(l.max_sequences >= 1, "expected room for at least one sequence, got ", l.max_sequences);
   check<UsageError>(l.max_batch_tokens >= 1, "expected at least one token in a prefill pass, got ",
                     l.max_batch_tokens);
-  check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kI8 || l.kv_dtype == DType::kFP8E4M3,
-                    "keys and values in ", name_of(l.kv_dtype), ": expected bf16, i8 or fp8_e4m3");
+  check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kF16 || l.kv_dtype == DType::kI8 ||
+                        l.kv_dtype == DType::kFP8E4M3,
+                    "keys and values in ", name_of(l.kv_dtype), ": expected bf16, f16, i8 or fp8_e4m3");
 }
 
 std::string gib(int64_t bytes) {
@@ -72,7 +73,7 @@ model::KvCache Runner::allocate_cache(Arena& arena, const spec::ModelConfig& c, 
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
     for (std::vector<Tensor>* pages : {&cache.k_pages, &cache.v_pages})
       pages->push_back(arena.alloc(limits.kv_dtype, {P, KV, kPageSize, c.head_dim}));
-    if (limits.kv_dtype == DType::kBF16) continue;
+    if (size_of(limits.kv_dtype) == 2) continue;
     for (std::vector<Tensor>* scales : {&cache.k_scales, &cache.v_scales})
       scales->push_back(arena.alloc(DType::kF32, {P, KV, kPageSize}));
   }

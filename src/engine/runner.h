@@ -18,7 +18,7 @@ struct RunnerConfig {
   int64_t context = 4096;           ///< tokens of the longest sequence
   int64_t max_batch_tokens = 2048;  ///< of one prefill pass
   int64_t kv_tokens = 0;            ///< cache positions of all sequences; 0: max_sequences x context
-  DType kv_dtype = DType::kBF16;    ///< bf16, i8 or fp8_e4m3
+  DType kv_dtype = DType::kBF16;    ///< bf16, f16, i8 or fp8_e4m3
   bool penalties = false;           ///< memory for repetition, presence and frequency penalties
   bool graphs = true;               ///< false: decode steps are launched op by op
 };

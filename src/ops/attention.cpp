@@ -49,7 +49,8 @@ void paged_attention(ExecContext& ctx, const PagedAttention& a) {
   Dim T("T"), H("H"), KV("KV"), Dh("Dh"), P("P"), PS("PS"), MP("MP"), B("B"), B1("B + 1");
   match(op, "q", a.q, {T, H, Dh}, {DType::kF32, DType::kBF16});
   match(op, "out", a.out, {T, H, Dh}, a.q.dtype);
-  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh}, {DType::kF32, DType::kBF16, DType::kI8, DType::kFP8E4M3});
+  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh},
+        {DType::kF32, DType::kBF16, DType::kF16, DType::kI8, DType::kFP8E4M3});
   match(op, "v_pages", a.v_pages, {P, KV, PS, Dh}, a.k_pages.dtype);
   const bool quantised = size_of(a.k_pages.dtype) == 1;
   check<ShapeError>(bool(a.k_scales) == quantised && bool(a.v_scales) == quantised, op,

@@ -37,7 +37,7 @@ struct AttentionBwd {
 struct PagedAttention {
   Tensor out;          // [T, H, Dh] f32 | bf16
   Tensor q;            // [T, H, Dh], the dtype of out; rows may be strided
-  Tensor k_pages;      // [P, KV, PS, Dh] f32 | bf16 | i8 | fp8_e4m3
+  Tensor k_pages;      // [P, KV, PS, Dh] f32 | bf16 | f16 | i8 | fp8_e4m3
   Tensor v_pages;      // [P, KV, PS, Dh]
   Tensor k_scales;     // [P, KV, PS] f32, with eight-bit pages (ops/rope_kv_write.h)
   Tensor v_scales;     // [P, KV, PS] f32

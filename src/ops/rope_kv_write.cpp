@@ -9,9 +9,9 @@ void rope_kv_write(ExecContext& ctx, const RopeKvWrite& a) {
   const char* op = "rope_kv_write";
   Dim T("T"), H("H"), KV("KV"), Dh("Dh"), P("P"), PS("PS");
   match(op, "q", a.q, {T, H, Dh}, DType::kBF16);
-  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh}, {DType::kBF16, DType::kI8, DType::kFP8E4M3});
+  match(op, "k_pages", a.k_pages, {P, KV, PS, Dh}, {DType::kBF16, DType::kF16, DType::kI8, DType::kFP8E4M3});
   match(op, "v_pages", a.v_pages, {P, KV, PS, Dh}, a.k_pages.dtype);
-  const bool quantised = a.k_pages.dtype != DType::kBF16;
+  const bool quantised = size_of(a.k_pages.dtype) == 1;
   check<ShapeError>(bool(a.k_scales) == quantised && bool(a.v_scales) == quantised, op,
                     ": expected k_scales and v_scales with eight-bit pages only");
   if (quantised) {

@@ -9,7 +9,7 @@ namespace moge::ops {
 /// max|x| / 127 (i8) or / 448 (fp8_e4m3), as in ops/quantize.h; k is quantised after its rotation.
 struct RopeKvWrite {
   Tensor q;         // [T, H, Dh] bf16: normed and turned
-  Tensor k_pages;   // [P, KV, PS, Dh] bf16 | i8 | fp8_e4m3
+  Tensor k_pages;   // [P, KV, PS, Dh] bf16 | f16 | i8 | fp8_e4m3
   Tensor v_pages;   // [P, KV, PS, Dh]
   Tensor k_scales;  // [P, KV, PS] f32, with eight-bit pages
   Tensor v_scales;  // [P, KV, PS] f32

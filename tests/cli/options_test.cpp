@@ -125,7 +125,8 @@ TEST(Options, ErrorsSayWhatWhereAndWhatElse) {
   EXPECT_EQ(complaint({"m", "--temperature", "nan"}),
             "--temperature: expected a number of at least 0, got 'nan'");
   EXPECT_EQ(complaint({"m", "--type", "word"}), "--type: expected bpe or unigram, got 'word'");
-  EXPECT_EQ(complaint({"m", "--dtype", "f64"}), "--dtype: expected bf16, f32, i8 or fp8_e4m3, got 'f64'");
+  EXPECT_EQ(complaint({"m", "--dtype", "f64"}),
+            "--dtype: expected bf16, f16, f32, i8 or fp8_e4m3, got 'f64'");
   EXPECT_EQ(complaint({"m", "--json=yes"}), "--json: expected true or false, got 'yes'");
   const Variable n("MOGE_MAX_TOKENS", "many");
   EXPECT_EQ(complaint({"m"}), "MOGE_MAX_TOKENS: expected a whole number from 1 to 1000, got 'many'");

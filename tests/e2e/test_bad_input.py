@@ -18,7 +18,7 @@ class Usage(TestCase):
 
     def test_values(self):
         self.assert_fails(USAGE, ["--top-p", "from 0 to 1", "'2'"], "run", self.model, "--top-p", "2")
-        self.assert_fails(USAGE, ["--dtype", "bf16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
+        self.assert_fails(USAGE, ["--dtype", "bf16, f16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
         self.assert_fails(USAGE, ["max_position_embeddings, 256"], "run", self.model, "-p", "a", "--context", "257")

@@ -96,7 +96,7 @@ TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
   const ExecContext ctx{.pool = &pool_};
   EXPECT_NE(test::refusal<UsageError>([&] {
               Runner::plan(ctx, small_moge(), DType::kI8, {.kv_dtype = DType::kF32});
-            }).find("expected bf16, i8 or fp8_e4m3"),
+            }).find("expected bf16, f16, i8 or fp8_e4m3"),
             std::string::npos);
 }
 

@@ -107,6 +107,7 @@ INSTANTIATE_TEST_SUITE_P(, GpuRunner,
                                          Format{"moge", DType::kI8, DType::kI8},
                                          Format{"moge", DType::kFP8E4M3, DType::kFP8E4M3},
                                          Format{"moge", DType::kBF16, DType::kBF16},
+                                         Format{"every_expert", DType::kI8, DType::kF16},
                                          Format{"dense", DType::kI8, DType::kI8},
                                          Format{"dense", DType::kBF16, DType::kBF16}),
                          name_of_format);

@@ -102,6 +102,9 @@ std::vector<double> to_doubles(const Tensor& t) {
       case DType::kBF16:
         v[i] = to_f32(t.ptr<BF16>()[at]);
         break;
+      case DType::kF16:
+        v[i] = to_f32(t.ptr<F16>()[at]);
+        break;
       case DType::kI32:
         v[i] = t.ptr<int32_t>()[at];
         break;
@@ -127,6 +130,9 @@ void set_element(const Tensor& t, int64_t i, double value) {
   switch (t.dtype) {
     case DType::kBF16:
       t.ptr<BF16>()[at] = to_bf16(x);
+      break;
+    case DType::kF16:
+      t.ptr<F16>()[at] = to_f16(x);
       break;
     case DType::kI8:
       t.ptr<int8_t>()[at] = static_cast<int8_t>(std::clamp(std::nearbyint(x), -127.0F, 127.0F));

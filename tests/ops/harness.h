@@ -28,7 +28,7 @@ namespace moge::test {
 class Inputs {
  public:
   explicit Inputs(uint64_t seed) : seed_(seed) {}
-  /// Standard normal times `scale`; rounded to bf16, fp8_e4m3 or (clamped to -127..127) i8.
+  /// Standard normal times `scale`; rounded to bf16, f16, fp8_e4m3 or (clamped to -127..127) i8.
   Tensor normal(Shape shape, float scale = 1, DType dtype = DType::kF32);
   Tensor uniform(Shape shape, float low, float high);
   /// Uniform integers in [low, high).

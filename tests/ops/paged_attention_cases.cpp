@@ -213,7 +213,7 @@ const Cases cases([] {
                          .make = [=](Inputs& in) { return make(in, d); },
                          .outputs = {{"out", &PagedAttention::out, d.roundings()}}});
   }
-  for (const DType pages : {bf16, DType::kI8, DType::kFP8E4M3}) {
+  for (const DType pages : {bf16, DType::kF16, DType::kI8, DType::kFP8E4M3}) {
     for (const Dims& d : {Dims{{{1, 1}, {15, 1}, {16, 1}, {17, 1}, {-1, 1}, {300, 1}, {0, 1}},
                                40,
                                8,
@@ -257,7 +257,8 @@ const Cases cases([] {
     std::iota(all.begin(), all.end(), 0);
     add_alone("chunks", d, all, {1, 64, 5, 129, 16});
   }
-  for (const auto& [pages, rows] : {std::pair{bf16, 1}, {DType::kI8, 1}, {DType::kFP8E4M3, 2}}) {
+  for (const auto& [pages, rows] :
+       {std::pair{bf16, 1}, {DType::kF16, 1}, {DType::kI8, 1}, {DType::kFP8E4M3, 2}}) {
     const Dims d{crowd(rows), 10, 2, 64, 64, pages, false, bf16, rows};
     add_alone("alone", d, {0, 1, 2, 3, 4, 5, 100, 180, 181}, {rows});
   }

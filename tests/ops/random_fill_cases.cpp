@@ -8,7 +8,7 @@ namespace {
 using ops::RandomFill;
 
 const Cases cases([] {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8, DType::kFP8E4M3}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8, DType::kFP8E4M3}) {
     for (const int64_t n : {int64_t{1}, int64_t{1000}, int64_t{65'537}, int64_t{0}, int64_t{1} << 26}) {
       // log, root and cosine within some ulp of fp32: the cosine's argument is up to 2 pi, rounded. Eight-bit
       // and bf16 numbers may then be the neighbours.
@@ -19,6 +19,7 @@ const Cases cases([] {
           if (a.x.dtype == DType::kI8) x = 1;
           if (a.x.dtype == DType::kFP8E4M3) x /= 8;
           if (a.x.dtype == DType::kBF16) x /= 128;
+          if (a.x.dtype == DType::kF16) x /= 1024;
         }
         return u;
       };

@@ -25,7 +25,7 @@ RopeKvWrite make(Inputs& in, const Dims& d) {
     std::swap(order[t], order[t + rng.next_below(static_cast<uint32_t>(P * d.PS - t))]);
     slots[t] = order[t];
   }
-  const bool quantised = d.dtype != DType::kBF16;
+  const bool quantised = size_of(d.dtype) == 1;
   const auto scales = [&] { return quantised ? in.normal({P, d.KV, d.PS}) : Tensor{}; };
   const Tensor angles = in.uniform({d.T, d.Dh / 2}, -4, 4);
   const Tensor cos_sin = in.zeros({d.T, d.Dh});
@@ -48,7 +48,7 @@ RopeKvWrite make(Inputs& in, const Dims& d) {
 }
 
 const Cases cases([] {
-  const DType bf16 = DType::kBF16, i8 = DType::kI8, fp8 = DType::kFP8E4M3;
+  const DType bf16 = DType::kBF16, f16 = DType::kF16, i8 = DType::kI8, fp8 = DType::kFP8E4M3;
   for (const Dims& d : {Dims{1, 64, 8, 128, 16, fp8},
                         {1, 1, 1, 2, 1, bf16},
                         {7, 4, 2, 64, 16, i8, true},
@@ -56,13 +56,15 @@ const Cases cases([] {
                         {63, 40, 8, 128, 16, i8},
                         {64, 16, 8, 128, 64, fp8, true},
                         {65, 4, 4, 80, 16, bf16},
+                        {9, 40, 8, 128, 64, f16, true},
+                        {17, 4, 2, 64, 16, f16},
                         {0, 4, 2, 64, 16, bf16},
                         {1, 40, 8, 128, 64, fp8, false, true},
                         {256, 40, 8, 128, 64, fp8, false, true},
                         {256, 40, 8, 128, 64, bf16, true, true},
                         {4096, 40, 8, 128, 64, i8, false, true}}) {
     // A rotation rounds three times in fp32, QK-norm some six times more: before the rounding to the stored
-    // number that is at most the next one, 2^-7 (bf16) or 2^-3 (fp8) away, or 1.
+    // number that is at most the next one, 2^-10 (f16), 2^-7 (bf16) or 2^-3 (fp8) away, or 1.
     const auto units = [](Tensor RopeKvWrite::*pages) {
       return [pages](const RopeKvWrite& a) {
         std::vector<double> u = to_doubles(a.*pages);
@@ -70,6 +72,7 @@ const Cases cases([] {
           if (a.k_pages.dtype == DType::kI8) x = 1;
           if (a.k_pages.dtype == DType::kFP8E4M3) x = std::max(std::abs(x), 0x1p-6) / 8;
           if (a.k_pages.dtype == DType::kBF16) x = std::max(std::abs(x), 0x1p-6) / 128;
+          if (a.k_pages.dtype == DType::kF16) x = std::max(std::abs(x), 0x1p-6) / 1024;
         }
         return u;
       };
@@ -86,9 +89,10 @@ const Cases cases([] {
                      {"k_scales", &RopeKvWrite::k_scales, 16},
                      {"v_scales", &RopeKvWrite::v_scales}},
          .perf = d.perf,
-         .bytes = static_cast<double>(d.T) *
-                  (2 * head * (heads + static_cast<double>(d.H)) + 4 * head +
-                   2 * static_cast<double>(d.KV * (d.Dh * size_of(d.dtype) + (d.dtype == bf16 ? 0 : 4))))});
+         .bytes =
+             static_cast<double>(d.T) *
+             (2 * head * (heads + static_cast<double>(d.H)) + 4 * head +
+              2 * static_cast<double>(d.KV * (d.Dh * size_of(d.dtype) + (size_of(d.dtype) == 2 ? 0 : 4))))});
   }
 });
 

@@ -13,6 +13,8 @@ inline float load_element(const Tensor& t, int64_t offset) {
       return static_cast<const float*>(t.data)[offset];
     case DType::kBF16:
       return to_f32(static_cast<const BF16*>(t.data)[offset]);
+    case DType::kF16:
+      return to_f32(static_cast<const F16*>(t.data)[offset]);
     case DType::kI8:
       return static_cast<const int8_t*>(t.data)[offset];
     case DType::kFP8E4M3:
@@ -30,6 +32,9 @@ inline void store_element(const Tensor& t, int64_t offset, float value) {
       return;
     case DType::kBF16:
       static_cast<BF16*>(t.data)[offset] = to_bf16(value);
+      return;
+    case DType::kF16:
+      static_cast<F16*>(t.data)[offset] = to_f16(value);
       return;
     case DType::kI8:
       static_cast<int8_t*>(t.data)[offset] =

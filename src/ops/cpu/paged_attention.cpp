@@ -145,7 +145,8 @@ void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> ws) {
 template <Refusal (*isa)(const PagedAttention&)>
 Refusal supports(const PagedAttention& a) {
   if (a.q.dtype != DType::kF32) return str("q ", name_of(a.q.dtype), ": expected f32");
-  if (a.k_scales) return str("pages of ", name_of(a.k_pages.dtype), ": expected f32 or bf16");
+  if (a.k_pages.dtype != DType::kF32 && a.k_pages.dtype != DType::kBF16)
+    return str("pages of ", name_of(a.k_pages.dtype), ": expected f32 or bf16");
   return isa(a);
 }
 

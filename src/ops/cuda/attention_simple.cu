@@ -4,6 +4,7 @@
 #include "ops/cuda/attention_simple.h"
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include "ops/cuda/launch.cuh"
@@ -32,6 +33,9 @@ __device__ float to_float(float x) {
 }
 __device__ float to_float(__nv_bfloat16 x) {
   return __bfloat162float(x);
+}
+__device__ float to_float(__half x) {
+  return __half2float(x);
 }
 __device__ float to_float(int8_t x) {
   return x;
@@ -170,6 +174,8 @@ void launch_pages(ExecContext& ctx, const PagedAttention& a) {
       return launch_types<Q, __nv_fp8_e4m3>(ctx, a);
     case DType::kBF16:
       return launch_types<Q, __nv_bfloat16>(ctx, a);
+    case DType::kF16:
+      return launch_types<Q, __half>(ctx, a);
     default:
       return launch_types<Q, float>(ctx, a);
   }

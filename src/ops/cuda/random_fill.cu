@@ -75,6 +75,8 @@ void run(ExecContext& ctx, const RandomFill& a, std::span<std::byte>) {
       return run_as<float>(ctx, a);
     case DType::kBF16:
       return run_as<BF16>(ctx, a);
+    case DType::kF16:
+      return run_as<F16>(ctx, a);
     case DType::kI8:
       return run_as<int8_t>(ctx, a);
     default:

@@ -4,6 +4,7 @@
 #include "ops/cuda/rope_kv_write.h"
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include "ops/cuda/launch.cuh"
@@ -42,14 +43,31 @@ struct alignas(sizeof(T) * kN) Vector {
   T e[kN];
 };
 
+template <DType>
+struct ElementOf {
+  using Type = __nv_fp8_storage_t;
+};
+template <>
+struct ElementOf<DType::kBF16> {
+  using Type = __nv_bfloat16;
+};
+template <>
+struct ElementOf<DType::kF16> {
+  using Type = __half;
+};
+template <>
+struct ElementOf<DType::kI8> {
+  using Type = int8_t;
+};
 template <DType kDType>
-using Element = std::conditional_t<kDType == DType::kBF16, __nv_bfloat16,
-                                   std::conditional_t<kDType == DType::kI8, int8_t, __nv_fp8_storage_t>>;
+using Element = typename ElementOf<kDType>::Type;
 
 template <DType kDType>
 __device__ __forceinline__ Element<kDType> rounded(float x) {
   if constexpr (kDType == DType::kBF16)
     return __float2bfloat16_rn(x);
+  else if constexpr (kDType == DType::kF16)
+    return __float2half_rn(x);
   else if constexpr (kDType == DType::kI8)
     return static_cast<int8_t>(__float2int_rn(fminf(fmaxf(x, -127.0F), 127.0F)));
   else
@@ -119,7 +137,7 @@ struct Head {
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
       const auto quantum = [&](float x) { return scale == 0 ? 0.0F : __fdiv_rn(x, scale); };
-      const bool plain = kDType == DType::kBF16;
+      const bool plain = size_of(kDType) == 2;
       a.e[i] = rounded<kDType>(plain ? low[i] : quantum(low[i]));
       b.e[i] = rounded<kDType>(plain ? high[i] : quantum(high[i]));
     }
@@ -152,7 +170,7 @@ __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid
   if (h < p.H) return x.template store<DType::kBF16>(p.q + t * p.q_row + h * p.q_head, 1);
   const int kv = (h - p.H) % p.KV, page = p.slots[t] / p.PS, row = p.slots[t] % p.PS;
   float scale = 1;
-  if constexpr (kDType != DType::kBF16) {
+  if constexpr (size_of(kDType) == 1) {
     scale = __fdiv_rn(x.largest(), kDType == DType::kI8 ? 127.0F : 448.0F);
     if (threadIdx.x % kLanes == 0)
       (value ? p.v_scales : p.k_scales)[page * p.scale_page + kv * p.scale_head + row] = scale;
@@ -240,6 +258,8 @@ void rope_kv_write(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte>)
       return launch_dtype<DType::kI8>(ctx, p, aligned);
     case DType::kFP8E4M3:
       return launch_dtype<DType::kFP8E4M3>(ctx, p, aligned);
+    case DType::kF16:
+      return launch_dtype<DType::kF16>(ctx, p, aligned);
     default:
       return launch_dtype<DType::kBF16>(ctx, p, aligned);
   }

@@ -1,7 +1,8 @@
-// Eight neighbouring elements at a time: 32 bytes of f32, 16 of bf16, 8 of the eight-bit types. Addresses are
-// multiples of 16 (of 8 for eight-bit elements).
+// Eight neighbouring elements at a time: 32 bytes of f32, 16 of bf16 and f16, 8 of the eight-bit types.
+// Addresses are multiples of 16 (of 8 for eight-bit elements).
 #pragma once
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include "core/tensor.h"
@@ -43,6 +44,15 @@ __device__ __forceinline__ void store_vec(BF16* p, const float (&x)[kVec]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+    pairs[i] = reinterpret_cast<const uint32_t&>(pair);
+  }
+  *reinterpret_cast<uint4*>(p) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+}
+__device__ __forceinline__ void store_vec(F16* p, const float (&x)[kVec]) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const __half2 pair = __floats2half2_rn(x[2 * i], x[2 * i + 1]);
     pairs[i] = reinterpret_cast<const uint32_t&>(pair);
   }
   *reinterpret_cast<uint4*>(p) = {pairs[0], pairs[1], pairs[2], pairs[3]};

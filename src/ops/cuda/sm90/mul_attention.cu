@@ -192,7 +192,7 @@ Refusal mul_attention_refusal(const PagedAttention& a) {
     return str(a.q.dim(0), " query rows: expected ", a.decode_rows, " for each of ", a.kv_lens.dim(0),
                " sequences");
   if (a.q.dtype != DType::kBF16) return str("q ", name_of(a.q.dtype), ": expected bf16");
-  if (a.k_pages.dtype == DType::kF32) return "f32 pages: expected bf16, i8 or fp8_e4m3";
+  if (a.k_pages.dtype == DType::kF32) return "f32 pages: expected bf16, f16, i8 or fp8_e4m3";
   if (Dh != 64 && Dh != 128) return str("head dimension ", Dh, ": expected 64 or 128");
   if (PS % 16 != 0) return str("pages of ", PS, " positions: expected a multiple of 16");
   if (R > 40) return str(R, " query rows for a KV head: expected at most 40");
@@ -243,6 +243,8 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
                              .state = reinterpret_cast<float*>(memory),
                              .partial = reinterpret_cast<float*>(memory + n.state_bytes())};
   switch (a.k_pages.dtype) {
+    case DType::kF16:
+      return launch_dh<DType::kF16>(ctx, a, p, n);
     case DType::kI8:
       return launch_dh<DType::kI8>(ctx, a, p, n);
     case DType::kFP8E4M3:

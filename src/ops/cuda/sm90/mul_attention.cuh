@@ -63,7 +63,7 @@ struct MulAttentionConfig {
   using Tile = KvTile<kKv, kDh, kTile>;
   static constexpr bool kQuantised = Tile::kQuantised;
   /// Operands of mma: eight-bit elements become f16.
-  static constexpr DType kOperand = kQuantised ? DType::kF16 : DType::kBF16;
+  static constexpr DType kOperand = kKv == DType::kBF16 ? DType::kBF16 : DType::kF16;
   static constexpr int kScaleBytes = kQuantised ? 2 * kTile * 4 : 0;  // K's and V's of a tile
   // 16 bytes more than a row has, so that rows start in other banks.
   static constexpr int kQueryRow = kDh * 2 + 16;

@@ -3,10 +3,10 @@
 // barriers between them and no exchange of values. With lane = 4g + t a thread's query rows are 8n + 2t and
 // 8n + 2t + 1.
 //
-// Eight-bit elements are unpacked to f16, exactly; the queries to f16 over 16, which only flushes elements
-// below 2^-18 and overflows beyond 2^19. K's scales multiply the scores. V's are over the largest of those
-// that the row sees in the chunk, times the probabilities: f16 holds these, and the largest multiplies the
-// chunk's values.
+// Eight-bit elements are unpacked to f16, exactly; with them and with f16 pages the queries become f16 over
+// 16, which only flushes elements below 2^-18 and overflows beyond 2^19. K's scales multiply the scores. V's
+// are over the largest of those that the row sees in the chunk, times the probabilities: f16 holds these, and
+// the largest multiplies the chunk's values.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -25,7 +25,7 @@ class MulAttentionConsumer {
         layout_(layout),
         memory_(memory),
         shared_(shared_address(memory)),
-        scale_(a.scale_log2 * (Config::kQuantised ? kQueryDivisor : 1.0F)) {
+        scale_(a.scale_log2 * (kHalves ? kQueryDivisor : 1.0F)) {
 #pragma unroll
     for (int i = 0; i < 2 * kN; ++i)
       lags_[i / 4] |= static_cast<uint32_t>(max(a.query_rows - 1 - (i / 2 * 8 + 2 * t_ + i % 2) / a.G, 0))
@@ -62,6 +62,7 @@ class MulAttentionConsumer {
   static constexpr int kWarps = Config::kWarps, kColumns = Config::kColumns, kTile = Config::kTile;
   static constexpr int kTiles = Config::kTilesPerChunk;
   static constexpr bool kQuantised = Config::kQuantised;
+  static constexpr bool kHalves = Config::kOperand == DType::kF16;
   static constexpr int kN = kColumns / 8;      // blocks of query rows
   static constexpr int kK = Config::kDh / 32;  // pairs of steps along the head
   static constexpr int kScored =
@@ -114,7 +115,7 @@ class MulAttentionConsumer {
 
   /// Takes the unit's queries; nothing is seen yet.
   __device__ void start() {
-    if constexpr (kQuantised) {
+    if constexpr (kHalves) {
       auto* rows = reinterpret_cast<__nv_bfloat162*>(memory_ + query_rows_at());
       for (int i = threadIdx.x; i < a_.R() * Config::kDh / 2; i += kWarps * 32) {
         __nv_bfloat162& pair = rows[i / (Config::kDh / 2) * (Config::kQueryRow / 4) + i % (Config::kDh / 2)];
@@ -136,7 +137,7 @@ class MulAttentionConsumer {
     }
   }
   __device__ void release_unit() {
-    if constexpr (kQuantised) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    if constexpr (kHalves) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     barrier_arrive(shared_ + layout_.query_empty(query_at_.slot));
     query_at_.next(kQueryStages);
   }

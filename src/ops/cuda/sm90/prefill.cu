@@ -19,8 +19,8 @@ constexpr int kThreads = 3 * 128;  // a warpgroup that loads, two that calculate
 constexpr int kLoadRegisters = 40, kRegisters = 232;
 static_assert(kLoadRegisters + 2 * kRegisters <= kThreads / 128 * (65536 / kThreads / 8 * 8));
 constexpr int kMaxSequences = 2048;
-/// Eight-bit pages become bf16 in the workspace, of as many sequences at a time as have this many positions
-/// (or of one). Unpacking in the kernel would do the same work for every head and block of rows.
+/// Pages that are not bf16 become that in the workspace, of as many sequences at a time as have this many
+/// positions (or of one). Unpacking in the kernel would do the same work for every head and block of rows.
 constexpr int64_t kUnpackedPositions = 32768;
 
 __device__ PrefillSchedule schedule;
@@ -106,12 +106,12 @@ int64_t unpacked_sequences(const PagedAttention& a) {
   return std::clamp<int64_t>(kUnpackedPositions / std::max<int64_t>(context, 1), 1, a.kv_lens.dim(0));
 }
 
-bool quantised(const PagedAttention& a) {
-  return size_of(a.k_pages.dtype) == 1;
+bool unpacks(const PagedAttention& a) {
+  return a.k_pages.dtype != DType::kBF16;
 }
 
 int64_t workspace_bytes(const ExecContext&, const PagedAttention& a) {
-  if (!quantised(a) || a.kv_lens.dim(0) == 0) return 0;
+  if (!unpacks(a) || a.kv_lens.dim(0) == 0) return 0;
   const int64_t pages = unpacked_sequences(a) * a.block_table.dim(1);
   return 2 * pages * a.k_pages.stride(0) * size_of(DType::kBF16);
 }
@@ -119,7 +119,7 @@ int64_t workspace_bytes(const ExecContext&, const PagedAttention& a) {
 Refusal refusal(const PagedAttention& a) {
   const int64_t Dh = a.q.dim(2), PS = a.k_pages.dim(2);
   if (a.q.dtype != DType::kBF16) return str("q ", name_of(a.q.dtype), ": expected bf16");
-  if (a.k_pages.dtype == DType::kF32) return "f32 pages: expected bf16, i8 or fp8_e4m3";
+  if (a.k_pages.dtype == DType::kF32) return "f32 pages: expected bf16, f16, i8 or fp8_e4m3";
   if (Dh != 64 && Dh != 128) return str("head dimension ", Dh, ": expected 64 or 128");
   if (PS % 16 != 0) return str("pages of ", PS, " positions: expected a multiple of 16");
   if (!(a.scale > 0)) return str("scale ", a.scale, ": expected a positive one");
@@ -158,7 +158,7 @@ void attend(ExecContext& ctx, const PagedAttention& a, const Tensor& k_pages, co
 void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> workspace) {
   const int64_t B = a.kv_lens.dim(0);
   if (a.q.dim(0) == 0 || B == 0) return;
-  if (!quantised(a)) return attend(ctx, a, a.k_pages, a.v_pages, true);
+  if (!unpacks(a)) return attend(ctx, a, a.k_pages, a.v_pages, true);
   for (int64_t begin = 0; begin < B; begin += unpacked_sequences(a)) {
     const int64_t end = std::min(begin + unpacked_sequences(a), B);
     PagedAttention part = a;

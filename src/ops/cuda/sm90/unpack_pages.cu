@@ -1,5 +1,6 @@
 #include "ops/cuda/sm90/unpack_pages.h"
 
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include "ops/cuda/launch.cuh"
@@ -25,12 +26,19 @@ struct Params {
   int MP, PS, Dh;
 };
 
+/// Two neighbouring elements times their row's scale, which sixteen-bit ones do not have.
 template <DType kDType>
-__device__ __forceinline__ float to_float(uint8_t x) {
-  if constexpr (kDType == DType::kI8)
-    return static_cast<int8_t>(x);
-  else
-    return __half2float(__nv_cvt_fp8_to_halfraw(x, __NV_E4M3));
+__device__ __forceinline__ uint32_t scaled_pair(uint32_t bits, float scale) {
+  if constexpr (kDType == DType::kI8) {
+    return pack<DType::kBF16>(static_cast<int8_t>(bits) * scale, static_cast<int8_t>(bits >> 8) * scale);
+  } else if constexpr (kDType == DType::kFP8E4M3) {
+    const auto pair = static_cast<__nv_fp8x2_storage_t>(bits);
+    const float2 x = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(pair, __NV_E4M3)));
+    return pack<DType::kBF16>(x.x * scale, x.y * scale);
+  } else {
+    const float2 x = __half22float2(reinterpret_cast<const __half2&>(bits));
+    return pack<DType::kBF16>(x.x, x.y);
+  }
 }
 
 /// Block: (page of a sequence, KV head of the keys, then of the values, sequence).
@@ -42,24 +50,25 @@ __global__ void __launch_bounds__(kThreads) unpack_pages_kernel(const __grid_con
   const Pages& of = p.of[blockIdx.y / heads];
   if (i * p.PS >= p.kv_lens[b]) return;
   const int64_t block = int64_t{p.block_table[b * p.table_row + i]} * heads + head;
+  constexpr int kBytes = static_cast<int>(size_of(kDType)), kLoads = kElements * kBytes / 16;
   const int vectors = p.PS * p.Dh / kElements;
-  const uint4* from = of.pages + block * vectors;
-  const float* scales = of.scales + block * p.PS;
+  const uint4* from = of.pages + block * vectors * kLoads;
   uint4* to = of.out + ((int64_t{b} * p.MP + i) * heads + head) * vectors * 2;
 #pragma unroll 4
   for (int j = threadIdx.x; j < vectors; j += kThreads) {
-    const uint4 raw = from[j];
-    const float scale = scales[j * kElements / p.Dh];
-    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-    uint32_t pairs[8];
+    uint4 raw[kLoads];
 #pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      const auto at = [&](int byte) { return to_float<kDType>(words[w] >> (8 * byte) & 0xff) * scale; };
-      pairs[2 * w] = pack<DType::kBF16>(at(0), at(1));
-      pairs[2 * w + 1] = pack<DType::kBF16>(at(2), at(3));
-    }
-    to[2 * j] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-    to[2 * j + 1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    for (int k = 0; k < kLoads; ++k) raw[k] = from[j * kLoads + k];
+    float scale = 1;
+    if constexpr (kBytes == 1) scale = of.scales[block * p.PS + j * kElements / p.Dh];
+    const auto pair = [&](int index) {
+      const int byte = index * 2 * kBytes;
+      const uint4& v = raw[byte / 16];
+      const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+      return scaled_pair<kDType>(words[byte % 16 / 4] >> (byte % 4 * 8), scale);
+    };
+    to[2 * j] = make_uint4(pair(0), pair(1), pair(2), pair(3));
+    to[2 * j + 1] = make_uint4(pair(4), pair(5), pair(6), pair(7));
   }
 }
 
@@ -68,7 +77,8 @@ __global__ void __launch_bounds__(kThreads) unpack_pages_kernel(const __grid_con
 void unpack_pages(ExecContext& ctx, const UnpackPages& a) {
   const auto MP = static_cast<unsigned>(a.block_table.dim(1)), KV = static_cast<unsigned>(a.k_pages.dim(1));
   const auto pages = [](const Tensor& out, const Tensor& from, const Tensor& scales) {
-    return Pages{static_cast<uint4*>(out.data), static_cast<const uint4*>(from.data), scales.ptr<float>()};
+    return Pages{static_cast<uint4*>(out.data), static_cast<const uint4*>(from.data),
+                 static_cast<const float*>(scales.data)};
   };
   const Params p{.of = {pages(a.k_out, a.k_pages, a.k_scales), pages(a.v_out, a.v_pages, a.v_scales)},
                  .block_table = a.block_table.ptr<int32_t>(),
@@ -77,8 +87,10 @@ void unpack_pages(ExecContext& ctx, const UnpackPages& a) {
                  .MP = static_cast<int>(MP),
                  .PS = static_cast<int>(a.k_pages.dim(2)),
                  .Dh = static_cast<int>(a.k_pages.dim(3))};
-  const auto kernel =
-      a.k_pages.dtype == DType::kI8 ? unpack_pages_kernel<DType::kI8> : unpack_pages_kernel<DType::kFP8E4M3>;
+  const DType dtype = a.k_pages.dtype;
+  const auto kernel = dtype == DType::kI8        ? unpack_pages_kernel<DType::kI8>
+                      : dtype == DType::kFP8E4M3 ? unpack_pages_kernel<DType::kFP8E4M3>
+                                                 : unpack_pages_kernel<DType::kF16>;
   launch(ctx, "unpack_pages", kernel,
          {.grid = dim3(MP, 2 * KV, static_cast<unsigned>(a.block_table.dim(0))), .block = kThreads}, p);
 }
