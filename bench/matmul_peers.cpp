@@ -1,20 +1,24 @@
-// The matmul family beside oneDNN, in one process and in turns, so that both see the same machine.
-// `matmul_peers [FILTER] [SECONDS_PER_CASE]` prints GFLOP/s of the best call of each and their ratio.
+// The matmul family beside oneDNN, in one process and in paired rounds, so that both see the same machine.
+// `matmul_peers [FILTER] [SECONDS_PER_CASE]` prints the median GFLOP/s of each over the rounds, and of the
+// rounds' ratios the median and the quartiles.
 //
 // Ours takes fp32 activations and rounds them to bf16 itself; oneDNN gets them already in bf16 (column
 // "oneDNN") and, apart, with its own reorder from fp32 in the timed region ("+cvt"). Its weights are in the
 // layout it prefers (`any`) where ours are packed, and plain row-major where ours are plain.
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -210,22 +214,57 @@ struct OneDnn {
   std::vector<dnnl::reorder> reorders;
 };
 
-/// The best call of each contender; they take turns of some milliseconds.
-std::vector<double> race(const std::vector<Call>& calls, int copies, double seconds) {
-  std::vector<double> best(calls.size(), 1e9);
+/// Sorts.
+double quantile(std::vector<double>& values, double share) {
+  std::ranges::sort(values);
+  return values[static_cast<size_t>(std::lround(share * static_cast<double>(values.size() - 1)))];
+}
+
+constexpr size_t kLeastRounds = 7;
+
+/// How often this process was taken off a CPU so far.
+int64_t preemptions() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_nivcsw;
+}
+
+/// A contender's turn: seconds of its median call within some milliseconds. Nothing when other work had its
+/// CPUs.
+std::optional<double> turn(const Call& call, int copies) {
+  using std::chrono::milliseconds;
+  // The other library's threads may still spin; ours may sleep.
+  for (const auto begin = Clock::now(); Clock::now() - begin < milliseconds(5);) call(0);
+  std::vector<double> times;
+  const int64_t before = preemptions();
+  const auto begin = Clock::now();
+  for (int n = 0; n < 3 || Clock::now() - begin < milliseconds(15); ++n) {
+    const auto t0 = Clock::now();
+    call(n % copies);
+    times.push_back(std::chrono::duration<double>(Clock::now() - t0).count());
+  }
+  // The kernel's own work needs a CPU now and then.
+  if (preemptions() - before > 2 + (Clock::now() - begin) / milliseconds(10)) return std::nullopt;
+  return quantile(times, 0.5);
+}
+
+/// Seconds of each contender, [contender][round]; rounds in which one was disturbed are left out, and when
+/// that is nearly all of them, there may be none.
+std::vector<std::vector<double>> race(const std::vector<Call>& calls, int copies, double seconds) {
+  std::vector<std::vector<double>> rounds(calls.size());
   const auto start = Clock::now();
-  for (int round = 0; round < 3 || Clock::now() - start < std::chrono::duration<double>(seconds); ++round)
-    for (size_t i = 0; i < calls.size(); ++i) {
-      // The other library's threads may still spin.
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      const auto turn = Clock::now();
-      for (int n = 0; n < 3 || Clock::now() - turn < std::chrono::milliseconds(15); ++n) {
-        const auto t0 = Clock::now();
-        calls[i](n % copies);
-        best[i] = std::min(best[i], std::chrono::duration<double>(Clock::now() - t0).count());
-      }
+  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  for (size_t round = 0; elapsed() < seconds || (rounds[0].size() < kLeastRounds && elapsed() < 8 * seconds);
+       ++round) {
+    std::vector<std::optional<double>> turns(calls.size());
+    for (size_t i = 0; i < calls.size(); ++i) {  // nobody always comes first
+      const size_t who = (i + round) % calls.size();
+      turns[who] = turn(calls[who], copies);
     }
-  return best;
+    if (std::ranges::all_of(turns, [](const auto& t) { return t.has_value(); }))
+      for (size_t i = 0; i < calls.size(); ++i) rounds[i].push_back(*turns[i]);
+  }
+  return rounds;
 }
 
 /// The measured ceilings of kThreads threads.
@@ -274,15 +313,15 @@ std::vector<Product> products() {
 
 int main(int argc, char** argv) {
   const std::string filter = argc > 1 ? argv[1] : "";
-  const double seconds = argc > 2 ? std::atof(argv[2]) : 0.3;
+  const double seconds = argc > 2 ? std::atof(argv[2]) : 0.4;
   if (!std::getenv("OMP_PROC_BIND")) {  // OpenMP reads these before main()
     setenv("OMP_NUM_THREADS", std::to_string(kThreads).c_str(), 1);
     setenv("OMP_PROC_BIND", "true", 1);
     execv("/proc/self/exe", argv);
   }
   const Roof roof;
-  std::printf("%-40s %9s %6s %9s %7s %9s %7s\n", "GFLOP/s, 2 threads, best call", "ours", "%roof", "oneDNN",
-              "ratio", "+cvt", "ratio");
+  std::printf("%-40s %6s %9s %6s %9s %7s %12s %9s %7s %12s\n", "GFLOP/s, 2 threads, medians", "rounds",
+              "ours", "%roof", "oneDNN", "ratio", "quartiles", "+cvt", "ratio", "quartiles");
   for (const Product& p : products()) {
     if (p.name().find(filter) == std::string::npos) continue;
     const int64_t weight_bytes = p.G * p.N * p.K * size_of(p.dtype);
@@ -291,11 +330,22 @@ int main(int argc, char** argv) {
     OneDnn peer(p, copies, false), converting(p, 1, true);
     std::vector<Call> calls{[&](int i) { ours.call(i); }, [&](int i) { peer.call(i); }};
     if (p.dtype == DType::kBF16 && !p.cold) calls.emplace_back([&](int) { converting.call(0); });
-    const std::vector<double> best = race(calls, copies, seconds);
-    const auto rate = [&](size_t i) { return p.flops() / best[i] * 1e-9; };
-    std::printf("%-40s %9.1f %5.0f%% %9.1f %7.2f", p.name().c_str(), rate(0),
-                100 * roof.seconds(p, weight_bytes) / best[0], rate(1), rate(0) / rate(1));
-    if (calls.size() > 2) std::printf(" %9.1f %7.2f", rate(2), rate(0) / rate(2));
+    std::vector<std::vector<double>> rounds = race(calls, copies, seconds);
+    if (rounds[0].empty()) {
+      std::printf("%-40s other work on this machine, no round without\n", p.name().c_str());
+      continue;
+    }
+    std::vector<std::vector<double>> ratios;
+    for (size_t i = 1; i < calls.size(); ++i) {
+      ratios.emplace_back();
+      for (size_t r = 0; r < rounds[i].size(); ++r) ratios.back().push_back(rounds[i][r] / rounds[0][r]);
+    }
+    const auto rate = [&](size_t i) { return p.flops() / quantile(rounds[i], 0.5) * 1e-9; };
+    std::printf("%-40s %6zu %9.1f %5.0f%%", p.name().c_str(), rounds[0].size(), rate(0),
+                100 * roof.seconds(p, weight_bytes) / quantile(rounds[0], 0.5));
+    for (size_t i = 1; i < calls.size(); ++i)
+      std::printf(" %9.1f %7.2f  %.2f to %.2f", rate(i), quantile(ratios[i - 1], 0.5),
+                  quantile(ratios[i - 1], 0.25), quantile(ratios[i - 1], 0.75));
     std::printf("\n");
     std::fflush(stdout);
   }
