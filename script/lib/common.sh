@@ -16,10 +16,22 @@ fail() {
 # usage FILE: prints the comment that opens FILE, below its first line.
 usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
 
-# build PRESET [TARGET...]: configures once and builds; all targets unless some are named.
+# configured PRESET: whether its build folder was made with the variables that the preset has now. A folder of an older
+# preset (another compiler, no fuzzers) would fail in ways that nobody understands.
+configured() {
+  local cache="build/$1/CMakeCache.txt" name want have
+  [[ -f "build/$1/build.ninja" && -f "$cache" ]] || return 1
+  while IFS='=' read -r name want; do
+    have="$(sed -n "s/^$name:[A-Z]*=//p" "$cache")"
+    # CMake may write a compiler's path for its name.
+    [[ "$have" == "$want" || "$have" == */"$want" ]] || return 1
+  done < <(cmake --preset "$1" -N | sed -n 's/^  *\([A-Z_]*\)="\(.*\)"$/\1=\2/p')
+}
+
+# build PRESET [TARGET...]: configures if need be and builds; all targets unless some are named.
 build() {
   local preset="$1"
   shift
-  [[ -f "build/$preset/build.ninja" ]] || cmake --preset "$preset" >/dev/null
+  configured "$preset" || cmake --preset "$preset" --fresh >/dev/null
   cmake --build --preset "$preset" -j "$JOBS" ${1:+--target "$@"}
 }
