@@ -5,7 +5,9 @@
 
 A step is forward, cross-entropy and balance loss, backward, clipping to norm 1 and fused AdamW on float32 weights.
 Every combination of dtype, mode and expert kernel that the flags leave is run; the JSON on stdout has them all and the
-best. --check compares the model with the oracle under tests/golden instead, in float32, on the golden checkpoints.
+best. With --ours PROGRAM (bench/train_step, built with -DMOGE_BENCH=ON) each variant takes turns with it, and the JSON
+has the median of the rounds' ratios. --check compares the model with the oracle under tests/golden instead, in
+float32, on the golden checkpoints.
 """
 import argparse
 import ctypes
@@ -13,6 +15,7 @@ import itertools
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,22 +64,44 @@ def measure(config: moge_torch.Config, args: argparse.Namespace, dtype: str, mod
     data = torch.randint(config.vocab_size, (args.tokens // args.sequence, args.sequence + 1))
     tokens, targets = data[:, :-1].contiguous(), data[:, 1:].contiguous()
 
-    times, loss = [], None
-    for _ in range(args.warmup + args.steps):
-        start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
-            loss = forward(tokens, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times[args.warmup :])
-    return {
-        "dtype": dtype, "mode": mode, "experts": experts, "tokens_per_s": round(args.tokens / seconds),
-        "step_ms": {"median": round(1e3 * seconds, 1), "min": round(1e3 * min(times[args.warmup :]), 1)},
-        "last_loss": round(loss.item(), 4),
-    }  # fmt: skip
+    loss = None
+
+    def seconds_of(steps: int) -> list[float]:
+        nonlocal loss
+        times = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
+                loss = forward(tokens, targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            times.append(time.perf_counter() - start)
+        return times
+
+    seconds_of(args.warmup)
+    result = {"dtype": dtype, "mode": mode, "experts": experts}
+    if args.ours:
+        rounds = [(ours_tokens_per_s(args), args.tokens / statistics.median(seconds_of(3))) for _ in range(args.rounds)]
+        result["tokens_per_s"] = round(statistics.median(peer for _, peer in rounds))
+        result["ours_tokens_per_s"] = round(statistics.median(ours for ours, _ in rounds))
+        result["ratio"] = round(statistics.median(ours / peer for ours, peer in rounds), 3)
+        result["rounds"] = [[round(ours), round(peer)] for ours, peer in rounds]
+    else:
+        times = seconds_of(args.steps)
+        result["tokens_per_s"] = round(args.tokens / statistics.median(times))
+        result["step_ms"] = {"median": round(1e3 * statistics.median(times), 1), "min": round(1e3 * min(times), 1)}
+    return result | {"last_loss": round(loss.item(), 4)}
+
+
+def ours_tokens_per_s(args: argparse.Namespace) -> float:
+    """Of three steps of our program, after its own warm-up."""
+    command = [
+        args.ours, args.config, "--steps", "3", "--tokens", str(args.tokens), "--sequence", str(args.sequence),
+        "--threads", str(args.threads),
+    ]  # fmt: skip
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["tokens_per_second"]
 
 
 def check_against_oracle() -> None:
@@ -118,6 +143,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--ours", type=Path, help="take turns with this program: build/cpu-release/bench/train_step")
+    parser.add_argument("--rounds", type=int, default=7, help="of turns")
     parser.add_argument("--check", action="store_true", help="compare with the oracle instead of timing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
