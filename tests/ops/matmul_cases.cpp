@@ -278,6 +278,9 @@ const Cases cases([] {
     add_cases({.rows = uneven, .N = 112, .K = 66, .dtype = dtype, .grouped = true, .packed = true});
     add_cases({.rows = {0, 100, 0}, .N = 33, .K = 17, .dtype = dtype, .grouped = true, .in_place = true});
     add_cases({.rows = {0, 0}, .N = 32, .K = 16, .dtype = dtype, .grouped = true});
+    // So wide that matmul_nn packs panels together, over several step blocks; and in groups.
+    add_cases({.rows = {25}, .N = 1100, .K = 2130, .dtype = dtype, .in_place = true});
+    add_cases({.rows = {30, 0, 40}, .N = 40, .K = 700, .dtype = dtype, .grouped = true, .add = true});
     // More rows than a chunk or a batch holds; odd groups across the cut.
     add_cases({.rows = {3001}, .N = 16, .K = 24, .dtype = dtype});
     add_cases(

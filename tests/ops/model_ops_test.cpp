@@ -35,6 +35,35 @@ void expect_all_refuse(const OpTable<Args>& table, const Args& args, const std::
   }
 }
 
+/// A model plans its workspace for the most tokens of a batch and then sees fewer.
+TEST(Workspace, OfManyRowsServesFewer) {
+  ThreadPool pool(2);
+  ExecContext ctx;
+  ctx.pool = &pool;
+  Inputs in(kSeed);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Tensor w = in.zeros({64, 16, 640}, dtype), offsets = in.values(std::vector<int32_t>(65, 0));
+    const auto bytes = [&](int64_t R, bool grouped, bool nn) {
+      const Tensor wide = in.output({R, 640}), narrow = in.output({R, 16}), weight = grouped ? w : w[0];
+      const Tensor groups = grouped ? offsets : Tensor();
+      if (nn) {
+        const ops::MatmulNN args{.c = wide, .a = narrow, .w = weight, .offsets = groups};
+        return ops::matmul_nn_table().impls.front().workspace_bytes(ctx, args);
+      }
+      const ops::MatmulNT args{.c = narrow, .a = wide, .w = weight, .offsets = groups};
+      return ops::matmul_nt_table().impls.front().workspace_bytes(ctx, args);
+    };
+    for (const bool grouped : {false, true})
+      for (const bool nn : {false, true}) {
+        int64_t before = 0;
+        for (const int64_t R : {1, 70, 768, 769, 800, 4096}) {
+          EXPECT_LE(before, bytes(R, grouped, nn)) << R << " rows";
+          before = bytes(R, grouped, nn);
+        }
+      }
+  }
+}
+
 TEST(IndexErrors, NameThePosition) {
   Inputs in(kSeed);
   expect_all_refuse(

@@ -9,7 +9,7 @@ namespace moge::ops::cpu {
 
 namespace {
 
-/// Steps that pack_panel fetches ahead, into L2: rows a power of two apart share too few sets of L1.
+/// Steps that pack_panels fetches ahead, into L2: rows a power of two apart share too few sets of L1.
 constexpr int64_t kPanelStepsAhead = 32;
 
 /// Columns of the panel are rows of w: w[n, :] becomes column n.
@@ -44,12 +44,16 @@ void pack_step(const vec::MatmulIsa& isa, const Tensor& w, int64_t s, int64_t co
 
 }  // namespace
 
-void pack_panel(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
-                int64_t panel, int64_t begin, int64_t count, uint32_t* to) {
-  if (!transposed) return pack_columns(isa, w, panels, panel, begin, count, to);
-  const int64_t col = panel * vec::kPanelCols;
-  const vec::Strips strip{to, count, panels.cols_of(panel), vec::kPanelCols};
-  // A row gives one or two cache lines here, and the next is far away: no hardware follows that.
+void pack_panels(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
+                 int64_t first, int64_t last, int64_t begin, int64_t count, uint32_t* to) {
+  if (!transposed) {
+    for (int64_t panel = first; panel < last; ++panel)
+      pack_columns(isa, w, panels, panel, begin, count, to + (panel - first) * vec::kPanelCols * count);
+    return;
+  }
+  const int64_t col = first * vec::kPanelCols;
+  const vec::Strips strip{to, count, std::min(last * vec::kPanelCols, panels.cols) - col, vec::kPanelCols};
+  // A row gives a few cache lines here, and the next is far away: no hardware follows that.
   const int64_t element = size_of(w.dtype), bytes = strip.cols * element;
   const auto fetch = [&](int64_t row) {
     if (row >= w.dim(0)) return;

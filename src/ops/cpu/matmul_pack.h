@@ -20,9 +20,10 @@ inline void prefetch_row(const float* row, int64_t n) {
   for (int64_t i = 0; i < n; i += kAlignment / 4) __builtin_prefetch(row + i);
 }
 
-/// Steps begin .. begin + count - 1 of one panel of w [N, K] strided, into `to` [count, the panel's width].
-void pack_panel(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
-                int64_t panel, int64_t begin, int64_t count, uint32_t* to);
+/// Steps begin .. begin + count - 1 of the panels first .. last - 1 of w [N, K] strided, into `to`, for each
+/// panel [count, its width].
+void pack_panels(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
+                 int64_t first, int64_t last, int64_t begin, int64_t count, uint32_t* to);
 
 /// Packs w, [N, K] or [G, N, K] strided, into `to` [G, panels.words()]. The inner dimension is K, or N when
 /// `transposed`. Groups without rows are left out.

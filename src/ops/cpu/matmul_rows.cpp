@@ -51,6 +51,9 @@ constexpr int64_t kMinPanelsPerPacking = 8;
 /// Of a step block of one panel.
 constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
 
+/// Panels that a task packs together: 512 KB of the 1 MB of L2.
+constexpr int64_t kMostPanelsTogether = 4;
+
 /// Up to kBlockRows rows of one group.
 struct RowBlock {
   int64_t group;
@@ -59,21 +62,28 @@ struct RowBlock {
   int64_t first_of_group, blocks_of_group;  ///< index and number of the group's blocks
 };
 
-/// Sizes of the workspace's parts, from shapes alone.
+/// Most rows that are packed before they are multiplied.
+int64_t most_shared_rows(int num_threads) {
+  return 4 * kBlockRows * num_threads;
+}
+
+/// Sizes of the workspace's parts for R rows, from shapes alone.
 struct Plan {
-  Plan(const RowsProduct& p, int num_threads) : panels(p.panels()) {
-    const int64_t R = p.c.dim(0);
+  Plan(const RowsProduct& p, int64_t R, int num_threads) : panels(p.panels()) {
     a_stride = align_up(panels.steps, 16) + 16;  // not a multiple of 4 KiB: six rows would share L1 sets
-    shared_rows = R <= 4 * kBlockRows * num_threads;
+    shared_rows = R <= most_shared_rows(num_threads);
     max_blocks = R / kBlockRows + std::min(p.num_groups(), R);
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     const bool packed = p.w.layout == Layout::kPanels;
     fused = shared_rows && !packed;
-    const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
+    // Where panels are columns of the weight, neighbouring ones: a row of one is only a cache line or two.
+    const int64_t many_enough = p.num_groups() * panels.count() / (int64_t{4} * num_threads);
+    run = p.transposed ? std::clamp<int64_t>(many_enough, 1, kMostPanelsTogether) : 1;
+    const int64_t b_words = fused ? num_threads * kPanelBlockWords * run : p.num_groups() * panels.words();
     b_bytes = packed ? 0 : align_up(b_words * 4);
     a_bytes = packed_rows * a_stride * 4;
     blocks_bytes = align_up(max_blocks * static_cast<int64_t>(sizeof(RowBlock)));
-    partial_words = (fused ? R : kBlockRows) * vec::kPanelCols;
+    partial_words = (fused ? R * run : kBlockRows) * vec::kPanelCols;
     partial_bytes = num_threads * partial_words * 4;
   }
   int64_t bytes() const { return b_bytes + a_bytes + blocks_bytes + partial_bytes; }
@@ -82,6 +92,7 @@ struct Plan {
   int64_t a_stride, max_blocks;
   bool shared_rows;       ///< rows are packed before, else by the task that multiplies them
   bool fused;             ///< the weight is packed by the task that multiplies it
+  int64_t run;            ///< panels that a task packs together, when fused
   int64_t partial_words;  ///< of a thread
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
 };
@@ -108,7 +119,7 @@ class Multiplication {
         isa_(isa),
         kernels_(p.bf16() ? isa.bf16 : isa.f32),
         groups_(p.op, p.offsets, p.c.dim(0)),
-        plan_(p, ctx.pool->num_threads()),
+        plan_(p, p.c.dim(0), ctx.pool->num_threads()),
         rows_(p.a, p.row_ids) {
     std::byte* at = ws.data();
     b_ = reinterpret_cast<uint32_t*>(at);
@@ -191,35 +202,41 @@ class Multiplication {
                      output(block, panel), partial(thread));
   }
 
-  /// A task is a panel of one group; the panels that don't come out even on the threads are cut in rows
+  /// A task is a run of panels of one group; the runs that don't come out even on the threads are cut in rows
   /// instead, and packed by each.
   void pack_and_multiply() const {
-    const int64_t threads = pool_.num_threads(), all = groups_.count() * plan_.panels.count();
+    const int64_t runs = (plan_.panels.count() + plan_.run - 1) / plan_.run;
+    const int64_t threads = pool_.num_threads(), all = groups_.count() * runs;
     const int64_t whole = all - all % threads;
     pool_.run(whole + (all - whole) * threads, [&](int64_t task, int thread) {
       const int64_t parts = task < whole ? 1 : threads;
       const int64_t index = task < whole ? task : whole + (task - whole) / threads;
       const int64_t part = task < whole ? 0 : (task - whole) % threads;
-      const int64_t group = index / plan_.panels.count(), begin = groups_.begin(group);
+      const int64_t group = index / runs, begin = groups_.begin(group);
       const int64_t rows = groups_.end(group) - begin;
       const int64_t height = align_up((rows + parts - 1) / parts, vec::kTileRows);
       const int64_t first = std::min(rows, part * height);
       const int64_t count = std::min(height, rows - first);
-      if (count > 0) pack_and_multiply({group, begin + first, count}, index % plan_.panels.count(), thread);
+      if (count > 0) pack_and_multiply({group, begin + first, count}, index % runs * plan_.run, thread);
     });
   }
 
-  void pack_and_multiply(const RowBlock& block, int64_t panel, int thread) const {
+  void pack_and_multiply(const RowBlock& block, int64_t first, int thread) const {
+    const Panels& panels = plan_.panels;
+    const int64_t last = std::min(first + plan_.run, panels.count());
     const Tensor w = p_.w.shape.ndim() == 3 ? p_.w[block.group] : p_.w;
     const LeftRows a = left_rows(block, thread);
-    const BlockOutput out = output(block, panel);
-    uint32_t* b = b_ + thread * kPanelBlockWords;
+    uint32_t* b = b_ + thread * kPanelBlockWords * plan_.run;
     StepBlock steps{.b = b, .begin = 0, .count = 0, .next = b, .last = false};
     do {  // at least once, as in multiply_block
-      steps.count = std::min(block_steps(block.rows), plan_.panels.steps - steps.begin);
-      steps.last = steps.begin + steps.count == plan_.panels.steps;
-      pack_panel(isa_, w, p_.transposed, plan_.panels, panel, steps.begin, steps.count, b);
-      multiply_steps(kernels_, a, block.rows, steps, plan_.panels, panel, out, partial(thread));
+      steps.count = std::min(block_steps(block.rows), panels.steps - steps.begin);
+      steps.last = steps.begin + steps.count == panels.steps;
+      pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, b);
+      for (int64_t panel = first; panel < last; ++panel) {
+        steps.b = b + (panel - first) * vec::kPanelCols * steps.count;
+        multiply_steps(kernels_, a, block.rows, steps, panels, panel, output(block, panel),
+                       partial(thread) + (panel - first) * block.rows * vec::kPanelCols);
+      }
       steps.begin += steps.count;
     } while (!steps.last);
   }
@@ -245,7 +262,12 @@ void run_rows(ExecContext& ctx, const Args& args, std::span<std::byte> ws) {
 
 template <class Args>
 int64_t workspace(const ExecContext& ctx, const Args& args) {
-  return Plan(RowsProduct(args), ctx.pool->num_threads()).bytes();
+  const RowsProduct p(args);
+  const int num_threads = ctx.pool->num_threads();
+  const int64_t R = p.c.dim(0);
+  // What is planned for many rows serves any fewer, and those that are shared may need more.
+  return std::max(Plan(p, R, num_threads).bytes(),
+                  Plan(p, std::min(R, most_shared_rows(num_threads)), num_threads).bytes());
 }
 
 Refusal refuse_packed(const MatmulNT&) {
