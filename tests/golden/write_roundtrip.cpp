@@ -1,7 +1,9 @@
-// write_roundtrip CASE OUT: what check_roundtrip.py compares. Trains a case of this folder for its ten steps,
-// in the precision of its checkpoint, writes OUT/model as `moge train` does, reads that back, and writes
-// OUT/logits.safetensors.
+// write_roundtrip CASE OUT [STEPS]: what check_roundtrip.py and tests/e2e/test_roundtrip.py compare. Trains a
+// case of this folder for its ten steps, or fewer, in the precision of its checkpoint, writes OUT/model as
+// `moge train` does, reads that back, and writes OUT/logits.safetensors.
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "core/files.h"
 #include "io/safetensors_writer.h"
@@ -13,9 +15,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void train(GoldenCase& golden, ExecContext ctx, const fs::path& model) {
+void train(GoldenCase& golden, ExecContext ctx, const fs::path& model, int64_t steps) {
   const auto step = golden.step(ctx, golden.dir, spec::load_model_config(golden.dir).torch_dtype);
-  for (int64_t s = 0; s < golden.get("losses").dim(0); ++s) {
+  for (int64_t s = 0; s < std::min(steps, golden.get("losses").dim(0)); ++s) {
     const MicroBatch batch = golden.batch(s % 2);
     StepResult result = step->compute_gradients({&batch, 1});
     step->update(result, golden.json["optimizer"]["lr"]);
@@ -47,12 +49,12 @@ void write_logits(GoldenCase& golden, ExecContext ctx, const fs::path& model, co
 }  // namespace moge::train
 
 int main(int argc, char** argv) {
-  if (argc != 3) return std::fputs("usage: write_roundtrip CASE OUT\n", stderr), 2;
+  if (argc != 3 && argc != 4) return std::fputs("usage: write_roundtrip CASE OUT [STEPS]\n", stderr), 2;
   const std::filesystem::path out = argv[2];
   moge::ThreadPool pool;
   moge::ExecContext ctx;
   ctx.pool = &pool;
   moge::train::GoldenCase golden(argv[1]);
-  moge::train::train(golden, ctx, out / "model");
+  moge::train::train(golden, ctx, out / "model", argc == 4 ? std::atol(argv[3]) : 10);
   moge::train::write_logits(golden, ctx, out / "model", out / "logits.safetensors");
 }
