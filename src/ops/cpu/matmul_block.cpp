@@ -8,6 +8,12 @@ int64_t num_tiles(int64_t rows) {
   return (rows + vec::kTileRows - 1) / vec::kTileRows;
 }
 
+/// Rows begin .. end-1, to be written.
+void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t j = 0; j < cols; j += kAlignment / 4) __builtin_prefetch(sums + i * stride + j, 1);
+}
+
 }  // namespace
 
 int64_t block_steps(int64_t rows) {
@@ -40,6 +46,9 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     t.init = steps.begin > 0 || out.accumulate ? sums + row * sums_stride : nullptr;
     t.c = steps.last ? out.c + row * out.c_stride : sums + row * sums_stride;
     t.add = steps.last && out.add ? out.add + row * out.add_stride : nullptr;
+    // A weight's gradient is read from memory, row by row of a few cache lines.
+    if (out.accumulate)
+      fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
     kernels.tile(height, t);
     t.prefetch += t.steps * t.prefetch_step;
     row += height;
