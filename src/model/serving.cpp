@@ -12,6 +12,7 @@
 #include "ops/residual_norm.h"
 #include "ops/rope.h"
 #include "ops/rope_kv_write.h"
+#include "ops/token_layer.h"
 
 namespace moge::model {
 
@@ -30,8 +31,8 @@ Rows quantise(ExecContext& ctx, const Tensor& bf16, const Tensor& q8, const Tens
   return quantised_or(bf16, q8, scale);
 }
 
-void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w, const Batch& batch,
-                     const KvCache& cache, int64_t layer_idx, int decode_rows, const ServingActivations& a) {
+/// a.normed (and a.q8) to the queries, keys and values of layer w.
+void qkv_projection(ExecContext& ctx, const ServingLayer& w, const ServingActivations& a) {
   const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
   ops::quant_matmul(ctx, {.c = flat(a.qkv),
                           .a = in.a,
@@ -39,7 +40,10 @@ void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const Serving
                           .w = w.qkv_proj.w,
                           .w_scale = w.qkv_proj.scale,
                           .bias = w.qkv_bias});
-  const KvPages pages = cache.layer(layer_idx);
+}
+
+void attention(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w, const Batch& batch,
+               const KvPages& pages, int decode_rows, const ServingActivations& a) {
   ops::rope_kv_write(ctx, {.q = a.q,
                            .k_pages = pages.k,
                            .v_pages = pages.v,
@@ -62,6 +66,10 @@ void attention_block(ExecContext& ctx, const spec::ModelConfig& c, const Serving
                              .kv_lens = batch.kv_lens,
                              .scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim)),
                              .decode_rows = decode_rows});
+}
+
+/// a.attn_out to a.delta.
+void output_projection(ExecContext& ctx, const ServingLayer& w, const ServingActivations& a) {
   const Rows out = quantise(ctx, flat(a.attn_out), a.attn_q8, a.attn_scale);
   ops::quant_matmul(ctx, {.c = a.delta,
                           .a = out.a,
@@ -123,26 +131,75 @@ void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& de
                            .q_scale = q8 ? a.q8_scale : Tensor(),
                            .eps = static_cast<float>(c.rms_norm_eps)});
 }
+/// The bf16 rows of a norm that feeds a product: none where the product reads eight bits.
+Tensor unless_quantised(const ServingActivations& a) {
+  return a.q8 ? Tensor() : a.normed;
+}
+
+/// What follows the attention of layer w, up to the attention of layer `next`, or to the final norm.
+void rest_of_layer(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w,
+                   const ServingLayer* next, const Tensor& next_norm, const ServingActivations& a) {
+  const Tensor none;
+  const Tensor moge_bf16 = c.is_moe() ? a.normed : unless_quantised(a);  // the router reads bf16
+  output_projection(ctx, w, a);
+  add_and_norm(ctx, c, a.delta, none, w.post_attention_layernorm, moge_bf16, a.q8, a);
+  moge_block(ctx, c, w, a);
+  add_and_norm(ctx, c, a.down ? none : a.delta, a.down, next_norm, next ? unless_quantised(a) : a.normed,
+               next ? a.q8 : none, a);
+  if (next) qkv_projection(ctx, *next, a);
+}
+
+/// The same of one token in one op.
+ops::TokenLayer token_layer(const spec::ModelConfig& c, const ServingLayer& w, const ServingLayer* next,
+                            const Tensor& next_norm, const ServingActivations& a) {
+  const Tensor none;
+  return {.x = a.x,
+          .qkv = next ? flat(a.qkv) : none,
+          .normed = next ? none : a.normed,
+          .attn_out = flat(a.attn_out),
+          .o_proj = w.o_proj.w,
+          .o_scale = w.o_proj.scale,
+          .o_bias = w.o_bias,
+          .norm = w.post_attention_layernorm,
+          .gate = w.gate,
+          .router_scale = w.router_scale,
+          .gate_up = w.gate_up_proj.w,
+          .gate_up_scale = w.gate_up_proj.scale,
+          .down = w.down_proj.w,
+          .down_scale = w.down_proj.scale,
+          .next_norm = next_norm,
+          .next_qkv = next ? next->qkv_proj.w : none,
+          .next_scale = next ? next->qkv_proj.scale : none,
+          .next_bias = next ? next->qkv_bias : none,
+          .experts_per_token = static_cast<int>(c.num_experts_per_tok),
+          .num_groups = static_cast<int>(c.num_expert_groups),
+          .renormalize = c.norm_topk_prob,
+          .eps = static_cast<float>(c.rms_norm_eps)};
+}
 
 }  // namespace
 
 void serving_fwd(ExecContext& ctx, const spec::ModelConfig& c, const ServingWeights& w, const Batch& batch,
                  const KvCache& cache, int decode_rows, const ServingActivations& a) {
   const Tensor none;
-  const Tensor& mlp_delta = a.down ? none : a.delta;
-  const Tensor& unless_quantised = a.q8 ? none : a.normed;
-  const Tensor& moge_bf16 = c.is_moe() ? a.normed : unless_quantised;  // the router reads bf16
   ops::rope_table(ctx, {.cos_sin = a.cos_sin, .positions = batch.positions, .theta = c.rope_theta});
   ops::embedding_fwd(ctx, {.y = a.x, .weight = w.embed_tokens, .ids = batch.tokens});
+  add_and_norm(ctx, c, none, none, w.layers.front().input_layernorm, unless_quantised(a), a.q8, a);
+  qkv_projection(ctx, w.layers.front(), a);
   for (size_t l = 0; l < w.layers.size(); ++l) {
     const ServingLayer& layer = w.layers[l];
-    add_and_norm(ctx, c, l > 0 ? mlp_delta : none, l > 0 ? a.down : none, layer.input_layernorm,
-                 unless_quantised, a.q8, a);
-    attention_block(ctx, c, layer, batch, cache, static_cast<int64_t>(l), decode_rows, a);
-    add_and_norm(ctx, c, a.delta, none, layer.post_attention_layernorm, moge_bf16, a.q8, a);
-    moge_block(ctx, c, layer, a);
+    const ServingLayer* next = l + 1 < w.layers.size() ? &w.layers[l + 1] : nullptr;
+    const Tensor& next_norm = next ? next->input_layernorm : w.norm;
+    attention(ctx, c, layer, batch, cache.layer(static_cast<int64_t>(l)), decode_rows, a);
+    if (c.is_moe() && a.x.dim(0) == 1 && layer.o_proj.w.dtype == DType::kI8) {
+      const ops::TokenLayer token = token_layer(c, layer, next, next_norm, a);
+      if (ops::has_token_layer(ctx, token)) {
+        ops::token_layer(ctx, token);
+        continue;
+      }
+    }
+    rest_of_layer(ctx, c, layer, next, next_norm, a);
   }
-  add_and_norm(ctx, c, mlp_delta, a.down, w.norm, a.normed, none, a);
 }
 
 void serving_head(ExecContext& ctx, const ServingWeights& w, const Tensor& normed, const Tensor& rows,

@@ -38,6 +38,22 @@ inline spec::ModelConfig small_moge(int64_t topk = 4) {
   return c;
 }
 
+/// More than one warp for a row, and an attention wider than the model.
+inline spec::ModelConfig wide_moge() {
+  spec::ModelConfig c = small_moge();
+  c.hidden_size = 1536;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 40;
+  c.num_key_value_heads = 8;
+  c.moe_intermediate_size = 336;
+  c.shared_expert_intermediate_size = 672;
+  c.use_router_scale = false;
+  c.norm_topk_prob = true;
+  c.attention_bias = c.o_proj_bias = false;
+  c.validate("wide_moge");
+  return c;
+}
+
 inline spec::ModelConfig small_dense() {
   spec::ModelConfig c;
   c.model_type = "qwen3";

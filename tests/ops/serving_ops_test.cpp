@@ -9,6 +9,8 @@
 #include "ops/random_fill.h"
 #include "ops/residual_norm.h"
 #include "ops/rope_kv_write.h"
+#include "ops/token_layer.h"
+#include "refusal.h"
 
 namespace moge::test {
 namespace {
@@ -221,6 +223,46 @@ TEST(ServingOps, RefuseWhatDoesNotFit) {
   product.silu_mul = true;
   EXPECT_THROW(ops::quant_matmul(bench.ctx, product), ShapeError) << "eight rows hold no gate and up blocks";
   EXPECT_THROW(ops::random_fill(bench.ctx, {.x = in.zeros({3}, DType::kI32)}), ShapeError);
+}
+
+TEST(TokenLayer, RefusesWhatDoesNotFitAndLeavesTheCpuToTheOpsThatItJoins) {
+  Inputs in(kSeed);
+  RoomyBench bench(1);
+  const auto i8 = [&](Shape shape) { return in.normal(shape, 9, DType::kI8); };
+  const auto scale = [&](Shape shape) { return in.uniform(shape, 0, 1); };
+  constexpr int64_t kD = 16, kA = 32, kN = 48, kE = 4, kS = 1, kF = 8;
+  const ops::TokenLayer good{.x = in.normal({1, kD}),
+                             .qkv = in.output({1, kN}, DType::kBF16),
+                             .attn_out = in.normal({1, kA}, 1, DType::kBF16),
+                             .o_proj = i8({kD, kA}),
+                             .o_scale = scale({kD}),
+                             .norm = scale({kD}),
+                             .gate = in.normal({kE, kD}),
+                             .gate_up = i8({kE + kS, 2 * kF, kD}),
+                             .gate_up_scale = scale({kE + kS, 2 * kF}),
+                             .down = i8({kE + kS, kD, kF}),
+                             .down_scale = scale({kE + kS, kD}),
+                             .next_norm = scale({kD}),
+                             .next_qkv = i8({kN, kD}),
+                             .next_scale = scale({kN}),
+                             .experts_per_token = 2,
+                             .num_groups = 2};
+  EXPECT_FALSE(ops::has_token_layer(bench.ctx, good));
+  const auto refusal_of = [&](const auto& change) {
+    ops::TokenLayer bad = good;
+    change(bad);
+    return refusal<ShapeError>([&] { ops::token_layer(bench.ctx, bad); });
+  };
+  using Args = ops::TokenLayer;
+  const auto says = [](const std::string& message, const char* part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  says(refusal_of([&](Args& a) { a.x = in.normal({2, kD}); }), "T");
+  says(refusal_of([&](Args& a) { a.down = i8({kE + kS, kD, 2 * kF}); }), "twice as many rows as columns");
+  says(refusal_of([&](Args& a) { a.gate = in.normal({kE + 2, kD}); }), "6 routed experts, but 5 in gate_up");
+  says(refusal_of([&](Args& a) { a.next_qkv = {}; }), "expected one of next_qkv and normed");
+  says(refusal_of([&](Args& a) { a.next_scale = {}; }), "come together");
+  says(refusal_of([&](Args& a) { a.experts_per_token = 3; }), "expected multiples of 2 groups");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "ops/cuda/quantize.h"
 
 #include "core/match.h"
+#include "ops/cuda/divider.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/vec.cuh"
@@ -47,32 +48,6 @@ struct Loaded {
   }
   static constexpr int kWords = sizeof(X) / 2;
   uint4 words[kWords];
-};
-
-/// x / scale, correctly rounded, for the many elements of a row: with 1 / scale rounded correctly, two steps
-/// of Newton's method on the quotient (Markstein 1990). Where its residues would be subnormal, a division.
-class Divider {
- public:
-  __device__ explicit Divider(float scale)
-      : scale_(scale), inverse_(1 / scale), by_inverse_(scale >= 0x1p-60F && scale < 0x1p60F) {}
-  __device__ void divide(float (&x)[kVec]) const {
-    if (by_inverse_) {
-#pragma unroll
-      for (float& v : x) {
-        float q = __fmul_rn(v, inverse_);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) q = __fmaf_rn(__fmaf_rn(-q, scale_, v), inverse_, q);
-        v = q;
-      }
-    } else {
-#pragma unroll
-      for (float& v : x) v = scale_ == 0 ? 0 : __fdiv_rn(v, scale_);
-    }
-  }
-
- private:
-  float scale_, inverse_;
-  bool by_inverse_;
 };
 
 /// `kVecs` vectors a thread. Long rows: a block each; else a warp each.

@@ -12,6 +12,7 @@
 #include "ops/cuda/rope.h"
 #include "ops/cuda/rope_kv_write.h"
 #include "ops/cuda/sampling.h"
+#include "ops/cuda/token_layer.h"
 
 namespace moge::ops::cuda {
 
@@ -36,6 +37,7 @@ void register_ops() {
   add(rope_kv_write_table(), rope_kv_write_impls());
   add(rope_table_table(), rope_table_impls());
   add(sampling_table(), sampling_impls());
+  add(token_layer_table(), token_layer_impls());
 }
 
 }  // namespace moge::ops::cuda

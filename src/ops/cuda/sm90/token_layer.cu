@@ -1,0 +1,705 @@
+// All that a layer does to one token between two attentions, in one launch (ops/token_layer.h). The blocks
+// meet three times, where every one needs what all have computed: after o_proj, before down, and after down;
+// a warp of each also meets the others' for the router's logits. What is small (norms, quantisation, the
+// choice of experts) every block computes for itself.
+//
+// Blocks wait for each other, so all have to be on the device: one launch at a time, on a device that no
+// other kernel keeps for good.
+#include "ops/cuda/token_layer.h"
+
+#include <algorithm>
+
+#include "core/match.h"
+#include "ops/cuda/divider.cuh"
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/sm90/bulk_copy.cuh"
+#include "ops/cuda/sm90/swift_epilogue.cuh"
+#include "ops/cuda/sm90/token_layer.cuh"
+#include "ops/cuda/vec.cuh"
+#include "ops/quantize.h"
+
+namespace moge::ops::cuda {
+
+namespace token {
+namespace {
+
+__device__ Arrivals arrivals[kNumMeetings];
+/// The largest |h| of each slot, as the bits of a float; zeros between launches.
+__device__ int hidden_max[kMaxSlots];
+__device__ Taken taken[kMaxTeams];
+
+__device__ __forceinline__ void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ BF16 to_bf16(float x) {
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+}
+constexpr int kWorkersBarrier = 1,
+              kRouterBarrier = 2;  ///< of the warps that multiply; of these and the router
+
+/// The warp that routes: its share of the logits, then, as every block's does, all of the choice.
+__device__ void route(const Params& p, uint8_t* memory) {
+  const Layout& at = p.at;
+  const int lane = threadIdx.x % kWarp;
+  RouteParams<float> r = p.route;
+  r.x = reinterpret_cast<const BF16*>(memory + at.normed);
+  const int tiles = (p.E + kExpertTile - 1) / kExpertTile;
+  unsigned long long target = 0;
+  bool begun = false;
+  const auto begin = [&] {
+    if (begun) return;
+    wait_for_previous();
+    target = target_of(arrivals[kLogits]);
+    named_barrier(kRouterBarrier, (p.warps + 1) * kWarp);  // normed is there
+    begun = true;
+  };
+  for (int task = blockIdx.x; task < kSlices * tiles; task += gridDim.x) {
+    const int slice = task / tiles, first = task % tiles * kExpertTile;
+    float acc[4] = {};
+    multiply(acc, r, first, Slice(slice, p.D), begin);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int e = first + acc_expert(i);
+      if (acc_token(i) == 0 && e < p.E) p.parts[slice * p.E + e] = acc[i];
+    }
+  }
+  begin();
+  __syncwarp();
+  if (lane == 0) arrive_and_wait(arrivals[kLogits], target);
+  __syncwarp();
+  constexpr int kLaneExperts = 2;
+  const LaneExperts<kLaneExperts> experts(r);
+  float logits[kLaneExperts] = {};
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    const int e = experts.expert(i);
+    if (e < p.E)
+      logits[i] = sum_of_parts<kSlices>([&](int slice) { return __ldcg(p.parts + slice * p.E + e); });
+  }
+  const Picks<kLaneExperts> picks = select(r, experts, logits, reinterpret_cast<int*>(memory + at.keys));
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if (picks.slot[i] < 0) continue;
+    reinterpret_cast<int*>(memory + at.expert)[picks.slot[i]] = experts.expert(i);
+    reinterpret_cast<float*>(memory + at.weight)[picks.slot[i]] = picks.weight[i];
+  }
+  barrier_arrive(shared_address(memory) + at.routed);  // all lanes: racecheck takes no lane for another
+}
+
+/// Eight bf16s that another block may have written, or zeros.
+__device__ __forceinline__ uint4 load_bf16(const BF16* from, int vec, int vecs) {
+  return vec < vecs ? __ldcg(reinterpret_cast<const uint4*>(from) + vec) : uint4{};
+}
+__device__ __forceinline__ float largest_of(const uint4& bf16) {
+  float x[kVec], largest = 0;
+  unpack_bf16(x, bf16);
+#pragma unroll
+  for (const float e : x) largest = fmaxf(largest, fabsf(e));
+  return largest;
+}
+__device__ __noinline__ void quantise(int8_t* to, uint4 bf16, Divider by_scale) {
+  float x[kVec];
+  unpack_bf16(x, bf16);
+  by_scale.divide(x);
+  store_vec(to, x);
+}
+
+/// A thread of the warps that multiply. Of rows of width D it holds vectors thread and thread + threads, of
+/// the row that the weights multiply its lane's bytes.
+class Worker {
+ public:
+  /// A chunk that is on its way.
+  struct Read {
+    int phase, rows, bytes, slot, feature;
+    float scale;  ///< of the weights, a row each lane
+  };
+  __device__ Worker(const Params& p, const Chunks& chunks, uint8_t* memory)
+      : p_(p),
+        at_(p.at),
+        chunks_(chunks),
+        memory_(memory),
+        shared_(shared_address(memory)),
+        expert_(reinterpret_cast<const int*>(memory + p.at.expert)),
+        thread_(static_cast<int>(threadIdx.x)),
+        threads_(p.warps * kWarp),
+        lane_(thread_ % kWarp),
+        warp_(thread_ / kWarp),
+        unread_(warp_) {}
+
+  /// One loop over the phases, not a piece of code for each: instructions that run once are slow to fetch.
+  __device__ void run() {
+    fetch_norms();
+#pragma unroll 1
+    for (int phase = kFill; phase < kNumPhases; ++phase) {
+      enter(phase);
+      read_ahead();
+      multiply(phase);
+    }
+  }
+
+ private:
+  __device__ int8_t* row() const {
+    return reinterpret_cast<int8_t*>(memory_ + at_.row);
+  }
+  __device__ int8_t* h(int slot) const {
+    return reinterpret_cast<int8_t*>(memory_ + at_.h) + slot * at_.h_pitch;
+  }
+  __device__ BF16* y(int slot) const {
+    return reinterpret_cast<BF16*>(memory_ + at_.y) + slot * at_.y_pitch;
+  }
+  __device__ float* own_x() const {
+    return reinterpret_cast<float*>(memory_ + at_.x);
+  }
+  __device__ Divider* h_scale() const {
+    return reinterpret_cast<Divider*>(memory_ + at_.h_scale);
+  }
+  __device__ int* h_max() const {
+    return reinterpret_cast<int*>(memory_ + at_.h_max);
+  }
+  __device__ float weight_of(int slot) const {
+    return reinterpret_cast<const float*>(memory_ + at_.weight)[slot];
+  }
+  __device__ unsigned long long* targets() const {
+    return reinterpret_cast<unsigned long long*>(memory_ + at_.targets);
+  }
+  __device__ void sync() const {
+    named_barrier(kWorkersBarrier, threads_);
+  }
+  /// All blocks. Meanwhile the other warps read on.
+  __device__ void meet(Meeting meeting) {
+    sync();
+    if (warp_ == 0) {
+      if (lane_ == 0) arrive_and_wait(arrivals[meeting], targets()[meeting]);
+      __syncwarp();
+    } else if (num_read_ > 0) {
+      barrier_wait(full(stage_), parity_);
+      read_ahead();
+    }
+    sync();
+  }
+
+  __device__ void enter(int phase) {
+    switch (phase) {
+      case kOut:
+        wait_for_previous();
+        if (thread_ < kNumMeetings) targets()[thread_] = target_of(arrivals[thread_]);
+        take_pair();
+        known_ = kShared;
+        quantise_attention();
+        load_row(p_.A);
+        break;
+      case kRouted:
+        barrier_wait(shared_ + at_.routed, 0);
+        known_ = kQkv;
+        break;
+      case kDown:
+        publish_largest();
+        meet(kHidden);
+        quantise_hidden();
+        break;
+      case kShared:
+      case kQkv:
+        if (phase == kQkv) add_experts();
+        meet(phase == kShared ? kDelta : kSum);
+        normalise(phase == kShared);
+        load_row(p_.D);
+    }
+  }
+
+  /// use(i, column) for the thread's vectors of a row of width D.
+  template <class Use>
+  __device__ void for_vecs(const Use& use) const {
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i) {
+      const int column = (i * threads_ + thread_) * kVec;
+      if (column < p_.D) use(i, column);
+    }
+  }
+
+  /// Into the L2: what comes from device memory later waits there behind the weights.
+  __device__ void fetch_norms() const {
+    for_vecs([&](int, int column) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(p_.norm + column));
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(p_.next_norm + column));
+    });
+  }
+
+  /// As block_sum_and_max() with a vector each thread.
+  __device__ SumAndMax reduce(const SumAndMax (&of_vecs)[kThreadVecs]) const {
+    auto* const partial = reinterpret_cast<SumAndMax*>(memory_ + at_.partial);
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i) {
+      const SumAndMax x{warp_sum(of_vecs[i].sum), warp_max(of_vecs[i].max)};
+      if (lane_ == 0) partial[i * p_.warps + warp_] = x;
+    }
+    sync();
+    const SumAndMax x = lane_ < kThreadVecs * p_.warps ? partial[lane_] : SumAndMax{0, 0};
+    return {warp_sum(x.sum), warp_max(x.max)};
+  }
+
+  /// As quantize_rows, into row().
+  __device__ void quantise_attention() {
+    const int vecs = p_.A / kVec;
+    uint4 held[kThreadVecs];  // all, unless the attention is wider than the model
+    SumAndMax of_vecs[kThreadVecs];
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i) {
+      held[i] = load_bf16(p_.attn_out, i * threads_ + thread_, vecs);
+      of_vecs[i] = {0, largest_of(held[i])};
+    }
+#pragma unroll 1
+    for (int v = kThreadVecs * threads_ + thread_; v < vecs; v += threads_)
+      of_vecs[0].max = fmaxf(of_vecs[0].max, largest_of(load_bf16(p_.attn_out, v, vecs)));
+    scale_ = reduce(of_vecs).max / largest_quantum(DType::kI8);
+    const Divider by_scale(scale_);
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i) {
+      const int v = i * threads_ + thread_;
+      if (v < vecs) quantise(row() + v * kVec, held[i], by_scale);
+    }
+#pragma unroll 1
+    for (int v = kThreadVecs * threads_ + thread_; v < vecs; v += threads_)
+      quantise(row() + v * kVec, load_bf16(p_.attn_out, v, vecs), by_scale);
+    sync();
+  }
+
+  /// The same of the rows of h, whose largest elements are known.
+  __device__ void quantise_hidden() const {
+    constexpr int kHeld = 8;
+    const int row_vecs = at_.h_pitch / kVec;
+    if (thread_ < p_.slots)
+      h_scale()[thread_] =
+          Divider(__int_as_float(__ldcg(hidden_max + thread_)) / largest_quantum(DType::kI8));
+    uint4 held[kHeld];
+#pragma unroll 1
+    for (int begin = 0; begin < p_.slots * row_vecs; begin += kHeld * threads_) {
+      const int first = begin + thread_;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        const int v = first + i * threads_, slot = v / row_vecs;
+        held[i] = {};
+        if (slot < p_.slots)
+          held[i] = load_bf16(p_.h + static_cast<int64_t>(slot) * p_.F, v % row_vecs, p_.F / kVec);
+      }
+      sync();  // the scales are there
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        const int v = first + i * threads_;
+        if (v < p_.slots * row_vecs) quantise(h(0) + v * kVec, held[i], h_scale()[v / row_vecs]);
+      }
+    }
+    sync();
+  }
+
+  /// The largest |h| that the block has found.
+  __device__ void publish_largest() const {
+    sync();
+    if (thread_ < p_.slots && h_max()[thread_] > 0) atomicMax(hidden_max + thread_, h_max()[thread_]);
+  }
+
+  /// x of the block's features, with what the experts gave.
+  __device__ void add_experts() const {
+    sync();
+    for (int f = thread_; f < chunks_.own.size(); f += threads_) {
+      float sum = own_x()[f];
+      for (int slot = 0; slot < p_.slots; ++slot) sum += low_bf16(y(slot)[f].bits);
+      p_.x[chunks_.own.begin + f] = sum;
+    }
+  }
+
+  /// As residual_norm, of x, or of x + delta in the middle of the layer: into row(), whose scale becomes
+  /// scale_, and as bf16 for the router, or as the result.
+  __device__ void normalise(bool middle) {
+    float x[kThreadVecs][kVec] = {}, weight[kThreadVecs][kVec] = {};
+    SumAndMax of_vecs[kThreadVecs] = {};
+    const float* const norm = middle ? p_.norm : p_.next_norm;
+    for_vecs([&](int i, int column) {
+      const auto* from = reinterpret_cast<const float4*>(p_.x + column);
+      const float4 a = __ldcg(from), b = __ldcg(from + 1);
+      x[i][0] = a.x, x[i][1] = a.y, x[i][2] = a.z, x[i][3] = a.w;
+      x[i][4] = b.x, x[i][5] = b.y, x[i][6] = b.z, x[i][7] = b.w;
+      load_vec(weight[i], norm + column);
+    });
+    if (middle)
+      for_vecs([&](int i, int column) {
+        float delta[kVec];
+        unpack_bf16(delta, __ldcg(reinterpret_cast<const uint4*>(p_.delta + column)));
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) {
+          x[i][j] += delta[j];
+          const int own = column + j - chunks_.own.begin;
+          if (own >= 0 && own < chunks_.own.size()) own_x()[own] = x[i][j];
+        }
+      });
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i)
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        of_vecs[i].sum += x[i][j] * x[i][j];
+        of_vecs[i].max = fmaxf(of_vecs[i].max, fabsf(x[i][j] * weight[i][j]));
+      }
+    const SumAndMax all = reduce(of_vecs);
+    const float rstd = 1 / sqrtf(all.sum * p_.inverse_width + p_.eps);
+    const float largest = largest_quantum(DType::kI8);
+    const float inverse = all.max > 0 ? largest / all.max : 0;
+    BF16* const result = blockIdx.x == 0 ? p_.normed : nullptr;
+    BF16* const normed = middle ? reinterpret_cast<BF16*>(memory_ + at_.normed) : result;
+    for_vecs([&](int i, int column) {
+      float out[kVec];
+      if (normed) {
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) out[j] = x[i][j] * rstd * weight[i][j];
+        store_vec(normed + column, out);
+      }
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) out[j] = x[i][j] * weight[i][j] * inverse;
+      store_vec(row() + column, out);
+    });
+    scale_ = all.max * rstd / largest;
+    sync();
+    if (middle)
+      asm volatile("bar.arrive %0, %1;" ::"r"(kRouterBarrier), "r"(threads_ + kWarp) : "memory");
+    else if (blockIdx.x == 0)
+      reset();
+  }
+  /// What all blocks have done with when they have met for the last time, for the next launch.
+  __device__ void reset() const {
+    for (int i = thread_; i < kMaxTeams; i += threads_) taken[i].pairs = 0;
+    if (thread_ < kMaxSlots) hidden_max[thread_] = 0;
+  }
+
+  /// The lane's bytes of a row of h.
+  __device__ void load_hidden(int slot, int pieces) {
+#pragma unroll
+    for (int i = 0; i < kMaxHidden / kPieceBytes; ++i)
+      if (i < pieces)
+        row_[i] = *reinterpret_cast<const uint4*>(h(slot) + i * kPieceBytes + lane_ * kLaneBytes);
+  }
+  /// The lane's bytes of row(), of which `bytes` are real. After sync().
+  __device__ void load_row(int bytes) {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int begin = i * kPieceBytes + lane_ * kLaneBytes;
+      row_[i] = {};
+      if (begin < bytes) row_[i] = *reinterpret_cast<const uint4*>(row() + begin);
+    }
+  }
+
+  __device__ uint32_t full(int stage) const {
+    return shared_ + at_.full + (warp_ * kWarpStages + stage) * 8;
+  }
+  __device__ int stage_at(int stage) const {
+    return at_.ring + (warp_ * kWarpStages + stage) * at_.stage_bytes;
+  }
+
+  __device__ void take_pair() {
+    if (lane_ == 0) pair_ = atomicAdd(&taken[chunks_.team].pairs, 1);
+  }
+  /// Whether there is a chunk to read whose place is known: in unread_phase_ (kShared for all pairs) number
+  /// unread_.
+  __device__ bool find_unread() {
+    while (unread_ >= chunks_.count[unread_phase_]) {
+      const int next = unread_phase_ == kShared ? kDown : unread_phase_ + 1;
+      if (next > known_) return false;
+      unread_phase_ = next;
+      unread_ = next == kShared ? __shfl_sync(kAllLanes, pair_, 0) : warp_;
+    }
+    return phase_of_unread() <= known_;
+  }
+  __device__ int phase_of_unread() const {
+    return unread_phase_ == kShared ? chunks_.phase_of_pair(unread_) : unread_phase_;
+  }
+
+  /// Begins to read chunks of the warp for which there are stages, as far as it is known where they are.
+  __device__ void read_ahead() {
+#pragma unroll 1
+    while (num_read_ < kWarpStages && find_unread()) {
+      const int phase = phase_of_unread();
+      const Chunk chunk = chunks_.at(p_, phase, unread_, expert_);
+      const bool together = chunk.stride == chunk.bytes;
+      const int copies = together ? 1 : chunk.rows;
+      const auto bytes = static_cast<uint32_t>(together ? chunk.rows * chunk.bytes : chunk.bytes);
+      const uint32_t barrier = full(unread_stage_);
+      if (lane_ == 0) barrier_arrive_expect(barrier, copies * bytes);
+      __syncwarp();
+      if (lane_ < copies)
+        load_bytes(shared_ + stage_at(unread_stage_) + lane_ * bytes, chunk.from + lane_ * chunk.stride,
+                   bytes, barrier, evict_first());
+      const float scale = lane_ < chunk.rows ? __ldg(chunk.scale + lane_ * chunk.scale_stride) : 0;
+      const Read read{phase, chunk.rows, chunk.bytes, chunk.slot, chunk.feature, scale};
+      next_read_ = num_read_ == 0 ? read : next_read_;
+      read_after_ = num_read_ == 0 ? read_after_ : read;
+      ++num_read_;
+      unread_stage_ = (unread_stage_ + 1) % kWarpStages;
+      if (unread_phase_ == kShared) {
+        unread_ = __shfl_sync(kAllLanes, pair_, 0);
+        take_pair();
+      } else {
+        unread_ += p_.warps;
+      }
+    }
+  }
+
+  /// The product of a row of weights, of which the lane has `pieces` times 16 bytes, and row_.
+  __device__ int dot(const uint8_t* w, int pieces) const {
+    int sum[4] = {};
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      if (i >= pieces) break;
+      const uint4 v = *reinterpret_cast<const uint4*>(w + i * kPieceBytes);
+      sum[0] = __dp4a(static_cast<int>(v.x), static_cast<int>(row_[i].x), sum[0]);
+      sum[1] = __dp4a(static_cast<int>(v.y), static_cast<int>(row_[i].y), sum[1]);
+      sum[2] = __dp4a(static_cast<int>(v.z), static_cast<int>(row_[i].z), sum[2]);
+      sum[3] = __dp4a(static_cast<int>(v.w), static_cast<int>(row_[i].w), sum[3]);
+    }
+    return __reduce_add_sync(kAllLanes, sum[0] + sum[1] + sum[2] + sum[3]);
+  }
+
+  /// The warp's chunks of a phase. While one is multiplied the next is on its way, but not more: what else a
+  /// multiprocessor reads, and the last chunk before a meeting, would wait behind them.
+  __device__ void multiply(int phase) {
+#pragma unroll 1
+    while (num_read_ > 0 && next_read_.phase == phase) {
+      const Read chunk = next_read_;
+      const int pieces = (chunk.bytes + kPieceBytes - 1) / kPieceBytes;
+      if (phase == kDown) load_hidden(chunk.slot, pieces);
+      barrier_wait(full(stage_), parity_);
+      read_ahead();
+      const uint8_t* const w = memory_ + stage_at(stage_) + lane_ * kLaneBytes;
+      int sum = 0;
+#pragma unroll 1
+      for (int r = 0; r < chunk.rows; ++r) {
+        const int of_row = dot(w + r * chunk.bytes, pieces);
+        if (lane_ == r) sum = of_row;
+      }
+      __syncwarp();  // all lanes have read the stage
+      --num_read_;
+      next_read_ = read_after_;
+      if (++stage_ == kWarpStages) stage_ = 0, parity_ ^= 1;
+      finish(phase, chunk, static_cast<float>(sum) * chunk.scale);
+    }
+  }
+
+  /// v: in lane r, row r's product times the scale of the weights.
+  __device__ void finish(int phase, const Read& chunk, float v) const {
+    const int feature = chunk.feature + lane_;
+    const bool mine = lane_ < chunk.rows;
+    if (phase == kShared || phase == kRouted) {
+      const float value = fmaf(v, scale_, 0.0F);
+      const float gate = __shfl_sync(kAllLanes, value, 0), up = __shfl_sync(kAllLanes, value, 1);
+      if (lane_ > 0) return;
+      const BF16 hidden = to_bf16(swift::silu(gate) * up);
+      p_.h[static_cast<int64_t>(chunk.slot) * p_.F + feature] = hidden;
+      atomicMax(h_max() + chunk.slot, __float_as_int(fabsf(low_bf16(hidden.bits))));
+    } else if (phase == kDown) {
+      const float factor = h_scale()[chunk.slot].scale() * weight_of(chunk.slot);
+      if (mine) y(chunk.slot)[feature - chunks_.own.begin] = to_bf16(fmaf(v, factor, 0.0F));
+    } else {
+      const float* const bias = phase == kOut ? p_.o_bias : p_.next_bias;
+      BF16* const to = phase == kOut ? p_.delta : p_.qkv;
+      if (mine) to[feature] = to_bf16(fmaf(v, scale_, bias ? bias[feature] : 0.0F));
+    }
+  }
+
+  const Params& p_;
+  const Layout& at_;
+  const Chunks& chunks_;
+  uint8_t* memory_;
+  uint32_t shared_;
+  const int* expert_;
+  int thread_, threads_, lane_, warp_;
+  int num_read_ = 0;                  // chunks that are on their way or there
+  int unread_phase_ = kOut, unread_;  // the chunk to be read next
+  int pair_ = 0;                      // in lane 0: the pair after it
+  int stage_ = 0, unread_stage_ = 0;
+  uint32_t parity_ = 0;
+  int known_ = kOut;  // the last phase of which it is known where the chunks are
+  Read next_read_{}, read_after_{};
+  float scale_ = 0;  // of row()
+  uint4 row_[kPieces]{};
+};
+
+__global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(128) uint8_t memory[];
+  let_next_start();
+  const Layout& at = p.at;
+  const uint32_t shared = shared_address(memory);
+  auto* const expert = reinterpret_cast<int*>(memory + at.expert);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  if (thread < p.warps * kWarpStages) barrier_init(shared + at.full + thread * 8, 1);
+  if (thread == 0) barrier_init(shared + at.routed, kWarp);
+  if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
+  if (thread < p.S) {
+    expert[p.slots - p.S + thread] = p.E + thread;
+    reinterpret_cast<float*>(memory + at.weight)[p.slots - p.S + thread] = 1;
+  }
+  auto* const chunks = reinterpret_cast<Chunks*>(memory + at.chunks);
+  if (thread == 0) *chunks = Chunks(p);
+  fence_barrier_init();
+  __syncthreads();
+  if (warp < p.warps)
+    Worker(p, *chunks, memory).run();
+  else
+    route(p, memory);
+}
+
+}  // namespace
+}  // namespace token
+
+namespace {
+
+using token::kMaxSlots;
+using token::kMaxWidth;
+
+/// As many as there are multiprocessors.
+int num_blocks() {
+  static const int blocks = [] {
+    int device = 0, sms = 0;
+    moge::cuda::check_cuda(cudaGetDevice(&device), "token_layer");
+    moge::cuda::check_cuda(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device),
+                           "token_layer");
+    return sms;
+  }();
+  return blocks;
+}
+
+int64_t num_slots(const TokenLayer& a) {
+  return a.experts_per_token + a.gate_up.dim(0) - a.gate.dim(0);
+}
+
+/// delta, h and the logits' parts, in the workspace.
+struct Between {
+  explicit Between(const TokenLayer& a) {
+    const auto take = [&](int64_t n) {
+      const int64_t at = bytes;
+      bytes += (n + 255) / 256 * 256;
+      return at;
+    };
+    delta = take(a.x.dim(1) * 2);
+    h = take(num_slots(a) * a.down.dim(2) * 2);
+    parts = take(kSlices * a.gate.dim(0) * 4);
+  }
+  int64_t delta, h, parts, bytes = 0;
+};
+int64_t workspace_bytes(const ExecContext&, const TokenLayer& a) {
+  return Between(a).bytes;
+}
+
+/// The sizes of p, and where things lie.
+token::Params sizes_of(const TokenLayer& a) {
+  const auto size = [](int64_t n) { return narrow(n, "token_layer: size"); };
+  constexpr int kRowVecs = token::kThreadVecs * kWarp;
+  token::Params p{};
+  p.D = size(a.x.dim(1));
+  p.A = size(a.attn_out.dim(1));
+  p.F = size(a.down.dim(2));
+  p.N = a.next_qkv ? size(a.next_qkv.dim(0)) : 0;
+  p.E = size(a.gate.dim(0));
+  p.S = size(a.gate_up.dim(0)) - p.E;
+  p.by_F = token::SmallDivisor(static_cast<unsigned>(p.F));
+  p.slots = size(num_slots(a));
+  p.warps = (p.D / kVec + kRowVecs - 1) / kRowVecs;
+  token::Layout& at = p.at;
+  const auto up = [](int n, int to) { return (n + to - 1) / to * to; };
+  at.stage_bytes = up(std::max({2 * p.D, p.A, p.F}), 128);
+  at.h_pitch = up(p.F, token::kPieceBytes);
+  at.y_pitch = p.D / num_blocks() + 1;
+  const auto take = [&](int bytes) {
+    const int begin = at.bytes;
+    at.bytes += up(bytes, 128);
+    return begin;
+  };
+  // First, because a row's last piece may reach beyond the ring.
+  at.ring = take(p.warps * token::kWarpStages * at.stage_bytes);
+  at.row = take(kMaxWidth);
+  at.h = at.normed = take(std::max(p.slots * at.h_pitch, p.D * 2));
+  at.y = take(p.slots * at.y_pitch * 2);
+  at.x = take(at.y_pitch * 4);
+  at.h_scale = take(kMaxSlots * static_cast<int>(sizeof(Divider)));
+  at.h_max = take(kMaxSlots * 4);
+  at.expert = take(kMaxSlots * 4);
+  at.weight = take(kMaxSlots * 4);
+  at.keys = take(p.E * 4);
+  at.partial = take(kWarp * static_cast<int>(sizeof(SumAndMax)));
+  at.full = take(p.warps * token::kWarpStages * 8);
+  at.routed = take(8);
+  at.chunks = take(static_cast<int>(sizeof(token::Chunks)));
+  at.targets = take(token::kNumMeetings * 8);
+  return p;
+}
+
+Refusal supports(const TokenLayer& a) {
+  const auto fits = [](int64_t width, int most) {
+    return width % token::kLaneBytes == 0 && width <= most
+               ? Refusal()
+               : str("width ", width, ": expected a multiple of ", token::kLaneBytes, ", at most ", most);
+  };
+  for (const Refusal& refusal : {fits(a.x.dim(1), kMaxWidth), fits(a.attn_out.dim(1), kMaxWidth),
+                                 fits(a.down.dim(2), token::kMaxHidden)})
+    if (!refusal.empty()) return refusal;
+  if (a.gate.dim(0) > 2 * kWarp) return str(a.gate.dim(0), " experts: expected at most ", 2 * kWarp);
+  if (num_slots(a) > kMaxSlots) return str(num_slots(a), " experts a token: expected at most ", kMaxSlots);
+  for (const Tensor* t : {&a.x, &a.qkv, &a.normed, &a.attn_out, &a.o_proj, &a.o_scale, &a.o_bias, &a.norm,
+                          &a.gate, &a.router_scale, &a.gate_up, &a.gate_up_scale, &a.down, &a.down_scale,
+                          &a.next_norm, &a.next_qkv, &a.next_scale, &a.next_bias}) {
+    if (*t && !t->is_contiguous()) return str(t->str(), ": expected a contiguous tensor");
+    if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0)
+      return str(t->str(), ": expected alignment to 16 bytes");
+  }
+  constexpr int kMostBytes = 227 * 1024;
+  const int bytes = sizes_of(a).at.bytes;
+  return bytes <= kMostBytes ? "" : str(bytes, " bytes of shared memory: expected at most ", kMostBytes);
+}
+
+void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) {
+  const auto f32 = [](const Tensor& t) { return t ? t.ptr<float>() : nullptr; };
+  const auto i8 = [](const Tensor& t) { return t ? t.ptr<int8_t>() : nullptr; };
+  const auto bf16 = [](const Tensor& t) { return t ? t.ptr<BF16>() : nullptr; };
+  const Between between(a);
+  token::Params p = sizes_of(a);
+  p.x = f32(a.x);
+  p.qkv = bf16(a.qkv);
+  p.normed = bf16(a.normed);
+  p.attn_out = bf16(a.attn_out);
+  p.o_proj = i8(a.o_proj);
+  p.o_scale = f32(a.o_scale);
+  p.o_bias = f32(a.o_bias);
+  p.norm = f32(a.norm);
+  p.gate_up = i8(a.gate_up);
+  p.gate_up_scale = f32(a.gate_up_scale);
+  p.down = i8(a.down);
+  p.down_scale = f32(a.down_scale);
+  p.next_norm = f32(a.next_norm);
+  p.next_qkv = i8(a.next_qkv);
+  p.next_scale = f32(a.next_scale);
+  p.next_bias = f32(a.next_bias);
+  p.route = {.gate = f32(a.gate),
+             .router_scale = f32(a.router_scale),
+             .gate_stride = p.D,
+             .T = 1,
+             .D = p.D,
+             .E = p.E,
+             .K = a.experts_per_token,
+             .group = p.E / a.num_groups,
+             .group_picks = a.experts_per_token / a.num_groups,
+             .group_inverse = ((1 << 16) * a.num_groups + p.E - 1) / p.E,
+             .renormalize = a.renormalize};
+  p.delta = reinterpret_cast<BF16*>(workspace.data() + between.delta);
+  p.h = reinterpret_cast<BF16*>(workspace.data() + between.h);
+  p.parts = reinterpret_cast<float*>(workspace.data() + between.parts);
+  p.eps = a.eps;
+  p.inverse_width = 1 / static_cast<float>(p.D);
+  launch(ctx, "token_layer", token::token_layer_kernel,
+         {.grid = static_cast<unsigned>(num_blocks()),
+          .block = static_cast<unsigned>((p.warps + 1) * kWarp),
+          .shared_bytes = p.at.bytes},
+         p);
+}
+
+}  // namespace
+
+std::vector<Impl<TokenLayer>> token_layer_impls() {
+  return {{"cuda.one_launch", DeviceKind::kCuda, supports, run, workspace_bytes}};
+}
+
+}  // namespace moge::ops::cuda

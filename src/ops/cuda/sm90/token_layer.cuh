@@ -1,0 +1,224 @@
+// What the parts of the token layer's kernel share: its parameters, shared memory, and the order in which a
+// block reads its share of the weights.
+//
+// One block a multiprocessor stays for the whole layer. Each of its warps streams rows of weights through two
+// stages of its own, in the order in which they are needed and without regard to what they wait for, so that
+// memory goes on working while the blocks meet; then it multiplies them by the token's row. i8 sums are
+// exact, so that they may be taken in any order.
+#pragma once
+#include "ops/cuda/reduce.cuh"
+#include "ops/cuda/router_steps.cuh"
+#include "ops/cuda/sm90/barrier.cuh"
+#include "ops/quant_matmul.h"
+
+namespace moge::ops::cuda::token {
+
+inline constexpr int kLaneBytes = 16;                   ///< that a lane multiplies at once
+inline constexpr int kPieceBytes = kWarp * kLaneBytes;  ///< and a warp
+inline constexpr int kPieces = 10;                      ///< of the longest row
+inline constexpr int kMaxWidth = kPieces * kPieceBytes;
+inline constexpr int kMaxHidden = 2048;  ///< width of an expert
+inline constexpr int kThreadVecs = 2;    ///< of a row of the width of the model
+inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< that multiply
+inline constexpr int kMaxThreads = (kMaxWarps + 1) * kWarp;               ///< and the one that routes
+inline constexpr int kMaxSlots = 32;
+inline constexpr int kMaxRows = 32;    ///< of a chunk: a lane each
+inline constexpr int kWarpStages = 2;  ///< chunks of a warp that are on their way or multiplied
+
+/// Where things lie in a block's shared memory, in bytes. Made on the host: in constant memory it costs no
+/// registers.
+struct Layout {
+  int ring;            // [warps][kWarpStages][stage_bytes]: weights
+  int row;             // [kMaxWidth] i8: what the weights multiply, but down's
+  int h;               // [slots][h_pitch] i8: what down's multiply
+  int normed;          // [D] bf16: what the router reads, before h
+  int y;               // [slots][y_pitch] bf16: the experts' results, of the block's features
+  int x;               // [y_pitch] f32: the residual stream, of the block's features
+  int h_scale;         // [slots]: dividers by the scales of h
+  int h_max;           // [slots]: of the |h| that the block has found, as the bits of a float
+  int expert, weight;  // [slots], by slot
+  int keys;            // of select()
+  int partial;         // of the block's reductions
+  int full;            // [warps][kWarpStages]: barriers, a stage has arrived
+  int routed;          // barrier: expert and weight are there
+  int targets;         // of the meetings
+  int chunks;          // Chunks
+  int stage_bytes, h_pitch, y_pitch;
+  int bytes;  // of all
+};
+
+/// x / d without the twenty instructions of a division, for 0 <= x < 2^20 and 0 < d <= 2^11: then
+/// x (d inverse - 2^31) < 2^31.
+class SmallDivisor {
+ public:
+  SmallDivisor() = default;
+  __host__ __device__ explicit SmallDivisor(unsigned d) : inverse_(((1U << 31) + d - 1) / d) {}
+  __device__ int divide(int x) const {
+    return static_cast<int>(__umulhi(static_cast<unsigned>(x) * 2U, inverse_));
+  }
+
+ private:
+  unsigned inverse_;
+};
+
+struct Params {
+  float* x;
+  BF16* qkv;
+  BF16* normed;
+  const BF16* attn_out;
+  const int8_t* o_proj;
+  const float* o_scale;
+  const float* o_bias;
+  const float* norm;
+  const int8_t* gate_up;
+  const float* gate_up_scale;
+  const int8_t* down;
+  const float* down_scale;
+  const float* next_norm;
+  const int8_t* next_qkv;
+  const float* next_scale;
+  const float* next_bias;
+  RouteParams<float> route;  ///< of which x, parts and the outputs are not used
+  // Between the blocks:
+  BF16* delta;   // [D]
+  BF16* h;       // [slots, F]
+  float* parts;  // [32 slices, E]: of the logits
+  int D, A, F, N, E, S;
+  SmallDivisor by_F;
+  int slots;  ///< routed experts of a token and shared ones
+  int warps;  ///< that multiply
+  float eps, inverse_width;
+  Layout at;
+};
+
+/// Part of a row of things that are given out evenly.
+struct Share {
+  int begin, end;
+  __device__ int size() const { return end - begin; }
+};
+__device__ __forceinline__ Share share_of(int n, unsigned from, unsigned to, unsigned of) {
+  const auto part = [&](unsigned i) { return static_cast<int>(static_cast<unsigned>(n) * i / of); };
+  return {part(from), part(to)};
+}
+
+/// What the warps that multiply do in turn. They have nothing to multiply in the first.
+enum Phase { kFill, kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
+
+/// Rows of weights that arrive together; rows of `bytes`, row r at from + r * stride.
+struct Chunk {
+  const int8_t* from;
+  const float* scale;  ///< of row r at scale + r * scale_stride
+  int rows, bytes;
+  int64_t stride;
+  int scale_stride;
+  int slot, feature;  ///< of the first row
+};
+
+/// Multiprocessors do not get the same share of the memory's rate. So a team of blocks from all over the
+/// device shares pairs of gate and up rows, and each warp takes the next one that is left.
+inline constexpr int kTeamBlocks = 12;
+inline constexpr int kMaxTeams = 64;
+
+/// What a block reads, in shared memory: in each phase chunks 0 to count - 1.
+struct Chunks {
+  __device__ explicit Chunks(const Params& p) {
+    const unsigned blocks = gridDim.x, block = blockIdx.x;
+    const unsigned teams = min(max(blocks / kTeamBlocks, 1U), static_cast<unsigned>(kMaxTeams));
+    team = static_cast<int>(block % teams);
+    const auto blocks_before = [&](unsigned t) { return t * (blocks / teams) + min(t, blocks % teams); };
+    const unsigned from = blocks_before(block % teams), to = blocks_before(block % teams + 1);
+    own = share_of(p.D, block, block + 1, blocks);
+    qkv = share_of(p.N, block, block + 1, blocks);
+    shared = share_of(p.S * p.F, from, to, blocks);
+    routed = share_of((p.slots - p.S) * p.F, from, to, blocks);
+    out_rows = min(kMaxRows, p.at.stage_bytes / p.A);
+    down_rows = min(kMaxRows, p.at.stage_bytes / p.F);
+    qkv_rows = min(kMaxRows, p.at.stage_bytes / p.D);
+    slot_chunks = ceil(own.size(), down_rows);
+    by_slot_chunks = SmallDivisor(static_cast<unsigned>(max(slot_chunks, 1)));
+    count[kOut] = ceil(own.size(), out_rows);
+    count[kShared] = shared.size() + routed.size();
+    count[kDown] = p.slots * slot_chunks;
+    count[kQkv] = ceil(qkv.size(), qkv_rows);
+  }
+
+  __device__ int phase_of_pair(int i) const { return i < shared.size() ? kShared : kRouted; }
+
+  /// `expert` [slots], shared memory.
+  __device__ Chunk at(const Params& p, int phase, int i, const int* expert) const {
+    if (phase == kOut) return dense(p.o_proj, p.o_scale, own, out_rows, i, p.A);
+    if (phase == kQkv) return dense(p.next_qkv, p.next_scale, qkv, qkv_rows, i, p.D);
+    if (phase == kDown) {
+      const int slot = by_slot_chunks.divide(i);
+      const int group = expert[slot] * p.D;
+      Chunk chunk = dense(p.down + static_cast<int64_t>(group) * p.F, p.down_scale + group, own, down_rows,
+                          i - slot * slot_chunks, p.F);
+      chunk.slot = slot;
+      return chunk;
+    }
+    const bool is_shared = phase == kShared;
+    const int pair = is_shared ? shared.begin + i : routed.begin + i - shared.size();
+    const int slot_before = p.by_F.divide(pair), slot = is_shared ? p.slots - p.S + slot_before : slot_before;
+    const int feature = pair - slot_before * p.F;
+    const int64_t row = static_cast<int64_t>(expert[slot]) * 2 * p.F + gate_up_row(feature, false);
+    return {.from = p.gate_up + row * p.D,
+            .scale = p.gate_up_scale + row,
+            .rows = 2,
+            .bytes = p.D,
+            .stride = static_cast<int64_t>(kGateUpBlock) * p.D,
+            .scale_stride = static_cast<int>(kGateUpBlock),
+            .slot = slot,
+            .feature = feature};
+  }
+
+  int team;
+  Share own, qkv;        ///< the block's, of D (rows of o_proj and of every expert's down) and of N
+  Share shared, routed;  ///< the team's, of slots x F: pairs of a gate and an up row
+  int out_rows, down_rows, qkv_rows, slot_chunks;
+  SmallDivisor by_slot_chunks;
+  int count[kNumPhases];  ///< of chunks; kShared's and kRouted's together, the team's, at kShared
+
+ private:
+  static __device__ int ceil(int a, int b) { return (a + b - 1) / b; }
+  static __device__ Chunk dense(const int8_t* w, const float* scale, const Share& share, int rows, int i,
+                                int bytes) {
+    const int first = share.begin + i * rows;
+    return {.from = w + static_cast<int64_t>(first) * bytes,
+            .scale = scale + first,
+            .rows = min(rows, share.end - first),
+            .bytes = bytes,
+            .stride = bytes,
+            .scale_stride = 1,
+            .slot = 0,
+            .feature = first};
+  }
+};
+
+/// Where all blocks of the grid meet. Each meeting of a launch adds one a block to a counter of its own,
+/// which is never reset: what it held before the launch is a multiple of the number of blocks.
+enum Meeting { kDelta, kLogits, kHidden, kSum, kNumMeetings };
+struct alignas(128) Arrivals {
+  unsigned long long count;
+};
+/// Pairs that a team has taken; zero between launches.
+struct alignas(128) Taken {
+  int pairs;
+};
+/// What a counter shows when all blocks have arrived. Read after the launch before this one has ended, and
+/// before the block arrives.
+__device__ __forceinline__ unsigned long long target_of(const Arrivals& arrivals) {
+  unsigned long long now;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count));
+  return now - now % gridDim.x + gridDim.x;
+}
+/// By one thread: what it and those that it has met at a barrier wrote is then visible to all who do the
+/// same.
+__device__ __forceinline__ void arrive_and_wait(Arrivals& arrivals, unsigned long long target) {
+  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(&arrivals.count) : "memory");
+  unsigned long long now;
+  do {
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count) : "memory");
+  } while (now < target);
+}
+
+}  // namespace moge::ops::cuda::token

@@ -1,0 +1,59 @@
+#include "ops/token_layer.h"
+
+#include "core/match.h"
+
+namespace moge::ops {
+
+bool has_token_layer(const ExecContext& ctx, const TokenLayer& a) {
+  const ForcedImpl& forced = forced_impl(token_layer_table().op);
+  return std::ranges::any_of(token_layer_table().impls, [&](const Impl<TokenLayer>& impl) {
+    return impl.device == ctx.device.kind &&
+           (forced.name.empty() || forced.if_there_is || forced.name == impl.name) &&
+           impl.supports(a).empty();
+  });
+}
+
+void token_layer(ExecContext& ctx, const TokenLayer& a) {
+  const char* op = "token_layer";
+  Dim T("T", 1), D("D"), A("A"), N("N"), E("E"), G("E + S"), F("F"), F2("2 F");
+  match(op, "x", a.x, {T, D}, DType::kF32);
+  match(op, "attn_out", a.attn_out, {T, A}, DType::kBF16);
+  match(op, "o_proj", a.o_proj, {D, A}, DType::kI8);
+  match(op, "o_scale", a.o_scale, {D}, DType::kF32);
+  if (a.o_bias) match(op, "o_bias", a.o_bias, {D}, DType::kF32);
+  match(op, "norm", a.norm, {D}, DType::kF32);
+  match(op, "gate", a.gate, {E, D}, DType::kF32);
+  if (a.router_scale) match(op, "router_scale", a.router_scale, {E}, DType::kF32);
+  match(op, "gate_up", a.gate_up, {G, F2, D}, DType::kI8);
+  match(op, "gate_up_scale", a.gate_up_scale, {G, F2}, DType::kF32);
+  match(op, "down", a.down, {G, D, F}, DType::kI8);
+  match(op, "down_scale", a.down_scale, {G, D}, DType::kF32);
+  match(op, "next_norm", a.next_norm, {D}, DType::kF32);
+  check<ShapeError>(a.gate_up.dim(1) == 2 * a.down.dim(2), op, ": gate_up ", a.gate_up.str(), " and down ",
+                    a.down.str(), ": expected twice as many rows as columns");
+  check<ShapeError>(a.gate_up.dim(0) >= a.gate.dim(0), op, ": ", a.gate.dim(0), " routed experts, but ",
+                    a.gate_up.dim(0), " in gate_up");
+  check<ShapeError>(bool(a.next_qkv) != bool(a.normed), op, ": expected one of next_qkv and normed");
+  check<ShapeError>(bool(a.next_qkv) == bool(a.qkv) && bool(a.qkv) == bool(a.next_scale), op,
+                    ": next_qkv, next_scale and qkv come together");
+  if (a.next_qkv) {
+    match(op, "next_qkv", a.next_qkv, {N, D}, DType::kI8);
+    match(op, "next_scale", a.next_scale, {N}, DType::kF32);
+    match(op, "qkv", a.qkv, {T, N}, DType::kBF16);
+  }
+  if (a.next_bias) match(op, "next_bias", a.next_bias, {N}, DType::kF32);
+  if (a.normed) match(op, "normed", a.normed, {T, D}, DType::kBF16);
+  const int64_t experts = a.gate.dim(0);
+  check<ShapeError>(a.num_groups > 0 && experts % a.num_groups == 0 && a.experts_per_token > 0 &&
+                        a.experts_per_token <= experts && a.experts_per_token % a.num_groups == 0,
+                    op, ": ", experts, " experts, ", a.experts_per_token, " a token: expected multiples of ",
+                    a.num_groups, " groups");
+  dispatch(ctx, token_layer_table(), a);
+}
+
+OpTable<TokenLayer>& token_layer_table() {
+  static OpTable<TokenLayer> table{"token_layer", {}};
+  return table;
+}
+
+}  // namespace moge::ops
