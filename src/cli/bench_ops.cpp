@@ -22,6 +22,7 @@
 #include "ops/rope.h"
 #include "ops/rope_kv_write.h"
 #include "ops/sampling.h"
+#include "ops/token_layer.h"
 
 namespace moge::cli {
 
@@ -129,6 +130,7 @@ class OpsBench {
       quantize_rows(T, F_);
       matmul(products_[kDown], T);
     }
+    if (T == 1) token_layer();
     if (T > 512) return;
     matmul(products_[kHead], T);
     sampling(T);
@@ -268,6 +270,58 @@ class OpsBench {
     const ordered_json shape = {{"m", rows}, {"experts", experts}};
     for (const ProductIndex p : {kGateUp, kDown})
       product(products_[p], "grouped_matmul", shape, T, R, static_cast<double>(experts), {r});
+  }
+
+  /// All that an MoE layer does to one token between two attentions, where there is an op for that.
+  void token_layer() {
+    const DType dtype = options_.model.dtype;
+    if (!c_.is_moe() || dtype != DType::kI8) return;
+    const int64_t N = products_[kQkv].shape.n;
+    std::vector<ops::TokenLayer> calls;
+    place([&](Arena& arena) {
+      calls.clear();
+      const ops::TokenLayer call{.x = arena.alloc(DType::kF32, {1, D_}),
+                                 .qkv = arena.alloc(DType::kBF16, {1, N}),
+                                 .attn_out = arena.alloc(DType::kBF16, {1, c_.q_dim()}),
+                                 .norm = arena.alloc(DType::kF32, {D_}),
+                                 .gate = gate_,
+                                 .next_norm = arena.alloc(DType::kF32, {D_}),
+                                 .experts_per_token = static_cast<int>(c_.num_experts_per_tok),
+                                 .num_groups = static_cast<int>(c_.num_expert_groups),
+                                 .renormalize = c_.norm_topk_prob};
+      for (size_t i = 0; i < kCalls; ++i) {
+        ops::TokenLayer& one = calls.emplace_back(call);
+        const auto take = [&](ProductIndex product, Tensor& w, Tensor& scale) {
+          const Product& p = products_[product];
+          w = p.w[i % p.w.size()];
+          scale = p.w_scale[i % p.w.size()];
+        };
+        take(kO, one.o_proj, one.o_scale);
+        take(kGateUp, one.gate_up, one.gate_up_scale);
+        take(kDown, one.down, one.down_scale);
+        take(kQkv, one.next_qkv, one.next_scale);
+      }
+    });
+    const ops::TokenLayer& first = calls[0];
+    if (!ops::has_token_layer(ctx_, first)) return;
+    for (const Tensor& t : {first.x, first.attn_out, first.norm, first.next_norm})
+      ops::random_fill(ctx_, {.x = t, .std = 1, .seed = 11});
+    const int64_t weights = N * D_ + D_ * c_.q_dim() + slots_ * 3 * F_ * D_;
+    add({"token_layer",
+         "token_layer",
+         {{"tokens", 1},
+          {"width", D_},
+          {"q_width", c_.q_dim()},
+          {"qkv", N},
+          {"expert_width", F_},
+          {"experts", c_.num_experts},
+          {"topk", c_.num_experts_per_tok},
+          {"groups", c_.num_expert_groups},
+          {"shared", always_on_}},
+         name_of(dtype),
+         static_cast<double>(weights + c_.num_experts * D_ * 4),
+         2 * static_cast<double>(weights),
+         [calls](ExecContext& ctx, size_t i) { ops::token_layer(ctx, calls[i % kCalls]); }});
   }
 
   // ---- between the products

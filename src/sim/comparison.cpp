@@ -25,6 +25,9 @@ std::string name_of_call(const MeasuredRun::Op& op, int64_t layers, size_t index
     static constexpr const char* kProducts[] = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"};
     return index == 4 * L ? "lm_head" : kProducts[index % 4];
   }
+  // A step of one token: the first layer's norm and qkv stand for what the last layer's op does not do.
+  if (op.op == "quant_matmul" && calls == 2) return index == 0 ? "token_layer" : "lm_head";
+  if (op.op == "residual_norm" && calls == 1) return "token_layer";
   // The first norm of a step adds nothing, its last one adds the last layer's experts: one for the other.
   if (op.op == "residual_norm" && calls == 2 * L + 1) return index % 2 == 0 ? "attention_norm" : "mlp_norm";
   if (op.op == "quantize_rows" && calls == 2 * L) return index % 2 == 0 ? "attention_quant" : "mlp_quant";
@@ -78,6 +81,8 @@ const char* name_of_kernel(Op op) {
     case Op::kMoeLayer:
     case Op::kMoeRoute:
       return "moe_route";
+    case Op::kTokenLayer:
+      return "token_layer";
     case Op::kSampling:
       return "sampling";
     case Op::kEmbedding:

@@ -35,6 +35,9 @@ const std::vector<Schema>& schemas() {
       {"quantize_rows", {"width"}, "rows"},
       {"rope_kv_write", {"heads", "kv_heads", "head_dim"}, "rows"},
       {"moe_route", {"width", "experts", "topk", "groups", "shared"}, "tokens"},
+      {"token_layer",
+       {"width", "q_width", "qkv", "expert_width", "experts", "topk", "groups", "shared"},
+       "tokens"},
       {"sampling", {"vocab"}, "rows"},
       {"step_inputs", {"width", "head_dim"}, "rows"}};
   return all;

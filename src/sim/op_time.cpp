@@ -15,6 +15,7 @@ const char* name_of(Op op) {
                                                   "attention_quant",
                                                   "o_proj",
                                                   "attention_reduce",
+                                                  "token_layer",
                                                   "mlp_norm",
                                                   "mlp_all_gather",
                                                   "gate_up",

@@ -21,6 +21,7 @@ enum class Op : uint8_t {
   kAttentionQuant,  ///< of the attention's output
   kOProj,
   kAttentionReduce,  ///< all-reduce or reduce-scatter
+  kTokenLayer,  ///< of one token, all between two attentions as one kernel, where such a one was measured
   kMlpNorm,
   kMlpAllGather,
   kGateUp,

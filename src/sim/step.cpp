@@ -201,6 +201,10 @@ void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
       kernels_.norm_combine = table_->find("residual_norm", dtype, {D, c.num_experts_per_tok + shared});
       kernels_.moe_route = table_->find(
           "moe_route", "bf16", {D, c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared});
+      kernels_.token_layer =
+          table_->find("token_layer", dtype,
+                       {D, c.q_dim(), c.q_dim() + static_cast<int64_t>(kv_width_), c.moe_intermediate_size,
+                        c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared});
       if (skew == 0)
         for (Matmul* m : {&expert_gate_up_, &expert_down_})
           m->routed = table_->find("routed_matmul", dtype,
@@ -371,17 +375,33 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   const OpCost o = matmul_cost(o_, rows);
   const MeasuredKernels& fused = kernels_;
   const OpCost norm = vector_cost(norm_rows * norm_bytes);
+  const OpCost rope = vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16);
+  const OpCost kv_write = vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes()));
+  const auto rope_and_kv_write = [&] {
+    if (fused.rope_kv_write) {
+      kernel(Op::kRopeKvWrite, measured(vector_cost(rope.bytes + kv_write.bytes), fused.rope_kv_write, rows));
+    } else {
+      kernel(Op::kRope, rope);
+      kernel(Op::kKvWrite, kv_write);
+    }
+  };
+  if (fused.token_layer && rows == 1 && requests == 1) {
+    rope_and_kv_write();
+    kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
+    const double experts = topk_ + shared_experts_;
+    OpCost all = qkv;
+    for (const OpCost& part :
+         {o, grouped_cost(expert_gate_up_, experts, experts), grouped_cost(expert_down_, experts, experts)}) {
+      all.flops += part.flops;
+      all.bytes += part.bytes;
+    }
+    kernel(Op::kTokenLayer, measured(all, fused.token_layer, rows));
+    return;
+  }
   kernel(Op::kAttentionNorm, measured(norm, is_moe_ ? fused.norm_combine : fused.norm, norm_rows));
   if (scatter) collective(Op::kAttentionAllGather, hidden_bytes, tp_rate_, qkv.work_s);
   kernel(Op::kQkv, qkv);
-  const OpCost rope = vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16);
-  const OpCost kv_write = vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes()));
-  if (fused.rope_kv_write) {
-    kernel(Op::kRopeKvWrite, measured(vector_cost(rope.bytes + kv_write.bytes), fused.rope_kv_write, rows));
-  } else {
-    kernel(Op::kRope, rope);
-    kernel(Op::kKvWrite, kv_write);
-  }
+  rope_and_kv_write();
   if (requests > 0)
     kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
   if (prompt > 0) kernel(Op::kPrefillAttention, prefill_attention_cost(prompt, load.prefill_attended));

@@ -108,6 +108,7 @@ class StepModel {
     const OpSurface* attention_quant = nullptr;
     const OpSurface* mlp_quant = nullptr;
     const OpSurface* moe_route = nullptr;
+    const OpSurface* token_layer = nullptr;
     const OpSurface* sampling = nullptr;
     const OpSurface* step_inputs = nullptr;
   };

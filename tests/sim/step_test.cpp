@@ -183,6 +183,24 @@ TEST(Step, MeasuredOperatorsReplaceTheFormula) {
   }
 }
 
+TEST(Step, OneTokensLayerMayBeOneMeasuredKernel) {
+  const spec::ModelConfig model = shipped_model("pangu-pro-moe-72b-a16b");
+  const Precision i8{WeightFormat::kW8A8, KvFormat::k16};
+  OpTable table;
+  constexpr double kSeconds = 90e-6;
+  table.add("token_layer", "i8", {5120, 5120, 7168, 1344, 64, 8, 8, 4}, 1, kSeconds);
+  const StepModel step(model, shipped_device("h200-sxm"), i8, {}, 0, &table);
+  double in_one = 0, in_two = 0;
+  for (const OpRow& row : step.explain(decode_load(1, 2048)).ops) {
+    EXPECT_TRUE(row.op != Op::kQkv && row.op != Op::kMlpNorm && row.op != Op::kExpertDown) << name_of(row.op);
+    if (row.op == Op::kTokenLayer) in_one = row.seconds;
+  }
+  for (const OpRow& row : step.explain(decode_load(2, 2048)).ops)
+    if (row.op == Op::kTokenLayer) in_two = row.seconds;
+  EXPECT_NEAR(in_one, 48 * kSeconds, 1e-9);
+  EXPECT_EQ(in_two, 0) << "for more than one token there is no such kernel";
+}
+
 /// Our engine runs the shared expert as four more routed ones: one measured product stands for both.
 TEST(Step, MeasuredExpertsMayIncludeTheShared) {
   const spec::ModelConfig model = shipped_model("pangu-pro-moe-72b-a16b");
