@@ -61,12 +61,16 @@ SwiftTile default_tile(const QuantMatmul& a, int num_sms) {
 
 SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
   static const TileProfile profile = swift_profile(ctx.backend->info().name);
-  const std::optional<TileShape> measured = profile.find({.dtype = a.a.dtype,
-                                                          .groups = num_groups(a),
-                                                          .gathered = bool(a.row_ids),
-                                                          .n = a.w.dim(-2),
-                                                          .k = a.w.dim(-1)},
-                                                         a.c.dim(0));
+  TileProblem problem{.dtype = a.a.dtype,
+                      .groups = num_groups(a),
+                      .gathered = bool(a.row_ids),
+                      .n = a.w.dim(-2),
+                      .k = a.w.dim(-1)};
+  std::optional<TileShape> measured = profile.find(problem, a.c.dim(0));
+  if (!measured && problem.gathered) {  // the head of some sequences, say
+    problem.gathered = false;
+    measured = profile.find(problem, a.c.dim(0));
+  }
   for (size_t i = 0; measured && i < kSwiftTiles.size(); ++i)
     if (kSwiftTiles[i].shape == *measured) return static_cast<SwiftTile>(i);
   return default_tile(a, ctx.backend->info().num_sms);
