@@ -47,6 +47,7 @@ enum ProductIndex : size_t { kQkv, kO, kGateUp, kDown, kHead };
 /// What moe_route leaves for the products of one layer.
 struct Routing {
   Tensor topk_ids, topk_weights, offsets, row_token, row_weight, slot_row;
+  int64_t whole_groups = 0;  ///< of QuantMatmul
 };
 
 class OpsBench {
@@ -141,7 +142,7 @@ class OpsBench {
 
   void allocate(Arena& arena, Product& p) const {
     p.w.clear(), p.w_scale.clear();
-    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs] = p.shape;
+    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs, always_on] = p.shape;
     const bool grouped = groups > 1;
     const int64_t copies =
         std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (groups * n * k * size_of(dtype)) + 1);
@@ -176,6 +177,7 @@ class OpsBench {
                          .offsets = r.offsets,
                          .row_ids = gathers ? r.row_token : Tensor(),
                          .row_weight = s.weighs ? r.row_weight : Tensor(),
+                         .whole_groups = gathers ? r.whole_groups : 0,
                          .silu_mul = s.silu_mul});
       }
     });
@@ -206,7 +208,8 @@ class OpsBench {
              .offsets = arena.alloc(DType::kI32, {E + always_on_ + 1}),
              .row_token = arena.alloc(DType::kI32, {R}),
              .row_weight = arena.alloc(DType::kF32, {R}),
-             .slot_row = arena.alloc(DType::kI32, {T, slots_})};
+             .slot_row = arena.alloc(DType::kI32, {T, slots_}),
+             .whole_groups = always_on_};
     });
     const auto route = [this, routings, x](ExecContext& ctx, size_t i) {
       const Routing& r = routings[i % kCalls];

@@ -13,11 +13,11 @@ namespace moge::cli {
 
 std::vector<ProductShape> layer_products(const spec::ModelConfig& c, DType dtype) {
   const int64_t D = c.hidden_size, F = model::expert_width(c);
-  const int64_t experts = c.num_experts + model::num_always_on_experts(c);
+  const int64_t always_on = model::num_always_on_experts(c), experts = c.num_experts + always_on;
   return {{"qkv_proj", 1, c.q_dim() + 2 * c.kv_dim(), D, dtype},
           {"o_proj", 1, D, c.q_dim(), dtype},
-          {"gate_up_proj", experts, 2 * F, D, dtype, true, true, false},
-          {"down_proj", experts, D, F, dtype, false, false, true},
+          {"gate_up_proj", experts, 2 * F, D, dtype, true, true, false, always_on},
+          {"down_proj", experts, D, F, dtype, false, false, true, always_on},
           {"lm_head", 1, c.vocab_size, D, DType::kBF16}};
 }
 
@@ -90,6 +90,7 @@ void ProductBench::allocate(Arena& arena, const ProductShape& s, int64_t num_row
       .offsets = i32(grouped, {s.groups + 1}),
       .row_ids = i32(gathered, {num_rows}),
       .row_weight = f32(grouped && s.weighs, {num_rows}),
+      .whole_groups = gathered ? s.always_on : 0,
       .silu_mul = s.silu_mul,
   };
   const int64_t copies = 3 * backend_.info().l2_bytes / (s.groups * s.n * s.k * size_of(s.dtype)) + 1;

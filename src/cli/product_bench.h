@@ -17,8 +17,9 @@ struct ProductShape {
   int64_t n, k;
   DType dtype;
   bool silu_mul = false;
-  bool gathers = false;  ///< reads its rows through row_ids, when it has groups
-  bool weighs = false;   ///< has row_weight, when it has groups
+  bool gathers = false;   ///< reads its rows through row_ids, when it has groups
+  bool weighs = false;    ///< has row_weight, when it has groups
+  int64_t always_on = 0;  ///< of the groups, those at the end that every token visits
 };
 /// qkv, o, gate_up, down and the head, whose operands are `dtype` (the head's bf16).
 std::vector<ProductShape> layer_products(const spec::ModelConfig& config, DType dtype);

@@ -106,6 +106,7 @@ void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer
                           .w_scale = weights(w.gate_up_proj.scale),
                           .offsets = moe ? a.offsets : none,
                           .row_ids = moe ? a.row_token : none,
+                          .whole_groups = moe ? num_always_on_experts(c) : 0,
                           .silu_mul = true});
   const Rows h = quantise(ctx, a.h, a.h_q8, a.h_scale);
   ops::quant_matmul(ctx, {.c = moe ? a.down : a.delta,

@@ -29,6 +29,27 @@ struct LaunchConfig {
   int cluster = 1;       ///< thread blocks of a cluster, along x
 };
 
+/// How many clusters of c.cluster blocks the device runs at once. Not always as many as its multiprocessors
+/// would allow: a cluster's must be neighbours.
+template <class... Params>
+int max_active_clusters(const char* op, void (*kernel)(Params...), const LaunchConfig& c) {
+  moge::cuda::check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op);
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = c.grid;
+  config.blockDim = c.block;
+  config.dynamicSmemBytes = static_cast<size_t>(c.shared_bytes);
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int clusters = 0;
+  moge::cuda::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), op,
+                         ": counting clusters of ", c.cluster);
+  return clusters;
+}
+
 /// Launches kernel(args...). The kernel calls wait_for_previous() before it touches anything that an earlier
 /// one wrote. Throws DeviceError naming `op`.
 template <class... Params, class... Args>

@@ -20,6 +20,13 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t shared, int rank) {
   return address;
 }
 
+/// Arrives at the barrier of any block of the cluster, by its cluster_address. It tells that products have
+/// read something, not that this thread has written something: release.cluster would first wait for all its
+/// stores to reach the L2, 0.8 us.
+__device__ __forceinline__ void barrier_arrive_in_cluster(uint32_t address) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
+}
+
 /// Stores to another block's shared memory; its barrier (which expects them) counts the bytes when they are
 /// there. The receiver has to have started: it has met this block since.
 __device__ __forceinline__ void send(uint32_t address, float value, uint32_t barrier) {

@@ -151,13 +151,16 @@ struct Epilogue {
   __device__ __forceinline__ void store_f32(const uint32_t (&d)[kRegisters]) const {
     const Scales s = scales();
     const int lo = tile.feature + feature();
+    int64_t stride =
+        p.c_stride;  // its multiples must not be computed before the products: they need registers
+    asm volatile("" : "+l"(stride));
 #pragma unroll
     for (int j = 0; j < kRegisters / 4; ++j) {
       const Values v = values<false>(d + j * 4, j, s);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int r = j * 8 + lane() % 4 * 2 + i;
-        float* const to = static_cast<float*>(p.c) + (tile.row + r) * p.c_stride + lo;
+        float* const to = static_cast<float*>(p.c) + (tile.row + r) * stride + lo;
         if (r < tile.rows && lo < p.n) to[0] = v.lo[i];
         if (r < tile.rows && lo + 8 < p.n) to[8] = v.hi[i];
       }

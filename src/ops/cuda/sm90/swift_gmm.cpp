@@ -47,16 +47,15 @@ Refusal supports(const QuantMatmul& a) {
   return {};
 }
 
-/// For products that nobody has timed. Few rows in a group: more features a tile, so that they are read less
-/// often. Few features in all: fewer a tile, so that every multiprocessor has one.
+/// For products that nobody has timed. Many rows: large tiles, so that little is read twice. Few rows and few
+/// features in all: fewer of them a tile, so that every multiprocessor has one.
 SwiftTile default_tile(const QuantMatmul& a, int num_sms) {
   const int64_t rows = rows_of_average_group(a);
-  if (rows <= 64) {
-    const bool narrow = num_groups(a) == 1 && a.w.dim(-2) < 256 * num_sms;
-    if (narrow) return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
-    return rows <= 16 && a.a.dim(0) <= 16 ? SwiftTile::k256x16 : SwiftTile::k256x64;
-  }
-  return rows <= 128 ? SwiftTile::k256x128 : SwiftTile::k128x256;
+  if (rows > 128) return SwiftTile::k256x256;
+  if (rows > 64) return SwiftTile::k128x128;
+  const bool narrow = num_groups(a) == 1 && a.w.dim(-2) < 256 * num_sms;
+  if (!narrow) return SwiftTile::k128x64;
+  return rows <= 16 ? SwiftTile::k64x16 : SwiftTile::k64x64;
 }
 
 SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
@@ -76,9 +75,14 @@ SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
   return default_tile(a, ctx.backend->info().num_sms);
 }
 
-/// Rows gathered once in device memory, instead of by every tile that reads them.
-int64_t workspace_bytes(const ExecContext&, const QuantMatmul& a) {
-  return a.row_ids && rows_of_average_group(a) > 128 ? a.c.dim(0) * a.a.dim(1) * size_of(a.a.dtype) : 0;
+/// Rows of c from which on row_ids names all rows of a in order.
+int64_t first_whole_row(const QuantMatmul& a) {
+  return a.row_ids ? a.c.dim(0) - a.whole_groups * a.a.dim(0) : 0;
+}
+/// For rows gathered once in device memory, instead of by every tile that reads them.
+int64_t workspace_bytes(const QuantMatmul& a, SwiftTile tile) {
+  const bool gathers_first = a.row_ids && (blocks_of(tile) > 1 || rows_of_average_group(a) > 128);
+  return gathers_first ? first_whole_row(a) * a.a.dim(1) * size_of(a.a.dtype) : 0;
 }
 
 }  // namespace
@@ -89,20 +93,22 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
   const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
   const int box_columns = static_cast<int>(kBlockBytes / size_of(a.a.dtype));
-  const bool gather_first = a.row_ids && !workspace.empty();
-  if (gather_first) gather_rows(ctx, a, workspace.data());
-  const bool gather = a.row_ids && !gather_first;
+  const int64_t whole_row = first_whole_row(a);
+  const bool gather_first = whole_row > 0 && !workspace.empty();
+  dcheck(gather_first || whole_row == 0 || blocks_of(tile) == 1,
+         "quant_matmul: pairs of blocks cannot gather");
+  if (gather_first) gather_rows(ctx, a, whole_row, workspace.data());
   // The end of a row and the beginning of the next are wanted at different times: where 256 bytes hold both,
   // fetching them together fetches them twice.
   const L2Fetch fetch = k_bytes % 256 == 0 ? L2Fetch::k256 : L2Fetch::k128;
   const auto map_of = [&](const void* data, int64_t rows, int box_rows, int64_t stride) {
     return matrix_map("quant_matmul", data, a.a.dtype, rows, k, box_rows, box_columns, fetch, stride);
   };
-  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}};
-  if (!gather)
-    for (int i = 0; 8 << i <= shape_of(tile).rows; ++i)
-      maps.a[i] = gather_first ? map_of(workspace.data(), a.c.dim(0), 8 << i, k)
-                               : map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
+  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}, .gathered = {}};
+  for (int i = 0; 8 << i <= shape_of(tile).rows; ++i) {
+    maps.a[i] = map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
+    if (gather_first) maps.gathered[i] = map_of(workspace.data(), whole_row, 8 << i, k);
+  }
   const int64_t c_columns = a.c.dim(1);
   const SwiftGmmParams params{
       .c = a.c.data,
@@ -114,7 +120,9 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
       .row_weight = data_of<float>(a.row_weight),
       .offsets = data_of<int32_t>(a.offsets),
       .row_ids = data_of<int32_t>(a.row_ids),
-      .gather = gather,
+      .gather = whole_row > 0 && !gather_first,
+      .whole_row = static_cast<int>(whole_row),
+      .whole_rows = static_cast<int>(a.a.dim(0)),
       .num_groups = static_cast<int>(groups),
       .num_rows = static_cast<int>(a.c.dim(0)),
       .n = static_cast<int>(n),
@@ -140,13 +148,17 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
 
 namespace {
 
-using Run = void (*)(ExecContext&, const QuantMatmul&, std::span<std::byte>);
-
+template <SwiftTile kTile>
+Impl<QuantMatmul> impl_of_tile() {
+  return {kSwiftTiles[static_cast<size_t>(kTile)].impl, DeviceKind::kCuda, supports,
+          [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
+            if (a.c.numel() > 0) swift_gmm(ctx, a, kTile, workspace);
+          },
+          [](const ExecContext&, const QuantMatmul& a) { return workspace_bytes(a, kTile); }};
+}
 template <size_t... kTiles>
-constexpr std::array<Run, sizeof...(kTiles)> runs_of(std::index_sequence<kTiles...>) {
-  return {[](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
-    if (a.c.numel() > 0) swift_gmm(ctx, a, static_cast<SwiftTile>(kTiles), workspace);
-  }...};
+void add_tiles(std::vector<Impl<QuantMatmul>>& impls, std::index_sequence<kTiles...>) {
+  (impls.push_back(impl_of_tile<static_cast<SwiftTile>(kTiles)>()), ...);
 }
 
 }  // namespace
@@ -157,10 +169,8 @@ std::vector<Impl<QuantMatmul>> swift_gmm_impls() {
        [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
          if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(ctx, a), workspace);
        },
-       workspace_bytes}};
-  constexpr auto kRuns = runs_of(std::make_index_sequence<kSwiftTiles.size()>{});
-  for (size_t i = 0; i < kSwiftTiles.size(); ++i)
-    impls.push_back({kSwiftTiles[i].impl, DeviceKind::kCuda, supports, kRuns[i], workspace_bytes});
+       [](const ExecContext& ctx, const QuantMatmul& a) { return workspace_bytes(a, choose_tile(ctx, a)); }}};
+  add_tiles(impls, std::make_index_sequence<kSwiftTiles.size()>{});
   return impls;
 }
 

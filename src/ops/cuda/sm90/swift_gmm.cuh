@@ -6,6 +6,9 @@
 // (swift_producer.cuh) feeds a ring of stages, each a 128-byte slice of K of the tile's weights and tokens;
 // it runs ahead across tiles, so that memory stays busy while the other warpgroups, 64 features each, finish
 // theirs (swift_epilogue.cuh).
+//
+// The largest tile is a cluster's of two blocks: each has half of its features, and fetches half of its rows
+// for both. A stage is refilled when the warpgroups of both have used it.
 #pragma once
 #include <type_traits>
 #include <utility>
@@ -40,7 +43,8 @@ template <DType kType, class P>
 struct Consumer {
   uint32_t shared;
   int warpgroup;
-  bool gathered;  ///< rows did not come by the copy engine
+  bool gathered;   ///< rows did not come by the copy engine
+  uint32_t empty;  ///< barriers of a block of the cluster, one for each of a warp's first lanes
   RingPosition<P::kStages> ring;
 
   /// d += the first kCount products of the ring's next stage.
@@ -50,14 +54,19 @@ struct Consumer {
     const uint64_t w = operand_descriptor(stage + warpgroup * kBlockBytes);
     const uint64_t a = operand_descriptor(stage + P::kFeatures * kSwizzleBytes);
     barrier_wait(shared + P::kFullAt + ring.stage * 8, ring.parity);
-    if (gathered) fence_async_proxy();
+    if (P::kGathers && gathered) fence_async_proxy();
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kCount; ++step) wgmma<kType>(d, w + 2 * step, a + 2 * step);
     wgmma_commit();
   }
+  /// Rows come to all blocks of the cluster at once, so all must know.
   __device__ __forceinline__ void release(int stage) const {
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared + P::kEmptyAt + stage * 8);
+    if (threadIdx.x % 32 >= P::kBlocks) return;
+    if constexpr (P::kBlocks > 1)
+      barrier_arrive_in_cluster(empty + stage * 8);
+    else
+      barrier_arrive(empty + stage * 8);
   }
 
   /// For a warpgroup whose features do not exist.
@@ -102,15 +111,15 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   extern __shared__ uint8_t dynamic[];
   uint8_t* const memory = dynamic + (kAlignment - shared_address(dynamic) % kAlignment) % kAlignment;
   const uint32_t shared = shared_address(memory);
-  int* const token_tile_start = reinterpret_cast<int*>(memory + P::kTokenTileStartAt);
+  int* const start = reinterpret_cast<int*>(memory + P::kStartAt);
   int* const row_start = reinterpret_cast<int*>(memory + P::kRowStartAt);
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
 
   if (threadIdx.x == 0) {
     prefetch_map(maps.w);
     for (int stage = 0; stage < P::kStages; ++stage) {
-      barrier_init(shared + P::kFullAt + stage * 8, p.gather ? 1 + kGatherWarps * 32 : 1);
-      barrier_init(shared + P::kEmptyAt + stage * 8, P::kWarpgroups * 4);
+      barrier_init(shared + P::kFullAt + stage * 8, P::kGathers && p.gather ? 1 + kGatherWarps * 32 : 1);
+      barrier_init(shared + P::kEmptyAt + stage * 8, P::kWarpgroups * 4 * P::kBlocks);
     }
     for (int set = 0; set < P::kFactorSets; ++set) {
       barrier_init(shared + P::kFactorsFullAt + set * 8, 32);
@@ -118,14 +127,21 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     }
     fence_barrier_init();
   }
+  if constexpr (P::kBlocks > 1) {
+    __syncwarp();
+    cluster_arrive();  // our barriers can be used
+  }
   // Without offsets the tiles are known now, and the first weights are fetched while the previous kernel
   // ends.
   if (p.offsets) wait_for_previous();
-  count_tiles<P>(p, token_tile_start, row_start);
-  const TileMap map{token_tile_start, row_start, p.num_groups, (p.n + P::kFeatures - 1) / P::kFeatures,
-                    p.interleave_groups};
-  const int num_tiles = map.num_tiles();
-  const int first = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
+  const int rank = static_cast<int>(blockIdx.x) % P::kBlocks;
+  const TileMap<P> map{
+      start, row_start, p.num_groups, (p.n + P::kFeatures - 1) / P::kFeatures, p.interleave_groups, rank};
+  count_tiles<P>(p, map, start, row_start);
+  if constexpr (P::kBlocks > 1) cluster_wait();
+  const int num_steps = map.num_steps();
+  const int first = static_cast<int>(blockIdx.x) / P::kBlocks;
+  const int stride = static_cast<int>(gridDim.x) / P::kBlocks;
   auto* const factors = reinterpret_cast<typename P::Factors*>(memory + P::kFactorsAt);
   RingPosition<P::kFactorSets> set;
 
@@ -135,30 +151,30 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     const int warp = static_cast<int>(threadIdx.x) % 128 / 32;
     if (warp == kGatherWarps) {
       if (!p.offsets) wait_for_previous();
-      for (int tile = first; tile < num_tiles; tile += stride) {
+      for (int step = first; step < num_steps; step += stride) {
         barrier_wait(shared + P::kFactorsEmptyAt + set.stage * 8, set.parity ^ 1);
-        load_factors<P>(p, map.at<P>(tile), factors[set.stage]);
+        load_factors<P>(p, map.at(step), factors[set.stage]);
         barrier_arrive(shared + P::kFactorsFullAt + set.stage * 8);
         set.advance();
       }
-    } else if (warp == 0 || p.gather) {
-      Producer<P, static_cast<int>(size_of(kType))> producer(p, maps, shared);
+    } else if (warp == 0 || (P::kGathers && p.gather)) {
+      Producer<P, static_cast<int>(size_of(kType))> producer(p, maps, shared, rank);
       RingPosition<P::kStages> ring;
       const int num_blocks = p.full_blocks + (p.half_block ? 1 : 0);
       int ahead = 0;  // weights that are on their way already
       if (!p.offsets) {
-        if (first < num_tiles) {
-          producer.begin(map.at<P>(first));
+        if (first < num_steps) {
+          producer.begin(map.at(first));
           for (; ahead < min(P::kStages, num_blocks); ++ahead) producer.weights(ahead, ahead);
         }
         wait_for_previous();
       }
       let_next_start();
-      for (int tile = first; tile < num_tiles; tile += stride) {
-        producer.begin(map.at<P>(tile));
+      for (int step = first; step < num_steps; step += stride) {
+        producer.begin(map.at(step));
         producer.begin_rows();
         for (int block = 0; block < num_blocks; ++block) {
-          if (tile != first || block >= ahead) {
+          if (step != first || block >= ahead) {
             barrier_wait(shared + P::kEmptyAt + ring.stage * 8, ring.parity ^ 1);
             producer.weights(ring.stage, block);
           }
@@ -171,12 +187,14 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     if constexpr (P::kWarpgroups > 1)
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(P::kConsumerRegisters));
     uint8_t* const staged = memory + P::kStagedAt + warpgroup * P::kStagedBytes;
-    Consumer<kType, P> consumer{shared, warpgroup, p.gather, {}};
+    uint32_t empty = shared + P::kEmptyAt;
+    if constexpr (P::kBlocks > 1) empty = cluster_address(empty, static_cast<int>(threadIdx.x) % P::kBlocks);
+    Consumer<kType, P> consumer{shared, warpgroup, p.gather, empty, {}};
     if (!p.offsets) wait_for_previous();
-    for (int index = first; index < num_tiles; index += stride) {
+    for (int step = first; step < num_steps; step += stride) {
       barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
       const Tile tile = factors[set.stage].tile;
-      if (tile.feature + warpgroup * kBlockFeatures < p.n) {
+      if (tile.rows > 0 && tile.feature + warpgroup * kBlockFeatures < p.n) {
         with_columns_of<P::kRows>(tile.rows, [&](auto columns) {
           uint32_t d[decltype(columns)::value / 2];
           consumer.accumulate(d, p.full_blocks, p.half_block);
@@ -190,16 +208,26 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       set.advance();
     }
   }
+  if constexpr (P::kBlocks > 1) {  // no block leaves while another may arrive at its barriers
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+  }
 }
 
 template <DType kType, SwiftTile kTile>
 void launch_tile(const ExecContext& ctx, const SwiftMaps& maps, const SwiftGmmParams& params) {
   using P = Plan<kTile>;
-  launch(ctx, "quant_matmul", swift_gmm_kernel<kType, kTile>,
-         {.grid = dim3(static_cast<unsigned>(ctx.backend->info().num_sms)),
-          .block = dim3(P::kThreads),
-          .shared_bytes = P::kBytes},
-         maps, params);
+  LaunchConfig config{.grid = dim3(static_cast<unsigned>(ctx.backend->info().num_sms)),
+                      .block = dim3(P::kThreads),
+                      .shared_bytes = P::kBytes,
+                      .cluster = P::kBlocks};
+  if constexpr (P::kBlocks > 1) {
+    // No more than run at once: one that waited for another's end would double the time.
+    static const int clusters = max_active_clusters("quant_matmul", swift_gmm_kernel<kType, kTile>, config);
+    config.grid.x = static_cast<unsigned>(clusters * P::kBlocks);
+  }
+  launch(ctx, "quant_matmul", swift_gmm_kernel<kType, kTile>, config, maps, params);
 }
 
 }  // namespace moge::ops::cuda::swift

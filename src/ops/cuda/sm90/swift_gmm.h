@@ -28,7 +28,9 @@ struct SwiftGmmParams {
   const float* row_weight;  // [R]; may be null
   const int* offsets;       // [G + 1]; null: one group of all rows
   const int* row_ids;       // [R]; may be null
-  bool gather;  // row r of c reads row row_ids[r] of a; else row r, though row_ids picks its a_scale
+  bool gather;     // rows before whole_row come from row row_ids[r] of a, not from the map of gathered rows
+  int whole_row;   // from this row of c on, rows are those of a in order, once or several times
+  int whole_rows;  // of a
   int num_groups;
   int num_rows;             // R
   int n;                    // features of a group
@@ -41,8 +43,8 @@ struct SwiftGmmParams {
   SwiftOutput output;
 };
 
-/// The part of c that a thread block computes at a time: features x rows, a template instance of the kernel.
-/// Its choice moves no bit of the result.
+/// The part of c that is computed at a time: features x rows, a template instance of the kernel. Its choice
+/// moves no bit of the result.
 enum class SwiftTile : uint8_t {
   k64x16,
   k64x64,
@@ -50,27 +52,27 @@ enum class SwiftTile : uint8_t {
   k128x64,
   k128x128,
   k128x256,
-  k256x16,
-  k256x64,
-  k256x128,
+  k256x256,
 };
 struct SwiftTileInfo {
   TileShape shape;
+  int blocks;        ///< of a cluster: the features are divided among them, the rows shared
   const char* impl;  ///< its name in the op's table, for `moge tune` and the tests
 };
-inline constexpr std::array<SwiftTileInfo, 9> kSwiftTiles{{
-    {{64, 16}, "cuda.swift_gmm.64x16"},
-    {{64, 64}, "cuda.swift_gmm.64x64"},
-    {{64, 128}, "cuda.swift_gmm.64x128"},
-    {{128, 64}, "cuda.swift_gmm.128x64"},
-    {{128, 128}, "cuda.swift_gmm.128x128"},
-    {{128, 256}, "cuda.swift_gmm.128x256"},
-    {{256, 16}, "cuda.swift_gmm.256x16"},
-    {{256, 64}, "cuda.swift_gmm.256x64"},
-    {{256, 128}, "cuda.swift_gmm.256x128"},
+inline constexpr std::array<SwiftTileInfo, 7> kSwiftTiles{{
+    {{64, 16}, 1, "cuda.swift_gmm.64x16"},
+    {{64, 64}, 1, "cuda.swift_gmm.64x64"},
+    {{64, 128}, 1, "cuda.swift_gmm.64x128"},
+    {{128, 64}, 1, "cuda.swift_gmm.128x64"},
+    {{128, 128}, 1, "cuda.swift_gmm.128x128"},
+    {{128, 256}, 1, "cuda.swift_gmm.128x256"},
+    {{256, 256}, 2, "cuda.swift_gmm.256x256"},
 }};
 constexpr TileShape shape_of(SwiftTile tile) {
   return kSwiftTiles[static_cast<size_t>(tile)].shape;
+}
+constexpr int blocks_of(SwiftTile tile) {
+  return kSwiftTiles[static_cast<size_t>(tile)].blocks;
 }
 
 inline constexpr int kSwiftMaxGroups = 512;
@@ -78,8 +80,9 @@ inline constexpr int kSwiftMaxGroups = 512;
 /// For the copy engine. An instruction takes it tens of cycles however small the box is, so contiguous rows
 /// come in as few boxes as their number, rounded up to eight, has bits.
 struct SwiftMaps {
-  CUtensorMap w;     // [G * N, K] in boxes of [64, 128 bytes]
-  CUtensorMap a[6];  // [R, K] in boxes of [8 << i, 128 bytes]; without row_ids
+  CUtensorMap w;            // [G * N, K] in boxes of [64, 128 bytes]
+  CUtensorMap a[6];         // [T, K] in boxes of [8 << i, 128 bytes]
+  CUtensorMap gathered[6];  // [whole_row, K], the same, unless `gather`
 };
 
 template <DType kType>

@@ -18,9 +18,10 @@ inline constexpr int kTokenTilesTogether = 16;
 
 struct Tile {
   int group;
-  int row, rows;  ///< of c
-  int feature;    ///< of the group
-  bool alone;     ///< no other tile has the same weights
+  int row, rows;     ///< of c
+  int feature;       ///< of the group
+  bool alone;        ///< no other tile has the same weights
+  bool shares_rows;  ///< with the other block of the cluster
 };
 
 /// What a row of sums is multiplied by: a_scale, and a_scale * row_weight.
@@ -40,21 +41,24 @@ struct TileFactors {
 /// Threads and shared memory of a thread block.
 template <SwiftTile kTile>
 struct Plan {
-  static constexpr int kFeatures = shape_of(kTile).features;
+  static constexpr int kBlocks = blocks_of(kTile);  ///< of a cluster
+  static constexpr int kFeatures = shape_of(kTile).features / kBlocks;
   static constexpr int kRows = shape_of(kTile).rows;
+  /// Only the copy engine brings rows to two blocks, and it cannot gather.
+  static constexpr bool kGathers = kBlocks == 1;
   static constexpr int kWarpgroups = kFeatures / kBlockFeatures;  ///< of consumers; one more produces
   static constexpr int kThreads = kWarpgroups * 128 + 128;
   /// Registers of a thread: what launch bounds give to all, moved from the producers to the others.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
-  static constexpr int kProducerRegisters = kWarpgroups == 4 ? 64 : 72;
-  static constexpr int kConsumerRegisters = kWarpgroups == 4 ? 104 : 216;
+  static constexpr int kProducerRegisters = kGathers ? 72 : 40;
+  static constexpr int kConsumerRegisters = kGathers ? 216 : 232;
   static_assert(kWarpgroups == 1 || kProducerRegisters + kWarpgroups * kConsumerRegisters <=
                                         (kWarpgroups + 1) * kLaunchRegisters);
 
   using Factors = TileFactors<kFeatures, kRows>;
   static constexpr int kFactorSets = 2;
   /// Rows of c that a warpgroup transposes at a time.
-  static constexpr int kStagedRows = kWarpgroups == 4 && kRows > 32 ? 32 : kRows < 64 ? kRows : 64;
+  static constexpr int kStagedRows = kRows < 64 ? kRows : 64;
   static constexpr int kStagedBytes = kStagedRows * kBlockFeatures * 2;
   static constexpr int kStageBytes = (kFeatures + kRows) * kSwizzleBytes;
   static constexpr int kMapBytes = (kSwiftMaxGroups + 4) * 4;
@@ -63,8 +67,8 @@ struct Plan {
   static constexpr int kStages = (kSharedBytes - kAlignment - kFixedBytes) / (kStageBytes + 16);
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kFactorsAt = kStagedAt + kWarpgroups * kStagedBytes;
-  static constexpr int kTokenTileStartAt = kFactorsAt + kFactorSets * static_cast<int>(sizeof(Factors));
-  static constexpr int kRowStartAt = kTokenTileStartAt + kMapBytes;
+  static constexpr int kStartAt = kFactorsAt + kFactorSets * static_cast<int>(sizeof(Factors));
+  static constexpr int kRowStartAt = kStartAt + kMapBytes;
   // Barriers: a stage, or a set of factors, has arrived (full) or has been used (empty).
   static constexpr int kFullAt = kRowStartAt + kMapBytes;
   static constexpr int kEmptyAt = kFullAt + kStages * 8;
@@ -86,51 +90,80 @@ struct RingPosition {
   }
 };
 
-/// From a tile's index to its place. Token tiles of the same weights follow each other, so that these are
-/// read once.
+/// From the number of a step, in which each block of a cluster has a tile, to a block's tile. Token tiles of
+/// the same weights follow each other, so that these are read once.
+///
+/// The blocks of a pair take neighbouring feature tiles and the same rows. An odd last feature tile they take
+/// both, each with a token tile of its own.
+template <class P>
 struct TileMap {
-  const int* token_tile_start;  // [G + 1], shared memory: token tiles of the groups before
-  const int* row_start;         // [G + 1], shared memory: offsets
+  const int* start;      // [G + 1], shared memory: of the groups before, token tiles (interleaved) or steps
+  const int* row_start;  // [G + 1], shared memory: offsets
   int num_groups;
   int feature_tiles;
   bool interleave;  ///< groups inside feature tiles instead of the reverse
+  int rank;         ///< of the block in its cluster
 
-  __device__ int num_tiles() const { return token_tile_start[num_groups] * feature_tiles; }
+  __device__ int shared_feature_tiles() const { return feature_tiles / P::kBlocks; }
+  /// Of so many token tiles.
+  __device__ int steps_of(int token_tiles) const {
+    const int single = feature_tiles % P::kBlocks * ((token_tiles + P::kBlocks - 1) / P::kBlocks);
+    return token_tiles * shared_feature_tiles() + single;
+  }
+  __device__ static int token_tiles_of(int rows) { return (rows + P::kRows - 1) / P::kRows; }
+  __device__ int num_steps() const { return interleave ? steps_of(start[num_groups]) : start[num_groups]; }
 
   /// All lanes of a warp.
-  template <class P>
-  __device__ Tile at(int index) const {
-    const int token_tiles = token_tile_start[num_groups];
-    const int g = group_of(interleave ? index % token_tiles : index / feature_tiles);
-    const int first_row = row_start[g], rows = row_start[g + 1] - first_row;
-    const int tiles = token_tile_start[g + 1] - token_tile_start[g];  // of the group's rows
-    int feature_tile, token_tile;
+  __device__ Tile at(int step) const {
+    const int all_tiles = start[num_groups];  // if interleaved
+    int feature_tile, token_tile, g;
+    bool shares_rows = P::kBlocks > 1;
     if (interleave) {
-      feature_tile = index / token_tiles;
-      token_tile = index % token_tiles - token_tile_start[g];
+      feature_tile = step / all_tiles;
+      token_tile = step % all_tiles;
+      if (feature_tile >= shared_feature_tiles()) {
+        shares_rows = false;
+        feature_tile = shared_feature_tiles();
+        token_tile = (step - feature_tile * all_tiles) * P::kBlocks + rank;
+        if (token_tile >= all_tiles) return {};
+      }
+      g = group_of(token_tile);
+      token_tile -= start[g];
     } else {
-      const int local = index - token_tile_start[g] * feature_tiles;
-      const int batch = local / (kTokenTilesTogether * feature_tiles);
-      const int in_batch = local - batch * kTokenTilesTogether * feature_tiles;
-      const int together = min(kTokenTilesTogether, tiles - batch * kTokenTilesTogether);
-      feature_tile = in_batch / together;
-      token_tile = batch * kTokenTilesTogether + in_batch % together;
+      g = group_of(step);
+    }
+    const int first_row = row_start[g], rows = row_start[g + 1] - first_row, tiles = token_tiles_of(rows);
+    if (!interleave) {
+      const int local = step - start[g], features = shared_feature_tiles();
+      if (local < tiles * features) {
+        const int batch = local / (kTokenTilesTogether * features);
+        const int in_batch = local - batch * kTokenTilesTogether * features;
+        const int together = min(kTokenTilesTogether, tiles - batch * kTokenTilesTogether);
+        feature_tile = in_batch / together;
+        token_tile = batch * kTokenTilesTogether + in_batch % together;
+      } else {
+        shares_rows = false;
+        feature_tile = features;
+        token_tile = (local - tiles * features) * P::kBlocks + rank;
+        if (token_tile >= tiles) return {};
+      }
     }
     // near equal tiles: a full one and a remainder of a few rows would take longer
     const int height = ((rows + tiles - 1) / tiles + 7) / 8 * 8;
     return {.group = g,
             .row = first_row + token_tile * height,
             .rows = min(height, rows - token_tile * height),
-            .feature = feature_tile * P::kFeatures,
-            .alone = tiles == 1};
+            .feature = (feature_tile * P::kBlocks + (shares_rows ? rank : 0)) * P::kFeatures,
+            .alone = tiles == 1,
+            .shares_rows = shares_rows};
   }
 
  private:
-  /// Of the token tile that is the n-th of all groups.
+  /// Of the n-th of what `start` counts.
   __device__ int group_of(int n) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     for (int g = 0;; g += 32) {
-      const bool before = g + lane < num_groups && token_tile_start[g + lane + 1] <= n;
+      const bool before = g + lane < num_groups && start[g + lane + 1] <= n;
       const int count = __popc(__ballot_sync(~0U, before));
       if (count < 32) return g + count;
     }
@@ -139,7 +172,7 @@ struct TileMap {
 
 /// Fills TileMap's arrays. All threads.
 template <class P>
-__device__ void count_tiles(const SwiftGmmParams& p, int* token_tile_start, int* row_start) {
+__device__ void count_tiles(const SwiftGmmParams& p, const TileMap<P>& map, int* start, int* row_start) {
   for (int g = static_cast<int>(threadIdx.x); g <= p.num_groups; g += P::kThreads)
     row_start[g] = p.offsets ? p.offsets[g] : g * p.num_rows;
   __syncthreads();
@@ -148,15 +181,16 @@ __device__ void count_tiles(const SwiftGmmParams& p, int* token_tile_start, int*
     int total = 0;
     for (int begin = 0; begin < p.num_groups; begin += 32) {
       const int g = begin + lane;
-      int sum = g < p.num_groups ? (row_start[g + 1] - row_start[g] + P::kRows - 1) / P::kRows : 0;
+      int sum = g < p.num_groups ? map.token_tiles_of(row_start[g + 1] - row_start[g]) : 0;
+      if (!map.interleave) sum = map.steps_of(sum);
       for (int distance = 1; distance < 32; distance *= 2) {
         const int lower = __shfl_up_sync(~0U, sum, distance);
         if (lane >= distance) sum += lower;
       }
-      if (g < p.num_groups) token_tile_start[g + 1] = total + sum;
+      if (g < p.num_groups) start[g + 1] = total + sum;
       total += __shfl_sync(~0U, sum, 31);
     }
-    if (lane == 0) token_tile_start[0] = 0;
+    if (lane == 0) start[0] = 0;
   }
   __syncthreads();
 }

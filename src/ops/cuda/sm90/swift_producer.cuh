@@ -1,5 +1,6 @@
 // SwiftGMM's producers: what fetches weights, rows and factors into shared memory, ahead of the consumers.
 #pragma once
+#include "ops/cuda/sm90/cluster.cuh"
 #include "ops/cuda/sm90/swift_plan.cuh"
 
 namespace moge::ops::cuda::swift {
@@ -11,16 +12,19 @@ inline constexpr int kGatherWarps = 3;  ///< of the producers' warpgroup; the fo
 template <class P, int kElementBytes>
 class Producer {
  public:
-  __device__ Producer(const SwiftGmmParams& p, const SwiftMaps& maps, uint32_t shared)
-      : p_(p), maps_(maps), shared_(shared), thread_(static_cast<int>(threadIdx.x) % 128) {}
+  /// rank: of the block in its cluster.
+  __device__ Producer(const SwiftGmmParams& p, const SwiftMaps& maps, uint32_t shared, int rank)
+      : p_(p), maps_(maps), shared_(shared), rank_(rank), thread_(static_cast<int>(threadIdx.x) % 128) {}
 
   __device__ void begin(const Tile& t) {
     tile_ = t;
-    blocks_ = min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
+    whole_ = t.row >= p_.whole_row;
+    from_row_ = whole_ ? (t.row - p_.whole_row) % p_.whole_rows : t.row;
+    blocks_ = t.rows == 0 ? 0 : min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
   }
   /// After wait_for_previous().
   __device__ void begin_rows() {
-    if (!p_.gather) return;
+    if (!gathers()) return;
 #pragma unroll
     for (int i = 0; i < kThreadRows; ++i) {
       const int r = i * kRowsAtOnce + thread_ / 8;
@@ -32,7 +36,7 @@ class Producer {
   __device__ void weights(int stage, int block) const {
     if (thread_ >= 32) return;
     const uint32_t barrier = full(stage);
-    const int row_bytes = p_.gather ? 0 : rounded_rows() * kSwizzleBytes;
+    const int row_bytes = gathers() ? 0 : eights() * 8 * kSwizzleBytes;
     if (thread_ == 0)
       barrier_arrive_expect(barrier, static_cast<uint32_t>(blocks_ * kBlockBytes + row_bytes));
     __syncwarp();
@@ -43,13 +47,15 @@ class Producer {
   }
   __device__ void rows(int stage, int block) const {
     const uint32_t to = shared_ + stage * P::kStageBytes + P::kFeatures * kSwizzleBytes;
-    if (p_.gather)
-      gather(to, block, full(stage));
-    else
-      copy_rows(to, block, full(stage));
+    if (gathers()) return gather(to, block, full(stage));
+    copy_rows(to, block, full(stage));
+    if (P::kGathers && p_.gather) barrier_arrive(full(stage));  // counted on at every stage
   }
 
  private:
+  __device__ bool gathers() const {
+    return P::kGathers && p_.gather && !whole_;
+  }
   /// Weights that several tiles want must outlast the first of them.
   __device__ uint64_t weight_policy() const {
     return tile_.alone ? evict_first() : evict_normal();
@@ -60,15 +66,25 @@ class Producer {
   __device__ uint32_t full(int stage) const {
     return shared_ + P::kFullAt + stage * 8;
   }
-  __device__ int rounded_rows() const {
-    return (tile_.rows + 7) / 8 * 8;
+  /// Of rows; the last ones may be another tile's.
+  __device__ int eights() const {
+    return (tile_.rows + 7) / 8;
   }
 
+  /// All rows, or a half of those that the cluster shares.
   __device__ void copy_rows(uint32_t to, int block, uint32_t barrier) const {
-    if (thread_ >= 6 || (rounded_rows() & 8 << thread_) == 0) return;
-    const int r = rounded_rows() >> (thread_ + 4) << (thread_ + 4);  // after the larger boxes
-    load_box(to + r * kSwizzleBytes, maps_.a[thread_], block * kSwizzleBytes / kElementBytes, tile_.row + r,
-             barrier, evict_last());
+    const int lower_half = (eights() + 1) / 2;
+    const int begin = tile_.shares_rows ? rank_ * lower_half : 0;
+    const int count = !tile_.shares_rows ? eights() : rank_ == 0 ? lower_half : eights() - lower_half;
+    if (thread_ >= 6 || (count & 1 << thread_) == 0) return;
+    const int r = (begin + (count >> (thread_ + 1) << (thread_ + 1))) * 8;  // after the larger boxes
+    const CUtensorMap& map = whole_ ? maps_.a[thread_] : maps_.gathered[thread_];
+    const int x = block * kSwizzleBytes / kElementBytes;
+    const int y = from_row_ + r;
+    if (P::kBlocks > 1 && tile_.shares_rows)
+      load_box_to_blocks(to + r * kSwizzleBytes, map, x, y, barrier, (1 << P::kBlocks) - 1, evict_last());
+    else
+      load_box(to + r * kSwizzleBytes, map, x, y, barrier, evict_last());
   }
   __device__ void gather(uint32_t to, int block, uint32_t barrier) const {
     static_assert(kRowsAtOnce % 8 == 4);  // so that a thread's rows are swizzled in two ways
@@ -91,8 +107,11 @@ class Producer {
   const SwiftGmmParams& p_;
   const SwiftMaps& maps_;
   uint32_t shared_;
+  int rank_;
   int thread_;
   Tile tile_{};
+  bool whole_ = false;                    // its rows are rows of a in order
+  int from_row_ = 0;                      // the first of them, in a or among those gathered
   int blocks_ = 0;                        // of 64 features
   uint32_t row_units_[kThreadRows] = {};  // where rows of a begin, in units of 16 bytes
 };

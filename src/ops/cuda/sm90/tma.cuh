@@ -20,6 +20,17 @@ __device__ __forceinline__ void load_box(uint32_t shared, const CUtensorMap& map
       : "memory");
 }
 
+/// The same to this place in the shared memory of every block of the cluster whose bit in `blocks` is set,
+/// each completing on its own barrier.
+__device__ __forceinline__ void load_box_to_blocks(uint32_t shared, const CUtensorMap& map, int x, int y,
+                                                   uint32_t barrier, uint16_t blocks, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "h"(blocks), "l"(policy)
+      : "memory");
+}
+
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
