@@ -382,7 +382,7 @@ class OpsBench {
     place([&](Arena& arena) {
       call.q = arena.alloc(DType::kBF16, {T, H, Dh});
       for (Tensor* t : {&call.k_pages, &call.v_pages}) *t = arena.alloc(kv, {pages, KV, kPageSize, Dh});
-      if (kv != DType::kBF16)
+      if (size_of(kv) == 1)
         for (Tensor* t : {&call.k_scales, &call.v_scales})
           *t = arena.alloc(DType::kF32, {pages, KV, kPageSize});
       call.qkv = arena.alloc(DType::kBF16, {T, H + 2 * KV, Dh});
@@ -420,7 +420,7 @@ class OpsBench {
       call.out = arena.alloc(DType::kBF16, {T, H, Dh});
       call.q = arena.alloc(DType::kBF16, {T, H, Dh});
       for (Tensor* t : {&call.k_pages, &call.v_pages}) *t = arena.alloc(kv, {P * copies, KV, kPageSize, Dh});
-      if (kv != DType::kBF16)
+      if (size_of(kv) == 1)
         for (Tensor* t : {&call.k_scales, &call.v_scales})
           *t = arena.alloc(DType::kF32, {P * copies, KV, kPageSize});
       call.block_table = arena.alloc(DType::kI32, {batch * copies, pages});

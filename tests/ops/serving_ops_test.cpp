@@ -257,7 +257,7 @@ TEST(TokenLayer, RefusesWhatDoesNotFitAndLeavesTheCpuToTheOpsThatItJoins) {
   const auto says = [](const std::string& message, const char* part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
-  says(refusal_of([&](Args& a) { a.x = in.normal({2, kD}); }), "T");
+  says(refusal_of([&](Args& a) { a.x = in.normal({2, kD}); }), "x: expected f32[T=1");
   says(refusal_of([&](Args& a) { a.down = i8({kE + kS, kD, 2 * kF}); }), "twice as many rows as columns");
   says(refusal_of([&](Args& a) { a.gate = in.normal({kE + 2, kD}); }), "6 routed experts, but 5 in gate_up");
   says(refusal_of([&](Args& a) { a.next_qkv = {}; }), "expected one of next_qkv and normed");

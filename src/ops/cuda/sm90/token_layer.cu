@@ -630,7 +630,7 @@ token::Params sizes_of(const TokenLayer& a) {
 
 Refusal supports(const TokenLayer& a) {
   const auto fits = [](int64_t width, int most) {
-    return width % token::kLaneBytes == 0 && width <= most
+    return width > 0 && width % token::kLaneBytes == 0 && width <= most
                ? Refusal()
                : str("width ", width, ": expected a multiple of ", token::kLaneBytes, ", at most ", most);
   };
