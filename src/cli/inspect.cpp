@@ -41,7 +41,7 @@ struct InspectOptions {
             {.name = "kv-dtype",
              .target = &kv_dtype,
              .value = "TYPE",
-             .help = "Of cached keys and values: bf16 or f32"}};
+             .help = "Of cached keys and values: bf16, f16, f32, i8 or fp8_e4m3; scales are not counted"}};
   }
 };
 

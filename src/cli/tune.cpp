@@ -32,7 +32,7 @@ struct TuneOptions {
   }
 };
 
-/// The tile that an implementation of the product always takes: "cuda.swift_gmm.256x64".
+/// The tile that an implementation of the product always takes: "cuda.swift_gmm.128x256".
 std::optional<ops::TileShape> tile_of(const std::string& impl) {
   const size_t x = impl.rfind('x'), dot = impl.rfind('.');
   if (x == std::string::npos || dot == std::string::npos || x < dot) return {};

@@ -31,7 +31,7 @@ class ThreadPool {
   }
 
   /// The same for tasks that stream memory in the order of their numbers: each thread takes a range of
-  /// neighbouring ones from its begin and only then, one by one, what is left of the others'. After an
+  /// neighbouring ones from its beginning and only then, one by one, what is left of the others'. After an
   /// exception some tasks may not have run.
   template <class Fn>
   void run_ranges(int64_t num_tasks, const Fn& fn) {

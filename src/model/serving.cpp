@@ -31,7 +31,7 @@ Rows quantise(ExecContext& ctx, const Tensor& bf16, const Tensor& q8, const Tens
   return quantised_or(bf16, q8, scale);
 }
 
-/// a.normed (and a.q8) to the queries, keys and values of layer w.
+/// a.q8, or a.normed without, to the queries, keys and values of layer w.
 void qkv_projection(ExecContext& ctx, const ServingLayer& w, const ServingActivations& a) {
   const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
   ops::quant_matmul(ctx, {.c = flat(a.qkv),
@@ -79,7 +79,8 @@ void output_projection(ExecContext& ctx, const ServingLayer& w, const ServingAct
                           .bias = w.o_bias});
 }
 
-/// Reads a.normed and a.q8, writes a.down and where each token's rows lie, or a.delta for a dense model.
+/// Reads a.q8, and a.normed for the router or without a.q8; writes a.down and where each token's rows lie, or
+/// a.delta for a dense model.
 void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w,
                 const ServingActivations& a) {
   const bool moe = c.is_moe();

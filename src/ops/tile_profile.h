@@ -3,7 +3,7 @@
 //
 // A text file, a line per measurement: dtype, groups, "gathered" or "contiguous", N, K, rows of c, tile
 // (features x rows), microseconds. A # begins a comment.
-//   i8 68 gathered 2688 5120 3600 256x64 243.1
+//   i8 68 gathered 2688 5120 49152 256x256 1293.7
 #pragma once
 #include <filesystem>
 #include <optional>

@@ -20,8 +20,7 @@ __device__ __forceinline__ void load_bytes(uint32_t shared, const void* global, 
                                            uint32_t barrier, uint64_t policy) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
-      "[%3], "
-      "%4;" ::"r"(shared),
+      "[%3], %4;" ::"r"(shared),
       "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }

@@ -151,8 +151,8 @@ struct Epilogue {
   __device__ __forceinline__ void store_f32(const uint32_t (&d)[kRegisters]) const {
     const Scales s = scales();
     const int lo = tile.feature + feature();
-    int64_t stride =
-        p.c_stride;  // its multiples must not be computed before the products: they need registers
+    // Its multiples must not be computed before the products: they need registers.
+    int64_t stride = p.c_stride;
     asm volatile("" : "+l"(stride));
 #pragma unroll
     for (int j = 0; j < kRegisters / 4; ++j) {
