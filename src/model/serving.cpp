@@ -197,7 +197,7 @@ void serving_fwd(ExecContext& ctx, const spec::ModelConfig& c, const ServingWeig
       const ops::TokenLayer token = token_layer(c, layer, next, next_norm, a);
       if (ops::has_token_layer(ctx, token)) {
         ops::token_layer(ctx, token);
-        continue;
+        if (!ctx.planning) continue;  // another layer may go op by op
       }
     }
     rest_of_layer(ctx, c, layer, next, next_norm, a);

@@ -5,12 +5,21 @@
 namespace moge::ops {
 
 bool has_token_layer(const ExecContext& ctx, const TokenLayer& a) {
-  const ForcedImpl& forced = forced_impl(token_layer_table().op);
-  return std::ranges::any_of(token_layer_table().impls, [&](const Impl<TokenLayer>& impl) {
-    return impl.device == ctx.device.kind &&
-           (forced.name.empty() || forced.if_there_is || forced.name == impl.name) &&
-           impl.supports(a).empty();
-  });
+  const OpTable<TokenLayer>& table = token_layer_table();
+  const ForcedImpl& forced = forced_impl(table.op);
+  const bool any = forced.name.empty() || forced.if_there_is;
+  if (!any && forced.name == "none") return false;
+  bool known = any;
+  for (const Impl<TokenLayer>& impl : table.impls) {
+    if (!any && forced.name != impl.name) continue;
+    known = true;
+    if (impl.device != ctx.device.kind) continue;
+    const Refusal refusal = impl.supports(a);
+    if (refusal.empty()) return true;
+    if (verbose_dispatch()) log_dispatch(str(table.op, ": ", impl.name, " refused: ", refusal));
+  }
+  if (!known) throw_unsupported(table.op, {str(forced.name, ": expected an implementation, or none")});
+  return false;
 }
 
 void token_layer(ExecContext& ctx, const TokenLayer& a) {
@@ -41,6 +50,7 @@ void token_layer(ExecContext& ctx, const TokenLayer& a) {
     match(op, "next_scale", a.next_scale, {N}, DType::kF32);
     match(op, "qkv", a.qkv, {T, N}, DType::kBF16);
   }
+  check<ShapeError>(a.next_qkv || !a.next_bias, op, ": next_bias without next_qkv");
   if (a.next_bias) match(op, "next_bias", a.next_bias, {N}, DType::kF32);
   if (a.normed) match(op, "normed", a.normed, {T, D}, DType::kBF16);
   const int64_t experts = a.gate.dim(0);

@@ -36,7 +36,8 @@ struct TokenLayer {
 };
 
 /// Whether an implementation takes it on ctx's device; else, and with MOGE_IMPL=token_layer:none, the caller
-/// goes op by op. There is no reference: those ops are.
+/// goes op by op. There is no reference: those ops are. An implementation that MOGE_IMPL names for all ops
+/// does not count here. Throws ShapeError where it names one for this op that is not there.
 bool has_token_layer(const ExecContext& ctx, const TokenLayer& args);
 void token_layer(ExecContext& ctx, const TokenLayer& args);
 OpTable<TokenLayer>& token_layer_table();

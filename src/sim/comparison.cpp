@@ -103,7 +103,7 @@ Precision MeasuredRun::precision() const {
   const WeightFormat w = weights == "i8"         ? WeightFormat::kW8A8
                          : weights == "fp8_e4m3" ? WeightFormat::kFp8
                                                  : WeightFormat::k16;
-  return {w, kv == "bf16" ? KvFormat::k16 : KvFormat::k8};
+  return {w, kv == "bf16" || kv == "f16" ? KvFormat::k16 : KvFormat::k8};
 }
 
 MeasuredRun load_measured_run(const std::filesystem::path& file) {
@@ -117,10 +117,11 @@ MeasuredRun load_measured_run(const std::filesystem::path& file) {
                      ": expected a number above 0, at most ", kMaxMs);
     return ms * kMilli;
   };
-  const auto dtype = [&](const char* key) {
+  const auto dtype = [&](const char* key, bool f16) {
     const std::string value = text(key);
-    check<FileError>(value == "i8" || value == "fp8_e4m3" || value == "bf16", file.string(), ": ", key, " '",
-                     value, "': expected i8, fp8_e4m3 or bf16");
+    check<FileError>(value == "i8" || value == "fp8_e4m3" || value == "bf16" || (f16 && value == "f16"),
+                     file.string(), ": ", key, " '", value, "': expected i8, fp8_e4m3",
+                     f16 ? ", bf16 or f16" : " or bf16");
     return value;
   };
   const std::string benchmark = text("benchmark");
@@ -131,8 +132,8 @@ MeasuredRun load_measured_run(const std::filesystem::path& file) {
   run.device = text("device");
   run.model = text("model");
   run.layers = count("layers");
-  run.weights = dtype("weights");
-  run.kv = dtype("kv_dtype");
+  run.weights = dtype("weights", false);
+  run.kv = dtype("kv_dtype", true);
   run.batch = count("batch");
   run.context = static_cast<double>(count(run.decode ? "mean_context" : "context"));
   run.seconds = milliseconds(top, run.decode ? "step_ms" : "ttft_ms");

@@ -390,8 +390,8 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
     kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
     const double experts = topk_ + shared_experts_;
     OpCost all = qkv;
-    for (const OpCost& part :
-         {o, grouped_cost(expert_gate_up_, experts, experts), grouped_cost(expert_down_, experts, experts)}) {
+    for (const OpCost& part : {o, matmul_cost(router_, rows), grouped_cost(expert_gate_up_, experts, experts),
+                               grouped_cost(expert_down_, experts, experts)}) {
       all.flops += part.flops;
       all.bytes += part.bytes;
     }

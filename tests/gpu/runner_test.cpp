@@ -2,6 +2,8 @@
 // ops (logits within rounding, the same greedy text).
 #include "engine/runner.h"
 
+#include <map>
+
 #include "engine/runner_cases.h"
 
 namespace moge::engine {
@@ -42,6 +44,23 @@ TEST_P(GpuRunner, GivesTheSameBitsHoweverAPromptIsCut) {
 TEST_P(GpuRunner, GivesTheSameBitsWhateverElseIsInTheBatch) {
   check_batch_invariance(gpu_, 9);
   check_batch_invariance(gpu_, 256);
+}
+
+class OpCounter : public OpObserver {
+ public:
+  void before(const char* op) override { ++calls[op]; }
+  void after(const char*) override {}
+  std::map<std::string, int64_t> calls;
+};
+
+/// So that the comparisons of one sequence with batches compare two ways of computing it.
+TEST_P(GpuRunner, JoinsTheLayersOfOneTokenOfAnInt8Moge) {
+  OpCounter counter;
+  gpu_.ctx.observer = &counter;
+  Runner runner = gpu_.make(1, false);
+  greedy(runner, prompt(40, 1), 1);
+  const bool joins = runner.config().is_moe() && GetParam().weights == DType::kI8;
+  EXPECT_EQ(counter.calls["token_layer"], joins ? runner.config().num_hidden_layers : 0);
 }
 
 TEST_P(GpuRunner, GivesTheSameBitsAsAGraphAndOpByOp) {
