@@ -329,15 +329,17 @@ class OpsBench {
 
   // ---- between the products
 
-  /// Adds one row, or the slots' rows, to each token of the residual stream. The latter goes on to the next
-  /// layer's first product alone, the former to the router too, which reads bf16.
+  /// Adds one row to each token, or in an MoE the slots' rows too. The latter goes on to the residual stream
+  /// and the next layer's first product alone, the former to the router too, which reads bf16, and in an MoE
+  /// to the stream later.
   void residual_norm(int64_t T, int64_t added, const Tensor& slot_row = {}) {
     const DType dtype = options_.model.dtype;
     const bool quantised = dtype != DType::kBF16, bf16 = !quantised || !slot_row;
-    ops::ResidualNorm call{.slot_row = slot_row};
+    ops::ResidualNorm call{.slot_row = slot_row, .keep_x = c_.is_moe() && !slot_row};
     place([&](Arena& arena) {
       call.x = arena.alloc(DType::kF32, {T, D_});
-      (slot_row ? call.rows : call.delta) = arena.alloc(DType::kBF16, {T * added, D_});
+      call.delta = arena.alloc(DType::kBF16, {T, D_});
+      if (slot_row) call.rows = arena.alloc(DType::kBF16, {T * added, D_});
       call.weight = arena.alloc(DType::kF32, {D_});
       if (bf16) call.normed = arena.alloc(DType::kBF16, {T, D_});
       if (!quantised) return;
@@ -350,7 +352,9 @@ class OpsBench {
          "residual_norm",
          {{"rows", T}, {"width", D_}, {"slots", added}},
          name_of(dtype),
-         static_cast<double>(T * D_ * (8 + 2 * added + (bf16 ? 2 : 0) + (quantised ? 1 : 0))),
+         static_cast<double>(
+             T * D_ *
+             ((call.keep_x ? 4 : 8) + 2 + (slot_row ? 2 * added : 0) + (bf16 ? 2 : 0) + (quantised ? 1 : 0))),
          0,
          [call](ExecContext& ctx, size_t) { ops::residual_norm(ctx, call); }});
   }

@@ -119,10 +119,11 @@ void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer
                           .row_weight = moe ? a.row_weight : none});
 }
 
-/// Adds what the last block computed to the residual stream and normalises it, for the next product (`q8`, or
-/// `bf16` without) and for what reads bf16. Either may be missing.
+/// Adds what the last block computed to the residual stream (with `keep_x` not for later) and normalises it,
+/// for the next product (`q8`, or `bf16` without) and for what reads bf16. Either may be missing.
 void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& delta, const Tensor& rows,
-                  const Tensor& weight, const Tensor& bf16, const Tensor& q8, const ServingActivations& a) {
+                  const Tensor& weight, const Tensor& bf16, const Tensor& q8, const ServingActivations& a,
+                  bool keep_x = false) {
   ops::residual_norm(ctx, {.x = a.x,
                            .delta = delta,
                            .rows = rows,
@@ -131,7 +132,8 @@ void add_and_norm(ExecContext& ctx, const spec::ModelConfig& c, const Tensor& de
                            .normed = bf16,
                            .q = q8,
                            .q_scale = q8 ? a.q8_scale : Tensor(),
-                           .eps = static_cast<float>(c.rms_norm_eps)});
+                           .eps = static_cast<float>(c.rms_norm_eps),
+                           .keep_x = keep_x});
 }
 /// The bf16 rows of a norm that feeds a product: none where the product reads eight bits.
 Tensor unless_quantised(const ServingActivations& a) {
@@ -144,10 +146,11 @@ void rest_of_layer(ExecContext& ctx, const spec::ModelConfig& c, const ServingLa
   const Tensor none;
   const Tensor moge_bf16 = c.is_moe() ? a.normed : unless_quantised(a);  // the router reads bf16
   output_projection(ctx, w, a);
-  add_and_norm(ctx, c, a.delta, none, w.post_attention_layernorm, moge_bf16, a.q8, a);
+  // An MoE's results come in rows of their own, so that delta waits for them and x is written once a layer.
+  add_and_norm(ctx, c, a.delta, none, w.post_attention_layernorm, moge_bf16, a.q8, a, c.is_moe());
   moge_block(ctx, c, w, a);
-  add_and_norm(ctx, c, a.down ? none : a.delta, a.down, next_norm, next ? unless_quantised(a) : a.normed,
-               next ? a.q8 : none, a);
+  add_and_norm(ctx, c, a.delta, a.down, next_norm, next ? unless_quantised(a) : a.normed, next ? a.q8 : none,
+               a);
   if (next) qkv_projection(ctx, *next, a);
 }
 

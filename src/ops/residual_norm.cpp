@@ -10,7 +10,6 @@ void residual_norm(ExecContext& ctx, const ResidualNorm& a) {
   Dim T("T"), D("D"), R("R"), S("S");
   match(op, "x", a.x, {T, D}, DType::kF32);
   match(op, "weight", a.weight, {D}, DType::kF32);
-  check<ShapeError>(!a.delta || !a.rows, op, ": expected delta or rows, got both");
   check<ShapeError>(bool(a.rows) == bool(a.slot_row), op, ": rows and slot_row come together");
   if (a.delta) match(op, "delta", a.delta, {T, D}, DType::kBF16);
   if (a.rows) match(op, "rows", a.rows, {R, D}, DType::kBF16);

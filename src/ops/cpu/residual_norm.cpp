@@ -21,18 +21,20 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte> ws) {
   const Rows<int32_t> slot_row(a.slot_row);
   const auto* weight = a.weight.ptr<float>();
   ctx.pool->run(T, [&](int64_t t, int thread) {
-    if (delta) add_row(x[t], delta[t], D);
+    float* n = reinterpret_cast<float*>(ws.data()) + thread * D;
+    float* sum = a.keep_x ? n : x[t];
+    if (a.keep_x) std::copy_n(x[t], D, n);
+    if (delta) add_row(sum, delta[t], D);
     for (int64_t s = 0; s < S; ++s) {
       const int32_t r = slot_row[t][s];
       check<ShapeError>(r >= 0 && r < R, "residual_norm: slot_row[", t, ", ", s, "]: expected 0..", R - 1,
                         ", got ", r);
-      add_row(x[t], rows[r], D);
+      add_row(sum, rows[r], D);
     }
-    double sum = 0;
-    for (int64_t i = 0; i < D; ++i) sum += double{x[t][i]} * x[t][i];
-    const auto rstd = static_cast<float>(1 / std::sqrt(sum / static_cast<double>(D) + a.eps));
-    float* n = reinterpret_cast<float*>(ws.data()) + thread * D;
-    for (int64_t i = 0; i < D; ++i) n[i] = x[t][i] * rstd * weight[i];
+    double squares = 0;
+    for (int64_t i = 0; i < D; ++i) squares += double{sum[i]} * sum[i];
+    const auto rstd = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(D) + a.eps));
+    for (int64_t i = 0; i < D; ++i) n[i] = sum[i] * rstd * weight[i];
     if (normed) std::transform(n, n + D, normed[t], [](float v) { return to_bf16(v); });
     if (q_scale) *q_scale[t] = quantize_row(a.q, t * a.q.stride(0), n, D);
   });

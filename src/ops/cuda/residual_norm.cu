@@ -39,24 +39,29 @@ struct Params {
   BF16* normed;
   void* q;
   float* q_scale;
-  int64_t x_stride, delta_stride, rows_stride, normed_stride, q_stride;
+  int x_stride, delta_stride, rows_stride, normed_stride, q_stride;
   int slots, slot_stride, vecs;
   DType q_dtype;
   float eps, inverse_width;
+  bool writes_x;
 };
 
-/// x += the rows of the token's slots, in order.
+/// In lane l the row of slot first + l.
+__device__ __forceinline__ int row_of_lane(const Params& p, int token, int first) {
+  const int slot = first + static_cast<int>(threadIdx.x) % kWarp;
+  return slot < p.slots ? p.slot_row[int64_t{token} * p.slot_stride + slot] : 0;
+}
+
+/// x += the rows of up to 32 slots of a token, in order, a lane's each.
 template <int kInFlight>
-__device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int64_t token, int column,
+__device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int row, int slots, int column,
                                           bool active) {
-  const int lane = threadIdx.x % kWarp;
-  for (int first = 0; first < p.slots; first += kInFlight) {
-    const int count = min(kInFlight, p.slots - first);
-    const int row = lane < count ? p.slot_row[token * p.slot_stride + first + lane] : 0;
+  for (int first = 0; first < slots; first += kInFlight) {
+    const int count = min(kInFlight, slots - first);
     uint4 v[kInFlight];
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
-      const int64_t r = __shfl_sync(kAllLanes, row, i);
+      const int64_t r = __shfl_sync(kAllLanes, row, first + i);
       v[i] = {};
       if (i < count && active) v[i] = *reinterpret_cast<const uint4*>(p.rows + r * p.rows_stride + column);
     }
@@ -73,21 +78,30 @@ __device__ __forceinline__ void add_slots(float (&x)[kVec], const Params& p, int
 
 /// A thread's vector of a row, from the first read to the last write.
 struct Columns {
-  __device__ Columns(const Params& p, int64_t token, int vec)
+  __device__ Columns(const Params& p, int token, int vec)
       : p(p), token(token), column(vec * kVec), active(vec < p.vecs) {
     if (active) load_vec(weight, p.weight + column);
   }
+  /// Where the vector is in rows of this stride.
+  template <class T>
+  __device__ T* at(T* rows, int stride) const {
+    return rows + int64_t{token} * stride + column;
+  }
   template <int kInFlight>
   __device__ void update() {
-    if (active) load_vec(x, p.x + token * p.x_stride + column);
+    int row = row_of_lane(p, token, 0);  // first: rows wait for it
+    if (active) load_vec(x, at(p.x, p.x_stride));
     if (p.delta && active) {
       float delta[kVec];
-      load_vec(delta, p.delta + token * p.delta_stride + column);
+      load_vec(delta, at(p.delta, p.delta_stride));
 #pragma unroll
       for (int j = 0; j < kVec; ++j) x[j] += delta[j];
     }
-    if (p.rows) add_slots<kInFlight>(x, p, token, column, active);
-    if ((p.delta || p.rows) && active) store_vec(p.x + token * p.x_stride + column, x);
+    for (int first = 0; first < p.slots; first += kWarp) {
+      if (first > 0) row = row_of_lane(p, token, first);
+      add_slots<kInFlight>(x, p, row, min(kWarp, p.slots - first), column, active);
+    }
+    if (p.writes_x && active) store_vec(at(p.x, p.x_stride), x);
   }
   /// Of x^2 and of |x weight|.
   __device__ SumAndMax sum_and_max() const {
@@ -107,7 +121,7 @@ struct Columns {
     if (p.normed) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) y[j] = x[j] * rstd * weight[j];
-      store_vec(p.normed + token * p.normed_stride + column, y);
+      store_vec(at(p.normed, p.normed_stride), y);
     }
     if (!p.q) return;
     const float largest = largest_quantum(p.q_dtype);
@@ -115,14 +129,13 @@ struct Columns {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) y[j] = x[j] * weight[j] * inverse;
     if (p.q_dtype == DType::kI8)
-      store_vec(static_cast<int8_t*>(p.q) + token * p.q_stride + column, y);
+      store_vec(at(static_cast<int8_t*>(p.q), p.q_stride), y);
     else
-      store_vec(static_cast<FP8E4M3*>(p.q) + token * p.q_stride + column, y);
+      store_vec(at(static_cast<FP8E4M3*>(p.q), p.q_stride), y);
     if (column == 0) p.q_scale[token] = row.max * rstd / largest;
   }
   const Params& p;
-  int64_t token;
-  int column;
+  int token, column;
   bool active;
   float x[kVec] = {}, weight[kVec] = {};
 };
@@ -185,7 +198,9 @@ T* data(const Tensor& t) {
 void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
   const int64_t T = a.x.dim(0), D = a.x.dim(1);
   if (T == 0 || D == 0) return;
-  const auto stride = [](const Tensor& t) { return t ? t.stride(0) : 0; };
+  const auto stride = [](const Tensor& t) {
+    return t ? narrow(t.stride(0), "residual_norm: stride of rows") : 0;
+  };
   const Params p{.x = data<float>(a.x),
                  .delta = data<BF16>(a.delta),
                  .rows = data<BF16>(a.rows),
@@ -200,11 +215,12 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte>) {
                  .normed_stride = stride(a.normed),
                  .q_stride = stride(a.q),
                  .slots = a.slot_row ? narrow(a.slot_row.dim(1), "residual_norm: slots") : 0,
-                 .slot_stride = narrow(stride(a.slot_row), "residual_norm: stride of slot_row"),
+                 .slot_stride = stride(a.slot_row),
                  .vecs = narrow(D / kVec, "residual_norm: width"),
                  .q_dtype = a.q.dtype,
                  .eps = a.eps,
-                 .inverse_width = 1 / static_cast<float>(D)};
+                 .inverse_width = 1 / static_cast<float>(D),
+                 .writes_x = (a.delta || a.rows) && !a.keep_x};
   const unsigned threads = (p.vecs + kWarp - 1) / kWarp * kWarp;
   const int sms = ctx.backend->info().num_sms;
   if (T * kRowBlocks <= sms && threads % (kRowBlocks * kWarp) == 0) {
