@@ -1,6 +1,6 @@
 // Some lanes of a warp hold a token's head in registers: norm, rotation and quantisation are between one read
 // and one write. Bound by bandwidth with many tokens, by latency in decode: heads of 64, 128 and 256 are read
-// in vectors of 16 bytes, by 4, 8 and 16 lanes.
+// in vectors of 16 bytes, by 4, 8 and 16 lanes, and what a lane reads is on its way at once.
 #include "ops/cuda/rope_kv_write.h"
 
 #include <cuda_bf16.h>
@@ -80,9 +80,10 @@ template <int kN, int kLanes>
 struct Head {
   float low[kN], high[kN];
   int first = static_cast<int>(threadIdx.x) % kLanes * kN;
-  int half;
+  int half = 0;  ///< 0: there is no head
 
-  __device__ Head(const __nv_bfloat16* x, int half) : half(half) {
+  __device__ void read(const __nv_bfloat16* x, int half_of_head) {
+    half = half_of_head;
     Vector<__nv_bfloat16, kN> a{}, b{};
     if (here()) {
       a = *reinterpret_cast<const Vector<__nv_bfloat16, kN>*>(x + first);
@@ -119,10 +120,8 @@ struct Head {
 #pragma unroll
     for (int i = 0; i < kN; ++i) low[i] = low[i] * rstd * w[0][i], high[i] = high[i] * rstd * w[1][i];
   }
-  __device__ void turn(const float* cos_sin) {
-    if (!here()) return;
-    float cs[2][kN];
-    load_halves(cs, cos_sin);
+  /// By the cosines and sines of the lane's elements.
+  __device__ void turn(const float (&cs)[2][kN]) {
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
       const float c = cs[0][i], s = cs[1][i], a = low[i], b = high[i];
@@ -152,23 +151,18 @@ struct Head {
   }
 };
 
+/// Head h of token t, which x has read.
 template <DType kDType, int kN, int kLanes>
-__global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
-  wait_for_previous();
-  let_next_start();
-  const int heads = p.H + 2 * p.KV;
-  const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kLanes;
-  const int t = index / heads, h = index % heads;
-  if (t >= p.T) return;
-  Head<kN, kLanes> x(p.qkv + t * p.qkv_row + h * p.qkv_head, p.Dh / 2);
+__device__ __forceinline__ void write_head(const Params& p, Head<kN, kLanes>& x,
+                                           const float (&cos_sin)[2][kN], int t, int h, int slot) {
   const float* norm = h < p.H ? p.q_norm : p.k_norm;
   const bool value = h >= p.H + p.KV;
   if (!value) {
     if (norm) x.norm(norm, p.eps);
-    x.turn(p.cos_sin + t * p.cos_sin_row);
+    x.turn(cos_sin);
   }
   if (h < p.H) return x.template store<DType::kBF16>(p.q + t * p.q_row + h * p.q_head, 1);
-  const int kv = (h - p.H) % p.KV, page = p.slots[t] / p.PS, row = p.slots[t] % p.PS;
+  const int kv = h - p.H - (value ? p.KV : 0), page = slot / p.PS, row = slot % p.PS;
   float scale = 1;
   if constexpr (size_of(kDType) == 1) {
     scale = __fdiv_rn(x.largest(), kDType == DType::kI8 ? 127.0F : 448.0F);
@@ -179,12 +173,44 @@ __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid
   x.template store<kDType>(pages + page * p.page + kv * p.page_head + row * p.page_row, scale);
 }
 
-template <DType kDType, int kN, int kLanes>
-void launch_as(ExecContext& ctx, const Params& p) {
-  const int64_t threads = int64_t{p.T} * (p.H + 2 * p.KV) * kLanes;
-  launch(ctx, "rope_kv_write", rope_kv_write_kernel<kDType, kN, kLanes>,
+/// kLanes lanes have kHeads of a token's heads, which share cosines and sines.
+template <DType kDType, int kN, int kLanes, int kHeads>
+__global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
+  wait_for_previous();
+  let_next_start();
+  const unsigned heads = p.H + 2 * p.KV, apart = (heads + kHeads - 1) / kHeads;
+  const unsigned index = (blockIdx.x * blockDim.x + threadIdx.x) / kLanes;
+  const int t = static_cast<int>(index / apart);
+  if (t >= p.T) return;
+  const int slot = p.slots[t];
+  Head<kN, kLanes> x[kHeads];
+#pragma unroll
+  for (int i = 0; i < kHeads; ++i) {
+    const unsigned h = index % apart + i * apart;
+    x[i].read(p.qkv + t * p.qkv_row + h * p.qkv_head, h < heads ? p.Dh / 2 : 0);
+  }
+  float cos_sin[2][kN] = {};
+  if (x[0].here()) x[0].load_halves(cos_sin, p.cos_sin + t * p.cos_sin_row);
+#pragma unroll
+  for (int i = 0; i < kHeads; ++i) {
+    const unsigned h = index % apart + i * apart;
+    if (h < heads) write_head<kDType>(p, x[i], cos_sin, t, static_cast<int>(h), slot);
+  }
+}
+
+template <DType kDType, int kN, int kLanes, int kHeads>
+void launch_heads(ExecContext& ctx, const Params& p) {
+  const int64_t threads = int64_t{p.T} * ((p.H + 2 * p.KV + kHeads - 1) / kHeads) * kLanes;
+  launch(ctx, "rope_kv_write", rope_kv_write_kernel<kDType, kN, kLanes, kHeads>,
          {.grid = static_cast<unsigned>((threads + kWarps * 32 - 1) / (kWarps * 32)), .block = kWarps * 32},
          p);
+}
+
+template <DType kDType, int kN, int kLanes>
+void launch_as(ExecContext& ctx, const Params& p) {
+  if constexpr (kN == 8 && size_of(kDType) == 2)
+    if (p.T >= 1024) return launch_heads<kDType, kN, kLanes, 2>(ctx, p);
+  launch_heads<kDType, kN, kLanes, 1>(ctx, p);
 }
 
 template <DType kDType>
