@@ -72,7 +72,7 @@ class OpsBench {
     weights(plan);
     weights_ = Arena(plan.used_bytes(), "ops benchmark: weights", &backend_);
     weights(weights_);
-    ops::random_fill(ctx_, {.x = gate_, .std = 0.02F, .seed = 9});
+    ops::random_fill(ctx_, {.x = gate_, .std = 0.02F, .seed = 9, .of_bf16 = true});
     for (const Product& p : products_)
       for (size_t i = 0; i < p.w.size(); ++i) {
         ops::random_fill(ctx_, {.x = p.w[i], .std = 1, .seed = 2 * i});

@@ -308,7 +308,8 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
   const auto std_dev = static_cast<float>(config.initializer_range);
   uint64_t stream = seed << 32;
   const auto normal = [&](const Tensor& t) {
-    if (t) ops::random_fill(ctx, {.x = t, .std = std_dev, .seed = stream++});
+    if (t)
+      ops::random_fill(ctx, {.x = t, .std = std_dev, .seed = stream++, .of_bf16 = t.dtype == DType::kF32});
   };
   const auto linear = [&](const ServingLinear& l) {
     normal(l.w);

@@ -12,12 +12,13 @@ struct Dims {
   int G;
   DType gate = DType::kBF16;
   bool scaled = false, renormalize = false;
-  const char* what = "";  ///< "ties", "one expert", "empty experts"
+  const char* what = "";  ///< "ties", "one expert", "empty experts", "of bf16", "partly of bf16"
   bool perf = false;
 };
 
 /// Ties: rows of the gate that are equal, four by four. One expert (of each group): that row is the sum of
-/// the tokens' common direction. Empty experts: those of odd index are its negative.
+/// the tokens' common direction. Empty experts: those of odd index are its negative. Of bf16: an f32 gate
+/// whose elements (partly: those of the odd hundreds of a row) are bf16s.
 void shape_gate(const Dims& d, const Tensor& x, const Tensor& gate) {
   const std::string what = d.what;
   const std::vector<double> g = to_doubles(gate);
@@ -27,9 +28,11 @@ void shape_gate(const Dims& d, const Tensor& x, const Tensor& gate) {
       if (what == "ties") v = g[e / 4 * 4 * d.D + i];
       if (what == "one expert" && e % (d.E / d.G) == 1) v = 4.0 / std::sqrt(static_cast<double>(d.D));
       if (what == "empty experts" && e % 2 == 1) v = -4.0 / std::sqrt(static_cast<double>(d.D));
+      if (what == "of bf16" || (what == "partly of bf16" && i / 100 % 2 == 1))
+        v = to_f32(to_bf16(static_cast<float>(v)));
       set_element(gate, e * d.D + i, v);
     }
-  if (what.empty() || what == "ties") return;
+  if (what != "one expert" && what != "empty experts") return;
   const std::vector<double> tokens = to_doubles(x);
   for (int64_t i = 0; i < x.numel(); ++i) set_element(x, i, tokens[i] + 1);
 }
@@ -90,13 +93,16 @@ const Cases cases([] {
                         {65, 256, 64, 8, 4, 8, bf16, true, false, "one expert"},
                         {513, 64, 64, 8, 2, 8, bf16, false, false, "empty experts"},
                         {1100, 64, 64, 8, 4, 8, bf16, true},
+                        {300, 512, 64, 8, 4, 8, f32, true, false, "partly of bf16"},
                         {0, 64, 16, 4, 2, 4},
                         {1, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {16, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {300, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {512, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {1024, 5120, 64, 8, 4, 8, f32, true, false, "", true},
+                        {300, 5120, 64, 8, 4, 8, f32, true, false, "of bf16", true},
                         {4096, 5120, 64, 8, 4, 8, f32, true, false, "", true},
+                        {4096, 5120, 64, 8, 4, 8, f32, true, false, "of bf16", true},
                         {4096, 5120, 64, 8, 4, 8, bf16, true, false, "", true}}) {
     // A logit of size up to 5 is off by some sqrt(D) roundings at worst, and so, relatively, is a score.
     const double roundings =
@@ -117,9 +123,12 @@ const Cases cases([] {
          .flops = 2.0 * static_cast<double>(d.T * d.D * d.E),
          .bytes = static_cast<double>(2 * d.T * d.D + size_of(d.gate) * d.E * d.D + d.T * (d.K + d.S) * 20)});
   }
-  for (const Dims& d :
-       {Dims{2300, 520, 64, 8, 4, 8, bf16, true}, {2300, 264, 48, 12, 1, 6, f32, true, true}}) {
-    AnyCase any = erase(ops::moe_route_table(), str("alone or in a batch, gate ", name_of(d.gate)));
+  for (const Dims& d : {Dims{2300, 520, 64, 8, 4, 8, bf16, true},
+                        {2300, 264, 48, 12, 1, 6, f32, true, true},
+                        {2300, 520, 64, 8, 4, 8, f32, true, true, "of bf16"},
+                        {2300, 520, 64, 8, 4, 8, f32, true, true, "partly of bf16"}}) {
+    AnyCase any = erase(ops::moe_route_table(),
+                        str("alone or in a batch, gate ", name_of(d.gate), *d.what ? " " : "", d.what));
     any.test = [=](const std::string& impl) { return same_in_fewer(impl, d, {1, 8, 9, 65, 300, 1100}); };
     any.refusal = [=](const std::string& impl) {
       Inputs in(kSeed);

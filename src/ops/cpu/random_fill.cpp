@@ -13,7 +13,10 @@ void run(ExecContext& ctx, const RandomFill& a, std::span<std::byte>) {
   const Rng rng(a.seed);
   const float std = fill_std(a);
   parallel_for(*ctx.pool, a.x.numel(), rows_per_task(1), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) store_element(a.x, i, std * rng.normal(static_cast<uint64_t>(i)));
+    for (int64_t i = begin; i < end; ++i) {
+      const float x = std * rng.normal(static_cast<uint64_t>(i));
+      store_element(a.x, i, a.of_bf16 ? to_f32(to_bf16(x)) : x);
+    }
   });
 }
 

@@ -33,7 +33,8 @@ __device__ __forceinline__ void normals(float (&x)[kVec], uint64_t seed, uint64_
 /// The elements after the last whole vector are stored one by one, through a vector in local memory. The next
 /// kernel is not let in early: kernels may read weights before they wait.
 template <class X>
-__global__ void __launch_bounds__(256) random_fill_kernel(X* to, int64_t n, float std, uint64_t seed) {
+__global__ void __launch_bounds__(256)
+    random_fill_kernel(X* to, int64_t n, float std, uint64_t seed, bool of_bf16) {
   wait_for_previous();
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t block = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; block * kVec < n; block += step) {
@@ -42,6 +43,7 @@ __global__ void __launch_bounds__(256) random_fill_kernel(X* to, int64_t n, floa
 #pragma unroll
     for (float& v : x) {
       v *= std;
+      if (of_bf16) v = __bfloat162float(__float2bfloat16_rn(v));
       if constexpr (std::is_same_v<X, int8_t>) v = fminf(fmaxf(v, -127.0F), 127.0F);
     }
     if (block * kVec + kVec <= n) {
@@ -65,7 +67,7 @@ void run_as(ExecContext& ctx, const RandomFill& a) {
   const int64_t resident = int64_t{ctx.backend->info().num_sms} * 8;
   launch(ctx, "random_fill", random_fill_kernel<X>,
          {.grid = static_cast<unsigned>(std::min(blocks, resident)), .block = 256}, a.x.ptr<X>(), n,
-         fill_std(a), a.seed);
+         fill_std(a), a.seed, a.of_bf16);
 }
 
 void run(ExecContext& ctx, const RandomFill& a, std::span<std::byte>) {

@@ -64,21 +64,33 @@ struct WarpProduct {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     const std::byte* gate_box = stage + Stage::kXBytes + (sizeof(Gate) == 4 ? half * Stage::kBoxBytes : 0);
     const int gate_chunk = sizeof(Gate) == 4 ? 2 * t : 4 * half + t;
-    uint32_t gate[2][Traits::kParts][4];
+    uint4 v[2][Traits::kLoads];
 #pragma unroll
-    for (int upper = 0; upper < 2; ++upper) {
-      uint4 v[Traits::kLoads];
+    for (int upper = 0; upper < 2; ++upper)
 #pragma unroll
       for (int i = 0; i < Traits::kLoads; ++i)
-        v[i] = load_chunk(gate_box, expert + operand_row<Gate>(g) + 8 * upper, gate_chunk + i);
-      gate_parts(gate[upper], v);
-    }
+        v[upper][i] = load_chunk(gate_box, expert + operand_row<Gate>(g) + 8 * upper, gate_chunk + i);
     uint4 x[kTiles];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n)
       x[n] = load_chunk(stage, token + n * kTokenTile + operand_row<BF16>(g), 4 * half + t);
+    if constexpr (sizeof(Gate) == 4)
+      if (__all_sync(kAllLanes, holds_bf16(v[0]) && holds_bf16(v[1]))) {  // the other parts are 0
+        uint32_t gate[2][1][4];
+        upper_halves(gate[0][0], v[0]);
+        upper_halves(gate[1][0], v[1]);
+        return multiply(acc, gate, x);
+      }
+    uint32_t gate[2][Traits::kParts][4];
+    gate_parts(gate[0], v[0]);
+    gate_parts(gate[1], v[1]);
+    multiply(acc, gate, x);
+  }
+  template <int kParts>
+  __device__ static void multiply(float (&acc)[kTiles][4], const uint32_t (&gate)[2][kParts][4],
+                                  const uint4 (&x)[kTiles]) {
 #pragma unroll
-    for (int part = 0; part < Traits::kParts; ++part) {
+    for (int part = 0; part < kParts; ++part) {
       const auto& a = gate[0][part];
       const auto& b = gate[1][part];
 #pragma unroll

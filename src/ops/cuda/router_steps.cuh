@@ -97,6 +97,19 @@ __device__ __forceinline__ void gate_parts(uint32_t (&parts)[3][4], const uint4 
   }
 }
 
+/// Whether eight f32s are bf16s, as those of most checkpoints are: then these are their largest parts, and
+/// the others are 0.
+__device__ __forceinline__ bool holds_bf16(const uint4 (&v)[2]) {
+  return ((v[0].x | v[0].y | v[0].z | v[0].w | v[1].x | v[1].y | v[1].z | v[1].w) & 0xffffU) == 0;
+}
+__device__ __forceinline__ void upper_halves(uint32_t (&pairs)[4], const uint4 (&v)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    pairs[2 * i] = __byte_perm(v[i].x, v[i].y, 0x7632);
+    pairs[2 * i + 1] = __byte_perm(v[i].z, v[i].w, 0x7632);
+  }
+}
+
 /// Loads of eight elements, their bf16 parts, and how many units a warp loads at once.
 template <class Gate>
 struct GateTraits;
