@@ -40,6 +40,11 @@ __device__ __forceinline__ void load_16(uint32_t shared, const void* global, boo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
                "l"(__cvta_generic_to_global(global)), "r"(zeros ? 0 : 16));
 }
+/// The same of 4 bytes.
+__device__ __forceinline__ void load_4(uint32_t shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared),
+               "l"(__cvta_generic_to_global(global)));
+}
 /// Arrives when all copies that this thread has begun are done. Unlike the copy engine's, they need
 /// fence_async_proxy() before the tensor core reads them.
 __device__ __forceinline__ void barrier_arrive_after_loads(uint32_t barrier) {

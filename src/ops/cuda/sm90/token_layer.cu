@@ -34,8 +34,11 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 __device__ __forceinline__ BF16 to_bf16(float x) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 }
-constexpr int kWorkersBarrier = 1,
-              kRouterBarrier = 2;  ///< of the warps that multiply; of these and the router
+__device__ __forceinline__ void barrier_arrive_named(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+constexpr int kWorkersBarrier = 1, kMeetBarrier = 2,
+              kRouterBarrier = 3;  ///< of the warps that multiply; of these and the router
 
 /// The warp that routes: its share of the logits, then, as every block's does, all of the choice.
 __device__ void route(const Params& p, uint8_t* memory) {
@@ -65,7 +68,10 @@ __device__ void route(const Params& p, uint8_t* memory) {
   }
   begin();
   __syncwarp();
-  if (lane == 0) arrive_and_wait(arrivals[kLogits], target);
+  if (lane == 0) {
+    arrive(arrivals[kLogits]);
+    while (!all_arrived(arrivals[kLogits], target)) {}
+  }
   __syncwarp();
   constexpr int kLaneExperts = 2;
   const LaneExperts<kLaneExperts> experts(r);
@@ -108,11 +114,6 @@ __device__ __noinline__ void quantise(int8_t* to, uint4 bf16, Divider by_scale) 
 /// the row that the weights multiply its lane's bytes.
 class Worker {
  public:
-  /// A chunk that is on its way.
-  struct Read {
-    int phase, rows, bytes, slot, feature;
-    float scale;  ///< of the weights, a row each lane
-  };
   __device__ Worker(const Params& p, const Chunks& chunks, uint8_t* memory)
       : p_(p),
         at_(p.at),
@@ -132,7 +133,10 @@ class Worker {
 #pragma unroll 1
     for (int phase = kFill; phase < kNumPhases; ++phase) {
       enter(phase);
-      read_ahead();
+      if (phase == kFill)
+        while (can_read()) begin_read();
+      else
+        read_ahead(num_used_);
       multiply(phase);
     }
   }
@@ -142,7 +146,7 @@ class Worker {
     return reinterpret_cast<int8_t*>(memory_ + at_.row);
   }
   __device__ int8_t* h(int slot) const {
-    return reinterpret_cast<int8_t*>(memory_ + at_.h) + slot * at_.h_pitch;
+    return reinterpret_cast<int8_t*>(memory_ + at_.h) + slot * p_.F;
   }
   __device__ BF16* y(int slot) const {
     return reinterpret_cast<BF16*>(memory_ + at_.y) + slot * at_.y_pitch;
@@ -156,8 +160,8 @@ class Worker {
   __device__ int* h_max() const {
     return reinterpret_cast<int*>(memory_ + at_.h_max);
   }
-  __device__ float weight_of(int slot) const {
-    return reinterpret_cast<const float*>(memory_ + at_.weight)[slot];
+  __device__ float* weight() const {
+    return reinterpret_cast<float*>(memory_ + at_.weight);
   }
   __device__ unsigned long long* targets() const {
     return reinterpret_cast<unsigned long long*>(memory_ + at_.targets);
@@ -165,15 +169,20 @@ class Worker {
   __device__ void sync() const {
     named_barrier(kWorkersBarrier, threads_);
   }
-  /// All blocks. Meanwhile the other warps read on.
-  __device__ void meet(Meeting meeting) {
-    sync();
-    if (warp_ == 0) {
-      if (lane_ == 0) arrive_and_wait(arrivals[meeting], targets()[meeting]);
+  /// All blocks, after the first warp has done `finish`, which sees what the block's other warps wrote.
+  /// Meanwhile all read on.
+  template <class Finish>
+  __device__ void meet(Meeting meeting, const Finish& finish) {
+    if (warp_ > 0) {
+      barrier_arrive_named(kMeetBarrier, threads_);
+      read_all();
+    } else {
+      named_barrier(kMeetBarrier, threads_);
+      finish();
       __syncwarp();
-    } else if (num_read_ > 0) {
-      barrier_wait(full(stage_), parity_);
-      read_ahead();
+      if (lane_ == 0) arrive(arrivals[meeting]);
+      while (!__shfl_sync(kAllLanes, lane_ == 0 && all_arrived(arrivals[meeting], targets()[meeting]), 0))
+        read_ahead(num_used_);
     }
     sync();
   }
@@ -186,23 +195,20 @@ class Worker {
         take_pair();
         known_ = kShared;
         quantise_attention();
-        load_row(p_.A);
+        load_row<kMaxWidth>(row(), p_.A);
         break;
       case kRouted:
         barrier_wait(shared_ + at_.routed, 0);
         known_ = kQkv;
         break;
       case kDown:
-        publish_largest();
-        meet(kHidden);
+        meet(kHidden, [&] { publish_largest(); });
         quantise_hidden();
         break;
       case kShared:
       case kQkv:
-        if (phase == kQkv) add_experts();
-        meet(phase == kShared ? kDelta : kSum);
         normalise(phase == kShared);
-        load_row(p_.D);
+        load_row<kMaxWidth>(row(), p_.D);
     }
   }
 
@@ -266,60 +272,60 @@ class Worker {
   /// The same of the rows of h, whose largest elements are known.
   __device__ void quantise_hidden() const {
     constexpr int kHeld = 8;
-    const int row_vecs = at_.h_pitch / kVec;
-    if (thread_ < p_.slots)
-      h_scale()[thread_] =
-          Divider(__int_as_float(__ldcg(hidden_max + thread_)) / largest_quantum(DType::kI8));
+    const int row_vecs = p_.F / kVec, vecs = p_.slots * row_vecs;
+    if (thread_ < p_.slots) {
+      const float scale = __int_as_float(__ldcg(hidden_max + thread_)) / largest_quantum(DType::kI8);
+      h_scale()[thread_] = Divider(scale);
+      weight()[thread_] = scale * weight()[thread_];
+    }
     uint4 held[kHeld];
 #pragma unroll 1
-    for (int begin = 0; begin < p_.slots * row_vecs; begin += kHeld * threads_) {
+    for (int begin = 0; begin < vecs; begin += kHeld * threads_) {
       const int first = begin + thread_;
 #pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        const int v = first + i * threads_, slot = v / row_vecs;
-        held[i] = {};
-        if (slot < p_.slots)
-          held[i] = load_bf16(p_.h + static_cast<int64_t>(slot) * p_.F, v % row_vecs, p_.F / kVec);
-      }
+      for (int i = 0; i < kHeld; ++i) held[i] = load_bf16(p_.h, first + i * threads_, vecs);
       sync();  // the scales are there
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) {
         const int v = first + i * threads_;
-        if (v < p_.slots * row_vecs) quantise(h(0) + v * kVec, held[i], h_scale()[v / row_vecs]);
+        if (v < vecs) quantise(h(0) + v * kVec, held[i], h_scale()[v / row_vecs]);
       }
     }
     sync();
   }
 
-  /// The largest |h| that the block has found.
+  /// The largest |h| that the block has found. By its first warp.
   __device__ void publish_largest() const {
-    sync();
-    if (thread_ < p_.slots && h_max()[thread_] > 0) atomicMax(hidden_max + thread_, h_max()[thread_]);
+    if (lane_ < p_.slots && h_max()[lane_] > 0) atomicMax(hidden_max + lane_, h_max()[lane_]);
   }
 
-  /// x of the block's features, with what the experts gave.
+  /// x of the block's features, with what the experts gave. By its first warp.
   __device__ void add_experts() const {
-    sync();
-    for (int f = thread_; f < chunks_.own.size(); f += threads_) {
+    for (int f = lane_; f < chunks_.own.size(); f += kWarp) {
       float sum = own_x()[f];
       for (int slot = 0; slot < p_.slots; ++slot) sum += low_bf16(y(slot)[f].bits);
       p_.x[chunks_.own.begin + f] = sum;
     }
   }
 
-  /// As residual_norm, of x, or of x + delta in the middle of the layer: into row(), whose scale becomes
-  /// scale_, and as bf16 for the router, or as the result.
+  /// Meets, then as residual_norm, of x, or of x + delta in the middle of the layer: into row(), whose scale
+  /// becomes scale_, and as bf16 for the router, or as the result.
   __device__ void normalise(bool middle) {
     float x[kThreadVecs][kVec] = {}, weight[kThreadVecs][kVec] = {};
     SumAndMax of_vecs[kThreadVecs] = {};
-    const float* const norm = middle ? p_.norm : p_.next_norm;
-    for_vecs([&](int i, int column) {
+    const auto load_x = [&](int i, int column) {
       const auto* from = reinterpret_cast<const float4*>(p_.x + column);
       const float4 a = __ldcg(from), b = __ldcg(from + 1);
       x[i][0] = a.x, x[i][1] = a.y, x[i][2] = a.z, x[i][3] = a.w;
       x[i][4] = b.x, x[i][5] = b.y, x[i][6] = b.z, x[i][7] = b.w;
-      load_vec(weight[i], norm + column);
+    };
+    const float* const norm = middle ? p_.norm : p_.next_norm;
+    for_vecs([&](int i, int column) { load_vec(weight[i], norm + column); });
+    if (middle) for_vecs(load_x);
+    meet(middle ? kDelta : kSum, [&] {
+      if (!middle) add_experts();
     });
+    if (!middle) for_vecs(load_x);
     if (middle)
       for_vecs([&](int i, int column) {
         float delta[kVec];
@@ -358,7 +364,7 @@ class Worker {
     scale_ = all.max * rstd / largest;
     sync();
     if (middle)
-      asm volatile("bar.arrive %0, %1;" ::"r"(kRouterBarrier), "r"(threads_ + kWarp) : "memory");
+      barrier_arrive_named(kRouterBarrier, threads_ + kWarp);
     else if (blockIdx.x == 0)
       reset();
   }
@@ -368,137 +374,204 @@ class Worker {
     if (thread_ < kMaxSlots) hidden_max[thread_] = 0;
   }
 
-  /// The lane's bytes of a row of h.
-  __device__ void load_hidden(int slot, int pieces) {
+  /// The lane's bytes of a row of `bytes` that the weights multiply: of h or row(), after sync().
+  template <int kMost>
+  __device__ void load_row(const int8_t* row, int bytes) {
 #pragma unroll
-    for (int i = 0; i < kMaxHidden / kPieceBytes; ++i)
-      if (i < pieces)
-        row_[i] = *reinterpret_cast<const uint4*>(h(slot) + i * kPieceBytes + lane_ * kLaneBytes);
-  }
-  /// The lane's bytes of row(), of which `bytes` are real. After sync().
-  __device__ void load_row(int bytes) {
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
+    for (int i = 0; i < kMost / kPieceBytes; ++i) {
       const int begin = i * kPieceBytes + lane_ * kLaneBytes;
       row_[i] = {};
-      if (begin < bytes) row_[i] = *reinterpret_cast<const uint4*>(row() + begin);
+      if (begin < bytes) row_[i] = *reinterpret_cast<const uint4*>(row + begin);
     }
   }
 
-  __device__ uint32_t full(int stage) const {
-    return shared_ + at_.full + (warp_ * kWarpStages + stage) * 8;
+  /// By the number of a chunk of the warp.
+  __device__ uint32_t full(unsigned chunk) const {
+    return shared_ + at_.full + stage_of(chunk) * 8;
   }
-  __device__ int stage_at(int stage) const {
-    return at_.ring + (warp_ * kWarpStages + stage) * at_.stage_bytes;
+  __device__ static uint32_t parity(unsigned chunk) {
+    return chunk / kWarpStages % 2;
+  }
+  __device__ int stage_at(unsigned chunk) const {
+    return at_.ring + stage_of(chunk) * at_.stage_bytes;
+  }
+  __device__ int factors_at(unsigned chunk) const {
+    return at_.factors + stage_of(chunk) * 2 * at_.factor_rows * 4;
+  }
+  __device__ Chunk::Kind& kind(unsigned chunk) const {
+    return reinterpret_cast<Chunk::Kind*>(memory_ + at_.kinds)[stage_of(chunk)];
+  }
+  __device__ int stage_of(unsigned chunk) const {
+    return warp_ * static_cast<int>(kWarpStages) + static_cast<int>(chunk % kWarpStages);
   }
 
   __device__ void take_pair() {
     if (lane_ == 0) pair_ = atomicAdd(&taken[chunks_.team].pairs, 1);
   }
-  /// Whether there is a chunk to read whose place is known: in unread_phase_ (kShared for all pairs) number
-  /// unread_.
-  __device__ bool find_unread() {
+  __device__ void next_pair() {
+    unread_ = __shfl_sync(kAllLanes, pair_, 0);
+    take_pair();
+  }
+  /// Whether there is a chunk to read whose place is known, and a stage for it.
+  __device__ bool can_read() {
+    if (num_begun_ - num_used_ == kWarpStages) return false;
+    if (placed_) return true;
     while (unread_ >= chunks_.count[unread_phase_]) {
       const int next = unread_phase_ == kShared ? kDown : unread_phase_ + 1;
       if (next > known_) return false;
       unread_phase_ = next;
-      unread_ = next == kShared ? __shfl_sync(kAllLanes, pair_, 0) : warp_;
+      unread_ = warp_;
+      if (next == kShared) next_pair();
     }
-    return phase_of_unread() <= known_;
-  }
-  __device__ int phase_of_unread() const {
-    return unread_phase_ == kShared ? chunks_.phase_of_pair(unread_) : unread_phase_;
+    const bool pairs = unread_phase_ == kShared;
+    const int phase = pairs ? chunks_.phase_of_pair(unread_) : unread_phase_;
+    if (phase > known_) return false;
+    const int last = chunks_.count[unread_phase_] - 1;
+    place_ = chunks_.at(p_, phase, pairs ? unread_ : min(unread_ + lane_ * p_.warps, last), expert_);
+    place_lane_ = 0;
+    return placed_ = true;
   }
 
-  /// Begins to read chunks of the warp for which there are stages, as far as it is known where they are.
-  __device__ void read_ahead() {
+  __device__ void begin_read() {
+    const auto of_lane = [&](const auto& x) {
+      static_assert(sizeof(x) == 8);
+      unsigned long long bits;
+      memcpy(&bits, &x, 8);
+      bits = __shfl_sync(kAllLanes, bits, place_lane_);
+      std::remove_cvref_t<decltype(x)> there;
+      memcpy(&there, &bits, 8);
+      return there;
+    };
+    const Chunk chunk{of_lane(place_.from), of_lane(place_.scale), of_lane(place_.kind)};
+    const int phase = chunk.kind.phase, rows = chunk.kind.rows;
+    const uint32_t barrier = full(num_begun_);
+    if (lane_ == 0) {
+      const auto bytes = static_cast<uint32_t>(rows * width_of(phase));
+      barrier_arrive_expect(barrier, bytes);
+      load_bytes(shared_ + stage_at(num_begun_), chunk.from, bytes, barrier, evict_first());
+      kind(num_begun_) = chunk.kind;
+    }
+    __syncwarp();
+    if (lane_ < rows) {
+      const float* const bias = phase == kOut ? p_.o_bias : phase == kQkv ? p_.next_bias : nullptr;
+      const uint32_t to = shared_ + factors_at(num_begun_) + lane_ * 4;
+      load_4(to, chunk.scale + lane_);
+      if (bias) load_4(to + at_.factor_rows * 4, bias + chunk.kind.feature + lane_);
+    }
+    barrier_arrive_after_loads(barrier);
+    ++num_begun_;
+    if (unread_phase_ != kShared) {
+      unread_ += p_.warps;
+      placed_ = ++place_lane_ < kWarp && unread_ < chunks_.count[unread_phase_];
+    } else if (!place_.kind.up) {
+      place_ = Chunks::up_row_of(p_, place_);
+    } else {
+      next_pair();
+      placed_ = false;
+    }
+  }
+  /// Begins to read a chunk if none of those from the warp's number `landed` on is on its way. With more, what
+  /// else a multiprocessor reads, and the last chunk before a meeting, would wait behind them.
+  __device__ void read_ahead(unsigned landed) {
+    if (!can_read()) return;
+    const unsigned newest = num_begun_ - 1;
+    if (num_begun_ != landed && !barrier_test(full(newest), parity(newest))) return;
+    begin_read();
+  }
+  /// Into all stages, one after the other.
+  __device__ void read_all() {
 #pragma unroll 1
-    while (num_read_ < kWarpStages && find_unread()) {
-      const int phase = phase_of_unread();
-      const Chunk chunk = chunks_.at(p_, phase, unread_, expert_);
-      const bool together = chunk.stride == chunk.bytes;
-      const int copies = together ? 1 : chunk.rows;
-      const auto bytes = static_cast<uint32_t>(together ? chunk.rows * chunk.bytes : chunk.bytes);
-      const uint32_t barrier = full(unread_stage_);
-      if (lane_ == 0) barrier_arrive_expect(barrier, copies * bytes);
-      __syncwarp();
-      if (lane_ < copies)
-        load_bytes(shared_ + stage_at(unread_stage_) + lane_ * bytes, chunk.from + lane_ * chunk.stride,
-                   bytes, barrier, evict_first());
-      const float scale = lane_ < chunk.rows ? __ldg(chunk.scale + lane_ * chunk.scale_stride) : 0;
-      const Read read{phase, chunk.rows, chunk.bytes, chunk.slot, chunk.feature, scale};
-      next_read_ = num_read_ == 0 ? read : next_read_;
-      read_after_ = num_read_ == 0 ? read_after_ : read;
-      ++num_read_;
-      unread_stage_ = (unread_stage_ + 1) % kWarpStages;
-      if (unread_phase_ == kShared) {
-        unread_ = __shfl_sync(kAllLanes, pair_, 0);
-        take_pair();
-      } else {
-        unread_ += p_.warps;
-      }
+    while (can_read()) {
+      if (num_begun_ != num_used_) barrier_wait(full(num_begun_ - 1), parity(num_begun_ - 1));
+      begin_read();
     }
   }
 
-  /// The product of a row of weights, of which the lane has `pieces` times 16 bytes, and row_.
+  __device__ int width_of(int phase) const {
+    return phase == kOut ? p_.A : phase == kDown ? p_.F : p_.D;
+  }
+
+  /// The product of a row of weights, of which the lane has `pieces` times 16 bytes, and row_. So many pieces
+  /// are loaded at once.
+  template <int kAtOnce>
   __device__ int dot(const uint8_t* w, int pieces) const {
     int sum[4] = {};
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      if (i >= pieces) break;
-      const uint4 v = *reinterpret_cast<const uint4*>(w + i * kPieceBytes);
-      sum[0] = __dp4a(static_cast<int>(v.x), static_cast<int>(row_[i].x), sum[0]);
-      sum[1] = __dp4a(static_cast<int>(v.y), static_cast<int>(row_[i].y), sum[1]);
-      sum[2] = __dp4a(static_cast<int>(v.z), static_cast<int>(row_[i].z), sum[2]);
-      sum[3] = __dp4a(static_cast<int>(v.w), static_cast<int>(row_[i].w), sum[3]);
+    for (int begin = 0; begin < kPieces; begin += kAtOnce) {
+      if (begin >= pieces) break;
+      uint4 v[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        v[i] = begin + i < pieces ? *reinterpret_cast<const uint4*>(w + (begin + i) * kPieceBytes) : uint4{};
+#pragma unroll
+      for (int i = 0; i < kAtOnce && begin + i < kPieces; ++i) {
+        const uint4& row = row_[begin + i];
+        sum[0] = __dp4a(static_cast<int>(v[i].x), static_cast<int>(row.x), sum[0]);
+        sum[1] = __dp4a(static_cast<int>(v[i].y), static_cast<int>(row.y), sum[1]);
+        sum[2] = __dp4a(static_cast<int>(v[i].z), static_cast<int>(row.z), sum[2]);
+        sum[3] = __dp4a(static_cast<int>(v[i].w), static_cast<int>(row.w), sum[3]);
+      }
     }
     return __reduce_add_sync(kAllLanes, sum[0] + sum[1] + sum[2] + sum[3]);
   }
-
-  /// The warp's chunks of a phase. While one is multiplied the next is on its way, but not more: what else a
-  /// multiprocessor reads, and the last chunk before a meeting, would wait behind them.
-  __device__ void multiply(int phase) {
-#pragma unroll 1
-    while (num_read_ > 0 && next_read_.phase == phase) {
-      const Read chunk = next_read_;
-      const int pieces = (chunk.bytes + kPieceBytes - 1) / kPieceBytes;
-      if (phase == kDown) load_hidden(chunk.slot, pieces);
-      barrier_wait(full(stage_), parity_);
-      read_ahead();
-      const uint8_t* const w = memory_ + stage_at(stage_) + lane_ * kLaneBytes;
-      int sum = 0;
-#pragma unroll 1
-      for (int r = 0; r < chunk.rows; ++r) {
-        const int of_row = dot(w + r * chunk.bytes, pieces);
-        if (lane_ == r) sum = of_row;
-      }
-      __syncwarp();  // all lanes have read the stage
-      --num_read_;
-      next_read_ = read_after_;
-      if (++stage_ == kWarpStages) stage_ = 0, parity_ ^= 1;
-      finish(phase, chunk, static_cast<float>(sum) * chunk.scale);
-    }
+  __device__ int product(const uint8_t* w, int pieces) const {
+    return pieces <= 3 ? dot<3>(w, pieces) : dot<kPieces / 2>(w, pieces);
   }
 
-  /// v: in lane r, row r's product times the scale of the weights.
-  __device__ void finish(int phase, const Read& chunk, float v) const {
-    const int feature = chunk.feature + lane_;
-    const bool mine = lane_ < chunk.rows;
-    if (phase == kShared || phase == kRouted) {
-      const float value = fmaf(v, scale_, 0.0F);
-      const float gate = __shfl_sync(kAllLanes, value, 0), up = __shfl_sync(kAllLanes, value, 1);
-      if (lane_ > 0) return;
-      const BF16 hidden = to_bf16(swift::silu(gate) * up);
-      p_.h[static_cast<int64_t>(chunk.slot) * p_.F + feature] = hidden;
-      atomicMax(h_max() + chunk.slot, __float_as_int(fabsf(low_bf16(hidden.bits))));
-    } else if (phase == kDown) {
-      const float factor = h_scale()[chunk.slot].scale() * weight_of(chunk.slot);
-      if (mine) y(chunk.slot)[feature - chunks_.own.begin] = to_bf16(fmaf(v, factor, 0.0F));
-    } else {
-      const float* const bias = phase == kOut ? p_.o_bias : p_.next_bias;
-      BF16* const to = phase == kOut ? p_.delta : p_.qkv;
-      if (mine) to[feature] = to_bf16(fmaf(v, scale_, bias ? bias[feature] : 0.0F));
+  /// The warp's chunks of a phase.
+  __device__ void multiply(int phase) {
+    const int bytes = width_of(phase), pieces = (bytes + kPieceBytes - 1) / kPieceBytes;
+    const bool pairs = phase == kShared || phase == kRouted;
+#pragma unroll 1
+    while (num_used_ != num_begun_) {
+      const Chunk::Kind chunk = kind(num_used_);
+      if (chunk.phase != phase) break;
+      if (phase == kDown) load_row<kMaxHidden>(h(chunk.slot), bytes);
+      barrier_wait(full(num_used_), parity(num_used_));
+      read_ahead(num_used_ + 1);
+      const uint8_t* const w = memory_ + stage_at(num_used_) + lane_ * kLaneBytes;
+      const auto* const factors = reinterpret_cast<const float*>(memory_ + factors_at(num_used_));
+      int sum = product(w, pieces);
+      if (pairs) {
+        if (lane_ == num_pairs_) {
+          (chunk.up ? up_ : gate_) = fmaf(static_cast<float>(sum) * factors[0], scale_, 0.0F);
+          pair_slot_ = chunk.slot, pair_feature_ = chunk.feature;
+        }
+        if (chunk.up && ++num_pairs_ == kWarp) finish_pairs();
+      } else {
+#pragma unroll 1
+        for (int r = 1; r < chunk.rows; ++r) {
+          const int of_row = product(w + r * bytes, pieces);
+          if (lane_ == r) sum = of_row;
+        }
+        if (lane_ < chunk.rows)
+          finish(chunk, static_cast<float>(sum) * factors[lane_], factors[at_.factor_rows + lane_]);
+      }
+      __syncwarp();  // all lanes have read the stage
+      ++num_used_;
     }
+    if (phase == kRouted) finish_pairs();
+  }
+
+  /// v: a row's product times the scale of the weights. A lane each row.
+  __device__ void finish(const Chunk::Kind& chunk, float v, float bias) const {
+    const int feature = chunk.feature + lane_;
+    if (chunk.phase == kDown) {
+      y(chunk.slot)[feature - chunks_.own.begin] = to_bf16(fmaf(v, weight()[chunk.slot], 0.0F));
+    } else {
+      const bool biased = chunk.phase == kOut ? p_.o_bias : p_.next_bias;
+      BF16* const to = chunk.phase == kOut ? p_.delta : p_.qkv;
+      to[feature] = to_bf16(fmaf(v, scale_, biased ? bias : 0.0F));
+    }
+  }
+  /// Of the pairs that lanes hold.
+  __device__ void finish_pairs() {
+    if (lane_ < num_pairs_) {
+      const BF16 hidden = to_bf16(swift::silu(gate_) * up_);
+      p_.h[static_cast<int64_t>(pair_slot_) * p_.F + pair_feature_] = hidden;
+      atomicMax(h_max() + pair_slot_, __float_as_int(fabsf(low_bf16(hidden.bits))));
+    }
+    num_pairs_ = 0;
   }
 
   const Params& p_;
@@ -508,13 +581,18 @@ class Worker {
   uint32_t shared_;
   const int* expert_;
   int thread_, threads_, lane_, warp_;
-  int num_read_ = 0;                  // chunks that are on their way or there
-  int unread_phase_ = kOut, unread_;  // the chunk to be read next
-  int pair_ = 0;                      // in lane 0: the pair after it
-  int stage_ = 0, unread_stage_ = 0;
-  uint32_t parity_ = 0;
+  unsigned num_begun_ = 0, num_used_ = 0;  // chunks of the warp
+  // The chunk to be read next: in this phase (kShared for all pairs) number unread_. If it is `placed`, the
+  // lane place_lane_ has its place, and the lanes that follow those of the warp's next ones.
+  int unread_phase_ = kOut, unread_;
+  bool placed_ = false;
+  int place_lane_ = 0;
+  Chunk place_{};
+  int pair_ = 0;      // in lane 0: the pair after unread_
   int known_ = kOut;  // the last phase of which it is known where the chunks are
-  Read next_read_{}, read_after_{};
+  // A pair each lane, whose products wait for the others':
+  int num_pairs_ = 0, pair_slot_ = 0, pair_feature_ = 0;
+  float gate_ = 0, up_ = 0;
   float scale_ = 0;  // of row()
   uint4 row_[kPieces]{};
 };
@@ -526,7 +604,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __gri
   const uint32_t shared = shared_address(memory);
   auto* const expert = reinterpret_cast<int*>(memory + at.expert);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
-  if (thread < p.warps * kWarpStages) barrier_init(shared + at.full + thread * 8, 1);
+  if (thread < p.warps * static_cast<int>(kWarpStages)) barrier_init(shared + at.full + thread * 8, 1 + kWarp);
   if (thread == 0) barrier_init(shared + at.routed, kWarp);
   if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
   if (thread < p.S) {
@@ -601,27 +679,30 @@ token::Params sizes_of(const TokenLayer& a) {
   p.warps = (p.D / kVec + kRowVecs - 1) / kRowVecs;
   token::Layout& at = p.at;
   const auto up = [](int n, int to) { return (n + to - 1) / to * to; };
-  at.stage_bytes = up(std::max({2 * p.D, p.A, p.F}), 128);
-  at.h_pitch = up(p.F, token::kPieceBytes);
+  at.stage_bytes = std::max({p.D, p.A, p.F});
+  at.factor_rows = std::min(token::kMaxRows, at.stage_bytes / std::min({p.D, p.A, p.F}));
   at.y_pitch = p.D / num_blocks() + 1;
   const auto take = [&](int bytes) {
     const int begin = at.bytes;
-    at.bytes += up(bytes, 128);
+    at.bytes += up(bytes, 16);
     return begin;
   };
   // First, because a row's last piece may reach beyond the ring.
-  at.ring = take(p.warps * token::kWarpStages * at.stage_bytes);
+  const int stages = p.warps * static_cast<int>(token::kWarpStages);
+  at.ring = take(stages * at.stage_bytes);
   at.row = take(kMaxWidth);
-  at.h = at.normed = take(std::max(p.slots * at.h_pitch, p.D * 2));
+  at.h = at.normed = take(std::max(p.slots * p.F, p.D * 2));
   at.y = take(p.slots * at.y_pitch * 2);
   at.x = take(at.y_pitch * 4);
-  at.h_scale = take(kMaxSlots * static_cast<int>(sizeof(Divider)));
-  at.h_max = take(kMaxSlots * 4);
-  at.expert = take(kMaxSlots * 4);
-  at.weight = take(kMaxSlots * 4);
+  at.h_scale = take(p.slots * static_cast<int>(sizeof(Divider)));
+  at.h_max = take(p.slots * 4);
+  at.expert = take(p.slots * 4);
+  at.weight = take(p.slots * 4);
   at.keys = take(p.E * 4);
   at.partial = take(kWarp * static_cast<int>(sizeof(SumAndMax)));
-  at.full = take(p.warps * token::kWarpStages * 8);
+  at.factors = take(stages * 2 * at.factor_rows * 4);
+  at.kinds = take(stages * static_cast<int>(sizeof(token::Chunk::Kind)));
+  at.full = take(stages * 8);
   at.routed = take(8);
   at.chunks = take(static_cast<int>(sizeof(token::Chunks)));
   at.targets = take(token::kNumMeetings * 8);

@@ -1,7 +1,7 @@
 // What the parts of the token layer's kernel share: its parameters, shared memory, and the order in which a
 // block reads its share of the weights.
 //
-// One block a multiprocessor stays for the whole layer. Each of its warps streams rows of weights through two
+// One block a multiprocessor stays for the whole layer. Each of its warps streams rows of weights through a few
 // stages of its own, in the order in which they are needed and without regard to what they wait for, so that
 // memory goes on working while the blocks meet; then it multiplies them by the token's row. i8 sums are
 // exact, so that they may be taken in any order.
@@ -23,27 +23,29 @@ inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< t
 inline constexpr int kMaxThreads = (kMaxWarps + 1) * kWarp;               ///< and the one that routes
 inline constexpr int kMaxSlots = 32;
 inline constexpr int kMaxRows = 32;    ///< of a chunk: a lane each
-inline constexpr int kWarpStages = 2;  ///< chunks of a warp that are on their way or multiplied
+inline constexpr unsigned kWarpStages = 4;  ///< chunks of a warp that are on their way or multiplied
 
 /// Where things lie in a block's shared memory, in bytes. Made on the host: in constant memory it costs no
 /// registers.
 struct Layout {
   int ring;            // [warps][kWarpStages][stage_bytes]: weights
   int row;             // [kMaxWidth] i8: what the weights multiply, but down's
-  int h;               // [slots][h_pitch] i8: what down's multiply
+  int h;               // [slots][F] i8: what down's multiply
   int normed;          // [D] bf16: what the router reads, before h
   int y;               // [slots][y_pitch] bf16: the experts' results, of the block's features
   int x;               // [y_pitch] f32: the residual stream, of the block's features
   int h_scale;         // [slots]: dividers by the scales of h
   int h_max;           // [slots]: of the |h| that the block has found, as the bits of a float
-  int expert, weight;  // [slots], by slot
+  int expert, weight;  // [slots], by slot; weights become factors of down's products
   int keys;            // of select()
   int partial;         // of the block's reductions
+  int factors;         // [warps][kWarpStages][2][factor_rows] f32: scales of the weights, and biases
+  int kinds;           // [warps][kWarpStages] Chunk::Kind
   int full;            // [warps][kWarpStages]: barriers, a stage has arrived
   int routed;          // barrier: expert and weight are there
   int targets;         // of the meetings
   int chunks;          // Chunks
-  int stage_bytes, h_pitch, y_pitch;
+  int stage_bytes, factor_rows, y_pitch;
   int bytes;  // of all
 };
 
@@ -104,14 +106,15 @@ __device__ __forceinline__ Share share_of(int n, unsigned from, unsigned to, uns
 /// What the warps that multiply do in turn. They have nothing to multiply in the first.
 enum Phase { kFill, kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
 
-/// Rows of weights that arrive together; rows of `bytes`, row r at from + r * stride.
+/// Adjacent rows of weights that arrive together.
 struct Chunk {
   const int8_t* from;
-  const float* scale;  ///< of row r at scale + r * scale_stride
-  int rows, bytes;
-  int64_t stride;
-  int scale_stride;
-  int slot, feature;  ///< of the first row
+  const float* scale;  ///< of each row
+  struct Kind {
+    uint8_t phase, rows, slot;
+    bool up;      ///< the second row of a pair
+    int feature;  ///< of the first row
+  } kind;
 };
 
 /// Multiprocessors do not get the same share of the memory's rate. So a team of blocks from all over the
@@ -144,16 +147,16 @@ struct Chunks {
 
   __device__ int phase_of_pair(int i) const { return i < shared.size() ? kShared : kRouted; }
 
-  /// `expert` [slots], shared memory.
+  /// A pair's first row; up_row_of() makes the second of it. `expert` [slots], shared memory.
   __device__ Chunk at(const Params& p, int phase, int i, const int* expert) const {
-    if (phase == kOut) return dense(p.o_proj, p.o_scale, own, out_rows, i, p.A);
-    if (phase == kQkv) return dense(p.next_qkv, p.next_scale, qkv, qkv_rows, i, p.D);
+    if (phase == kOut) return dense(p.o_proj, p.o_scale, phase, own, out_rows, i, p.A);
+    if (phase == kQkv) return dense(p.next_qkv, p.next_scale, phase, qkv, qkv_rows, i, p.D);
     if (phase == kDown) {
       const int slot = by_slot_chunks.divide(i);
       const int group = expert[slot] * p.D;
-      Chunk chunk = dense(p.down + static_cast<int64_t>(group) * p.F, p.down_scale + group, own, down_rows,
-                          i - slot * slot_chunks, p.F);
-      chunk.slot = slot;
+      Chunk chunk = dense(p.down + static_cast<int64_t>(group) * p.F, p.down_scale + group, phase, own,
+                          down_rows, i - slot * slot_chunks, p.F);
+      chunk.kind.slot = static_cast<uint8_t>(slot);
       return chunk;
     }
     const bool is_shared = phase == kShared;
@@ -161,14 +164,15 @@ struct Chunks {
     const int slot_before = p.by_F.divide(pair), slot = is_shared ? p.slots - p.S + slot_before : slot_before;
     const int feature = pair - slot_before * p.F;
     const int64_t row = static_cast<int64_t>(expert[slot]) * 2 * p.F + gate_up_row(feature, false);
-    return {.from = p.gate_up + row * p.D,
-            .scale = p.gate_up_scale + row,
-            .rows = 2,
-            .bytes = p.D,
-            .stride = static_cast<int64_t>(kGateUpBlock) * p.D,
-            .scale_stride = static_cast<int>(kGateUpBlock),
-            .slot = slot,
-            .feature = feature};
+    return {p.gate_up + row * p.D,
+            p.gate_up_scale + row,
+            {static_cast<uint8_t>(phase), 1, static_cast<uint8_t>(slot), false, feature}};
+  }
+  static __device__ Chunk up_row_of(const Params& p, Chunk gate) {
+    gate.from += kGateUpBlock * p.D;
+    gate.scale += kGateUpBlock;
+    gate.kind.up = true;
+    return gate;
   }
 
   int team;
@@ -180,17 +184,12 @@ struct Chunks {
 
  private:
   static __device__ int ceil(int a, int b) { return (a + b - 1) / b; }
-  static __device__ Chunk dense(const int8_t* w, const float* scale, const Share& share, int rows, int i,
-                                int bytes) {
+  static __device__ Chunk dense(const int8_t* w, const float* scale, int phase, const Share& share, int rows,
+                                int i, int bytes) {
     const int first = share.begin + i * rows;
-    return {.from = w + static_cast<int64_t>(first) * bytes,
-            .scale = scale + first,
-            .rows = min(rows, share.end - first),
-            .bytes = bytes,
-            .stride = bytes,
-            .scale_stride = 1,
-            .slot = 0,
-            .feature = first};
+    return {w + static_cast<int64_t>(first) * bytes,
+            scale + first,
+            {static_cast<uint8_t>(phase), static_cast<uint8_t>(min(rows, share.end - first)), 0, false, first}};
   }
 };
 
@@ -211,14 +210,15 @@ __device__ __forceinline__ unsigned long long target_of(const Arrivals& arrivals
   asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count));
   return now - now % gridDim.x + gridDim.x;
 }
-/// By one thread: what it and those that it has met at a barrier wrote is then visible to all who do the
-/// same.
-__device__ __forceinline__ void arrive_and_wait(Arrivals& arrivals, unsigned long long target) {
+/// By one thread: what it and those that it has met at a barrier wrote is then visible to all threads that have
+/// met at one with a thread that saw all_arrived().
+__device__ __forceinline__ void arrive(Arrivals& arrivals) {
   asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(&arrivals.count) : "memory");
+}
+__device__ __forceinline__ bool all_arrived(const Arrivals& arrivals, unsigned long long target) {
   unsigned long long now;
-  do {
-    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count) : "memory");
-  } while (now < target);
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count) : "memory");
+  return now >= target;
 }
 
 }  // namespace moge::ops::cuda::token
