@@ -8,6 +8,8 @@
 #include "ops/cuda/token_layer.h"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "core/match.h"
 #include "ops/cuda/divider.cuh"
@@ -70,7 +72,8 @@ __device__ void route(const Params& p, uint8_t* memory) {
   __syncwarp();
   if (lane == 0) {
     arrive(arrivals[kLogits]);
-    while (!all_arrived(arrivals[kLogits], target)) {}
+    while (!all_arrived(arrivals[kLogits], target)) {
+    }
   }
   __syncwarp();
   constexpr int kLaneExperts = 2;
@@ -169,8 +172,8 @@ class Worker {
   __device__ void sync() const {
     named_barrier(kWorkersBarrier, threads_);
   }
-  /// All blocks, after the first warp has done `finish`, which sees what the block's other warps wrote.
-  /// Meanwhile all read on.
+  /// All blocks, after the first warp of each has done `finish`, which sees what the block's other warps
+  /// wrote. Meanwhile all read on.
   template <class Finish>
   __device__ void meet(Meeting meeting, const Finish& finish) {
     if (warp_ > 0) {
@@ -405,6 +408,7 @@ class Worker {
     return warp_ * static_cast<int>(kWarpStages) + static_cast<int>(chunk % kWarpStages);
   }
 
+  /// Asks for the pair after the next, so that none is waited for.
   __device__ void take_pair() {
     if (lane_ == 0) pair_ = atomicAdd(&taken[chunks_.team].pairs, 1);
   }
@@ -470,8 +474,8 @@ class Worker {
       placed_ = false;
     }
   }
-  /// Begins to read a chunk if none of those from the warp's number `landed` on is on its way. With more, what
-  /// else a multiprocessor reads, and the last chunk before a meeting, would wait behind them.
+  /// Begins to read a chunk if none of those from the warp's number `landed` on is on its way. With more,
+  /// what else a multiprocessor reads, and the last chunk before a meeting, would wait behind them.
   __device__ void read_ahead(unsigned landed) {
     if (!can_read()) return;
     const unsigned newest = num_begun_ - 1;
@@ -564,7 +568,7 @@ class Worker {
       to[feature] = to_bf16(fmaf(v, scale_, biased ? bias : 0.0F));
     }
   }
-  /// Of the pairs that lanes hold.
+  /// Of the pairs that lanes hold: all at once, because a pair's takes as long.
   __device__ void finish_pairs() {
     if (lane_ < num_pairs_) {
       const BF16 hidden = to_bf16(swift::silu(gate_) * up_);
@@ -604,7 +608,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __gri
   const uint32_t shared = shared_address(memory);
   auto* const expert = reinterpret_cast<int*>(memory + at.expert);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
-  if (thread < p.warps * static_cast<int>(kWarpStages)) barrier_init(shared + at.full + thread * 8, 1 + kWarp);
+  if (thread < p.warps * static_cast<int>(kWarpStages))
+    barrier_init(shared + at.full + thread * 8, 1 + kWarp);
   if (thread == 0) barrier_init(shared + at.routed, kWarp);
   if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
   if (thread < p.S) {

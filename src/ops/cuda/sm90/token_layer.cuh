@@ -1,9 +1,9 @@
 // What the parts of the token layer's kernel share: its parameters, shared memory, and the order in which a
 // block reads its share of the weights.
 //
-// One block a multiprocessor stays for the whole layer. Each of its warps streams rows of weights through a few
-// stages of its own, in the order in which they are needed and without regard to what they wait for, so that
-// memory goes on working while the blocks meet; then it multiplies them by the token's row. i8 sums are
+// One block a multiprocessor stays for the whole layer. Each of its warps streams rows of weights through a
+// few stages of its own, in the order in which they are needed and without regard to what they wait for, so
+// that memory goes on working while the blocks meet; then it multiplies them by the token's row. i8 sums are
 // exact, so that they may be taken in any order.
 #pragma once
 #include "ops/cuda/reduce.cuh"
@@ -22,7 +22,7 @@ inline constexpr int kThreadVecs = 2;    ///< of a row of the width of the model
 inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< that multiply
 inline constexpr int kMaxThreads = (kMaxWarps + 1) * kWarp;               ///< and the one that routes
 inline constexpr int kMaxSlots = 32;
-inline constexpr int kMaxRows = 32;    ///< of a chunk: a lane each
+inline constexpr int kMaxRows = 32;         ///< of a chunk: a lane each
 inline constexpr unsigned kWarpStages = 4;  ///< chunks of a warp that are on their way or multiplied
 
 /// Where things lie in a block's shared memory, in bytes. Made on the host: in constant memory it costs no
@@ -187,9 +187,10 @@ struct Chunks {
   static __device__ Chunk dense(const int8_t* w, const float* scale, int phase, const Share& share, int rows,
                                 int i, int bytes) {
     const int first = share.begin + i * rows;
-    return {w + static_cast<int64_t>(first) * bytes,
-            scale + first,
-            {static_cast<uint8_t>(phase), static_cast<uint8_t>(min(rows, share.end - first)), 0, false, first}};
+    return {
+        w + static_cast<int64_t>(first) * bytes,
+        scale + first,
+        {static_cast<uint8_t>(phase), static_cast<uint8_t>(min(rows, share.end - first)), 0, false, first}};
   }
 };
 
@@ -210,8 +211,8 @@ __device__ __forceinline__ unsigned long long target_of(const Arrivals& arrivals
   asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count));
   return now - now % gridDim.x + gridDim.x;
 }
-/// By one thread: what it and those that it has met at a barrier wrote is then visible to all threads that have
-/// met at one with a thread that saw all_arrived().
+/// By one thread: what it and those that it has met at a barrier wrote is then visible to all threads that
+/// have met at one with a thread that saw all_arrived().
 __device__ __forceinline__ void arrive(Arrivals& arrivals) {
   asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(&arrivals.count) : "memory");
 }
