@@ -19,19 +19,22 @@ usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
 # configured PRESET: whether its build folder was made with the variables that the preset has now. A folder of an older
 # preset (another compiler, no fuzzers) would fail in ways that nobody understands.
 configured() {
-  local cache="build/$1/CMakeCache.txt" name want have
+  local cache="build/$1/CMakeCache.txt" preset name want have
   [[ -f "build/$1/build.ninja" && -f "$cache" ]] || return 1
+  preset="$(cmake --preset "$1" -N)" || return 1
   while IFS='=' read -r name want; do
     have="$(sed -n "s/^$name:[A-Z]*=//p" "$cache")"
     # CMake may write a compiler's path for its name.
     [[ "$have" == "$want" || "$have" == */"$want" ]] || return 1
-  done < <(cmake --preset "$1" -N | sed -n 's/^  *\([A-Z_]*\)="\(.*\)"$/\1=\2/p')
+  done < <(sed -n 's/^  *\([A-Z_]*\)="\(.*\)"$/\1=\2/p' <<<"$preset")
 }
 
-# build PRESET [TARGET...]: configures if need be and builds; all targets unless some are named.
+# build PRESET [TARGET...]: configures if need be and builds; all targets unless some are named. A folder that had
+# the benchmarks keeps them.
 build() {
-  local preset="$1"
+  local preset="$1" bench
   shift
-  configured "$preset" || cmake --preset "$preset" --fresh >/dev/null
+  bench="$(sed -n 's/^MOGE_BENCH:BOOL=//p' "build/$preset/CMakeCache.txt" 2>/dev/null || true)"
+  configured "$preset" || cmake --preset "$preset" --fresh ${bench:+"-DMOGE_BENCH=$bench"} >/dev/null
   cmake --build --preset "$preset" -j "$JOBS" ${1:+--target "$@"}
 }
