@@ -123,7 +123,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     }
     for (int set = 0; set < P::kFactorSets; ++set) {
       barrier_init(shared + P::kFactorsFullAt + set * 8, 32);
-      barrier_init(shared + P::kFactorsEmptyAt + set * 8, P::kWarpgroups * 4);
+      barrier_init(shared + P::kFactorsEmptyAt + set * 8, P::kWarpgroups * 128);
     }
     fence_barrier_init();
   }
@@ -203,8 +203,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       } else {
         consumer.skip(p.full_blocks + (p.half_block ? 1 : 0));
       }
-      __syncwarp();  // all lanes have read them
-      if (threadIdx.x % 32 == 0) barrier_arrive(shared + P::kFactorsEmptyAt + set.stage * 8);
+      barrier_arrive(shared + P::kFactorsEmptyAt + set.stage * 8);
       set.advance();
     }
   }
