@@ -79,6 +79,7 @@ class ProductTuner {
     for (const auto& [impl, us] : times)
       if (us > kHopeless * best.microseconds) hopeless_[impl] = us;
     print(best, times, bench);
+    if (verbose_ && product.row_ids) print_side_by_side(rows);
     return best;
   }
 
@@ -95,6 +96,27 @@ class ProductTuner {
     if (!verbose_) return;
     for (const auto& [impl, us] : times) std::cout << "    " << impl.substr(impl.rfind('.') + 1) << ' ' << us;
     std::cout << std::endl;
+  }
+
+  /// The same product of rows that need no gathering: what torch._scaled_grouped_mm is given
+  /// (bench/peers/torch_gpu.py). The profile does not use it.
+  void print_side_by_side(const GroupRows& rows) const {
+    const ProductBench bench(backend_, shape_, rows, false);
+    const auto& table = ops::quant_matmul_table();
+    double best = 0;
+    std::string tile;
+    for (const Impl<ops::QuantMatmul>& impl : table.impls) {
+      if (!tile_of(impl.name) || hopeless_.contains(impl.name) || !impl.supports(bench.product()).empty())
+        continue;
+      const double us = 1e6 * bench.seconds([&](ExecContext& ctx, const ops::QuantMatmul& a) {
+        run_impl(ctx, table, impl, a);
+      });
+      if (best > 0 && us >= best) continue;
+      best = us;
+      tile = impl.name;
+    }
+    std::cout << "    rows side by side: " << tile.substr(tile.rfind('.') + 1) << ' ' << best << ", "
+              << bench.flops() / best * 1e-6 << " TFLOP/s" << std::endl;
   }
 
   Backend& backend_;
