@@ -4,17 +4,35 @@ namespace moge::ops::cpu {
 
 namespace {
 
-int64_t num_tiles(int64_t rows) {
-  return (rows + vec::kTileRows - 1) / vec::kTileRows;
-}
+constexpr int64_t kLine = kAlignment / 4;  // floats
 
 /// Rows begin .. end-1, to be written.
 void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i)
-    for (int64_t j = 0; j < cols; j += kAlignment / 4) __builtin_prefetch(sums + i * stride + j, 1);
+    for (int64_t j = 0; j < cols; j += kLine) __builtin_prefetch(sums + i * stride + j, 1);
 }
 
 }  // namespace
+
+RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t n, int64_t tiles)
+    : rows_(rows),
+      row_(first),
+      end_(first + count),
+      lines_of_row_((n + kLine - 1) / kLine),
+      lines_per_tile_((count * lines_of_row_ + tiles - 1) / tiles) {}
+
+void RowsAhead::fetch_some() {
+  for (int64_t left = lines_per_tile_; left > 0 && row_ < end_;) {
+    const int64_t n = std::min(left, lines_of_row_ - line_);
+    const float* at = rows_[row_] + line_ * kLine;
+    for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kLine);
+    left -= n;
+    line_ += n;
+    if (line_ < lines_of_row_) return;
+    line_ = 0;
+    ++row_;
+  }
+}
 
 int64_t block_steps(int64_t rows) {
   return num_tiles(rows) <= 3 ? kFewTilesBlockSteps : kBlockSteps;
@@ -22,7 +40,7 @@ int64_t block_steps(int64_t rows) {
 
 void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
                     const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
-                    float* partial) {
+                    float* partial, RowsAhead* ahead) {
   float* sums = out.accumulate ? out.c : partial;
   const int64_t sums_stride = out.accumulate ? out.c_stride : vec::kPanelCols;
   // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
@@ -49,6 +67,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     // A weight's gradient is read from memory, row by row of a few cache lines.
     if (out.accumulate)
       fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
+    if (ahead) ahead->fetch_some();
     kernels.tile(height, t);
     t.prefetch += t.steps * t.prefetch_step;
     row += height;
@@ -56,7 +75,8 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
 }
 
 void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
-                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial) {
+                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial,
+                    RowsAhead* ahead) {
   const int64_t width = panels.width_of(panel);
   const int64_t most = num_tiles(rows) == 1 ? panels.steps : block_steps(rows);
   StepBlock steps{.b = b + panels.offset_of(panel), .begin = 0, .count = 0, .next = nullptr, .last = false};
@@ -66,7 +86,7 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     steps.last = steps.begin + steps.count == panels.steps;
     // The next steps (of this panel or, behind it, of the next) come from L3 while these are used.
     steps.next = steps.b + most * width;
-    multiply_steps(kernels, a, rows, steps, panels, panel, out, partial);
+    multiply_steps(kernels, a, rows, steps, panels, panel, out, partial, ahead);
     steps.b += steps.count * width;
     steps.begin += steps.count;
   } while (!steps.last);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "ops/cpu/matmul_groups.h"
 #include "ops/cpu/matmul_panels.h"
 #include "ops/cpu/vec/matmul.h"
 
@@ -25,6 +26,21 @@ struct LeftRows {
   int64_t step_stride;
 };
 
+/// The fp32 rows that a thread packs next: a few of their cache lines are fetched before each tile, so that
+/// memory works while the tiles do.
+class RowsAhead {
+ public:
+  /// Rows first .. first + count - 1 of n elements, in the course of `tiles` tiles.
+  RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t n, int64_t tiles);
+  void fetch_some();
+
+ private:
+  GatheredRows<float> rows_;
+  int64_t row_, end_;
+  int64_t lines_of_row_, line_ = 0;
+  int64_t lines_per_tile_;
+};
+
 struct BlockOutput {
   float* c;  ///< at the panel's first column
   int64_t c_stride;
@@ -42,17 +58,22 @@ struct StepBlock {
   const void* next;  ///< as many bytes as b has: fetched into L2 meanwhile
   bool last;         ///< then bias and `add` follow
 };
+/// Register tiles of a block.
+constexpr int64_t num_tiles(int64_t rows) {
+  return (rows + vec::kTileRows - 1) / vec::kTileRows;
+}
 /// How many steps a product of `rows` rows takes at a time.
 int64_t block_steps(int64_t rows);
 /// c[rows, panel's columns] from these steps and, unless they are the first, from those before: `partial`
 /// [rows, kPanelCols] holds the sums meanwhile (c cannot: it may be `add`).
 void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
                     const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
-                    float* partial);
+                    float* partial, RowsAhead* ahead = nullptr);
 
 /// The same from all steps of a panel of the packed b.
 void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows, const uint32_t* b,
-                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial);
+                    const Panels& panels, int64_t panel, const BlockOutput& out, float* partial,
+                    RowsAhead* ahead = nullptr);
 
 /// How many panels one task takes, so that tasks are long beside the pool's hand-over and still many beside
 /// its threads; not under `least` unless there are fewer.

@@ -12,6 +12,11 @@ namespace {
 /// Steps that pack_panels fetches ahead, into L2: rows a power of two apart share too few sets of L1.
 constexpr int64_t kPanelStepsAhead = 32;
 
+/// Steps (of one or two rows each) that make a packing task where columns lie along rows: as many as leave
+/// each thread some tasks, because a stream that is cut begins with a cold prefetcher.
+constexpr int64_t kLeastPackSteps = 16;
+constexpr int64_t kMostPackSteps = 128;
+
 /// Columns of the panel are rows of w: w[n, :] becomes column n.
 void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, int64_t panel,
                   int64_t begin, int64_t count, uint32_t* to) {
@@ -70,7 +75,8 @@ void pack_panels(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, co
 void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, bool transposed,
                   const Groups& groups, const Panels& panels, uint32_t* to) {
   // Rows are read along their whole length, columns a panel's 64 rows at a time: memory likes both.
-  const int64_t part_steps = transposed ? kPackSteps : 512;
+  const int64_t many_enough = groups.count() * panels.steps / (int64_t{8} * pool.num_threads());
+  const int64_t part_steps = transposed ? std::clamp(many_enough, kLeastPackSteps, kMostPackSteps) : 512;
   const int64_t parts = (panels.steps + part_steps - 1) / part_steps;
   const int64_t tasks = transposed ? parts : parts * panels.count();
   pool.run(panels.count() == 0 ? 0 : groups.count() * tasks, [&](int64_t task, int) {

@@ -8,9 +8,6 @@
 
 namespace moge::ops::cpu {
 
-/// Steps of rows (one or two rows each) that make a packing task where columns lie along rows.
-inline constexpr int64_t kPackSteps = 16;
-
 /// How many rows of n elements ahead of packing to fetch: 16 KB, which hides the latency of memory and leaves
 /// L1 room. By software, because rows may be gathered and the hardware follows no gather.
 inline int64_t prefetch_rows(int64_t n) {

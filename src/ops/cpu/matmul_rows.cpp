@@ -146,22 +146,28 @@ class Multiplication {
     const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
                                                plan_.shared_rows ? 1 : kMinPanelsPerPacking);
     const int64_t runs = (panels.count() + run_panels - 1) / run_panels;
-    const auto multiply_run = [&](const RowBlock& block, int64_t run, int thread) {
+    const auto multiply_run = [&](const RowBlock& block, int64_t run, int thread, RowsAhead* ahead) {
       const int64_t first = run * run_panels;
-      multiply(block, first, std::min(first + run_panels, panels.count()), thread);
+      multiply(block, first, std::min(first + run_panels, panels.count()), thread, ahead);
     };
     // Many rows: neighbouring tasks share a block's rows.
-    if (!plan_.shared_rows)
-      return pool_.run(runs * num_blocks, [&](int64_t task, int thread) {
-        multiply_run(blocks_[task / runs], task % runs, thread);
+    if (!plan_.shared_rows) {
+      const bool ahead = runs == 1 && fetches_ahead();
+      return pool_.run_ranges(runs * num_blocks, [&](int64_t task, int thread) {
+        const RowBlock& block = blocks_[task / runs];
+        if (!ahead || task + 1 == num_blocks) return multiply_run(block, task % runs, thread, nullptr);
+        const RowBlock& next = blocks_[task + 1];
+        RowsAhead rows(rows_, next.begin, next.rows, p_.inner, num_tiles(block.rows) * panels.count());
+        multiply_run(block, 0, thread, &rows);
       });
+    }
     // Few: each thread reads the weights, which come from memory, strictly forward, and a group's blocks
     // share a panel.
     pool_.run_ranges(runs * num_blocks, [&](int64_t task, int thread) {
       const RowBlock& any = blocks_[task / runs];
       const int64_t in_group = task - any.first_of_group * runs;
       const RowBlock& block = blocks_[any.first_of_group + in_group % any.blocks_of_group];
-      multiply_run(block, in_group / any.blocks_of_group, thread);
+      multiply_run(block, in_group / any.blocks_of_group, thread, nullptr);
     });
   }
 
@@ -172,6 +178,12 @@ class Multiplication {
       if (r + ahead < count) prefetch_row(rows_[first + r + ahead], p_.inner);
       kernels_.pack_row(to + r * plan_.a_stride, rows_[first + r], p_.inner);
     }
+  }
+
+  /// Whether packing a block's rows takes long beside multiplying them by so few columns, and the next ones
+  /// find room in L2.
+  bool fetches_ahead() const {
+    return plan_.panels.count() < kMinPanelsPerPacking && p_.inner <= kBlockSteps;
   }
 
   LeftRows left_rows(const RowBlock& block, int thread) const {
@@ -195,11 +207,12 @@ class Multiplication {
   }
   float* partial(int thread) const { return partials_ + thread * plan_.partial_words; }
 
-  void multiply(const RowBlock& block, int64_t panel_begin, int64_t panel_end, int thread) const {
+  void multiply(const RowBlock& block, int64_t panel_begin, int64_t panel_end, int thread,
+                RowsAhead* ahead) const {
     const LeftRows a = left_rows(block, thread);
     for (int64_t panel = panel_begin; panel < panel_end; ++panel)
       multiply_block(kernels_, a, block.rows, b_ + block.group * plan_.panels.words(), plan_.panels, panel,
-                     output(block, panel), partial(thread));
+                     output(block, panel), partial(thread), ahead);
   }
 
   /// A task is a run of panels of one group; the runs that don't come out even on the threads are cut in rows
