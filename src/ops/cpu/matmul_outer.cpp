@@ -77,11 +77,19 @@ class OuterProduct {
   }
 
  private:
-  /// Tiles as large as L2 allows, but no task longer than half a thread's share of the whole.
+  /// Tiles as large as L2 allows, but no task longer than half a thread's share of the whole; or than its
+  /// share, where that gives every thread as many.
   Tiling cut(int64_t rows) const {
     if (rows == 0) return {};
     const int64_t all_rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
-    const int64_t most = std::max<int64_t>(1, all_rows * N_ * K_ / rows / (2 * pool_.num_threads()));
+    const int64_t threads = pool_.num_threads();
+    const int64_t share = all_rows * N_ * K_ / rows / threads;
+    const Tiling even = cut_tiles(share);
+    return rows == all_rows && even.count() % threads == 0 ? even : cut_tiles(share / 2);
+  }
+
+  /// Tiles of up to `most` elements of c, or of the least size.
+  Tiling cut_tiles(int64_t most) const {
     Tiling t{0, kMaxTileN, kMaxTileK, 0, 0, 0};
     while (t.tile_n * t.tile_k > most && (t.tile_n > kMinTileN || t.tile_k > kMinTileK)) {
       if (t.tile_n > kMinTileN && 2 * t.tile_n > t.tile_k)
