@@ -14,18 +14,24 @@ void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64
 
 }  // namespace
 
-RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t n, int64_t tiles)
-    : rows_(rows),
-      row_(first),
-      end_(first + count),
-      lines_of_row_((n + kLine - 1) / kLine),
-      lines_per_tile_((count * lines_of_row_ + tiles - 1) / tiles) {}
+RowsAhead::RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes,
+                     int64_t tiles, bool far)
+    : base_(static_cast<const std::byte*>(base)),
+      stride_(stride),
+      ids_(ids),
+      count_(count),
+      lines_of_row_((bytes + kAlignment - 1) / kAlignment),
+      lines_per_tile_((count * lines_of_row_ + tiles - 1) / tiles),
+      far_(far) {}
 
 void RowsAhead::fetch_some() {
-  for (int64_t left = lines_per_tile_; left > 0 && row_ < end_;) {
+  for (int64_t left = lines_per_tile_; left > 0 && row_ < count_;) {
     const int64_t n = std::min(left, lines_of_row_ - line_);
-    const float* at = rows_[row_] + line_ * kLine;
-    for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kLine);
+    const std::byte* at = base_ + (ids_ ? ids_[row_] : row_) * stride_ + line_ * kAlignment;
+    if (far_)
+      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kAlignment, 0, 2);
+    else
+      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kAlignment);
     left -= n;
     line_ += n;
     if (line_ < lines_of_row_) return;

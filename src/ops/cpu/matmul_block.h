@@ -1,8 +1,8 @@
 // The step between whole products and register tiles: a block of rows times one panel.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
-#include "ops/cpu/matmul_groups.h"
 #include "ops/cpu/matmul_panels.h"
 #include "ops/cpu/vec/matmul.h"
 
@@ -26,19 +26,24 @@ struct LeftRows {
   int64_t step_stride;
 };
 
-/// The fp32 rows that a thread packs next: a few of their cache lines are fetched before each tile, so that
-/// memory works while the tiles do.
+/// Rows that a thread packs next: a few of their cache lines are fetched before each tile, so that memory
+/// works while the tiles do.
 class RowsAhead {
  public:
-  /// Rows first .. first + count - 1 of n elements, in the course of `tiles` tiles.
-  RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t n, int64_t tiles);
+  /// `count` rows of `bytes` bytes, row i at base + (ids ? ids[i] : i) * stride bytes, in the course of
+  /// `tiles` tiles; into L1, or (far) L2.
+  RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes, int64_t tiles,
+            bool far = false);
   void fetch_some();
 
  private:
-  GatheredRows<float> rows_;
-  int64_t row_, end_;
+  const std::byte* base_;
+  int64_t stride_;
+  const int32_t* ids_;
+  int64_t row_ = 0, count_;
   int64_t lines_of_row_, line_ = 0;
   int64_t lines_per_tile_;
+  bool far_;
 };
 
 struct BlockOutput {

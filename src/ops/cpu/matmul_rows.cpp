@@ -2,6 +2,8 @@
 // packed (unless it already is), then blocks of rows are packed and multiplied, by one task, so that they are
 // still in L2. Few rows are packed once for all threads, because every thread takes some columns of each; the
 // weight is then packed piece by piece where it is multiplied by all of them, and never leaves L2.
+#include <optional>
+
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/matmul_block.h"
@@ -157,7 +159,9 @@ class Multiplication {
         const RowBlock& block = blocks_[task / runs];
         if (!ahead || task + 1 == num_blocks) return multiply_run(block, task % runs, thread, nullptr);
         const RowBlock& next = blocks_[task + 1];
-        RowsAhead rows(rows_, next.begin, next.rows, p_.inner, num_tiles(block.rows) * panels.count());
+        RowsAhead rows(rows_.ids ? rows_.base : rows_[next.begin], rows_.stride * 4,
+                       rows_.ids ? rows_.ids + next.begin : nullptr, next.rows, p_.inner * 4,
+                       num_tiles(block.rows) * panels.count());
         multiply_run(block, 0, thread, &rows);
       });
     }
@@ -241,17 +245,41 @@ class Multiplication {
     const LeftRows a = left_rows(block, thread);
     uint32_t* b = b_ + thread * kPanelBlockWords * plan_.run;
     StepBlock steps{.b = b, .begin = 0, .count = 0, .next = b, .last = false};
+    // In fp32 few rows wait for the weight, so what is packed next is fetched meanwhile, 128 KB at a time. In
+    // bf16 that is no faster than what longer blocks save.
+    const bool fetches = p_.transposed && !p_.bf16();
+    const int64_t longest = fetches ? kBlockSteps / plan_.run : kBlockSteps;
+    const int64_t most = std::min(block_steps(block.rows), longest);
     do {  // at least once, as in multiply_block
-      steps.count = std::min(block_steps(block.rows), panels.steps - steps.begin);
+      steps.count = std::min(most, panels.steps - steps.begin);
       steps.last = steps.begin + steps.count == panels.steps;
       pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, b);
+      std::optional<RowsAhead> ahead;
+      if (fetches && !steps.last)
+        ahead = weight_ahead(w, first, last, steps.begin + steps.count, most, num_tiles(block.rows));
       for (int64_t panel = first; panel < last; ++panel) {
         steps.b = b + (panel - first) * vec::kPanelCols * steps.count;
         multiply_steps(kernels_, a, block.rows, steps, panels, panel, output(block, panel),
-                       partial(thread) + (panel - first) * block.rows * vec::kPanelCols);
+                       partial(thread) + (panel - first) * block.rows * vec::kPanelCols,
+                       ahead ? &*ahead : nullptr);
       }
       steps.begin += steps.count;
     } while (!steps.last);
+  }
+
+  /// Up to `most` steps from `begin` of panels that are columns of w in fp32, for each of which the rows make
+  /// `tiles`.
+  RowsAhead weight_ahead(const Tensor& w, int64_t first, int64_t last, int64_t begin, int64_t most,
+                         int64_t tiles) const {
+    const int64_t col = first * vec::kPanelCols;
+    const int64_t cols = std::min(last * vec::kPanelCols, plan_.panels.cols) - col;
+    return {w.ptr<float>() + begin * w.stride(0) + col,
+            w.stride(0) * 4,
+            nullptr,
+            std::min(p_.inner - begin, most),
+            cols * 4,
+            tiles * (last - first),
+            /*far=*/true};
   }
 
   ThreadPool& pool_;
