@@ -6,7 +6,8 @@ namespace moge::engine {
 
 TextStream::TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop_strings,
                        std::span<const int32_t> continued)
-    : decoder_(tokenizer.detokenizer(), {.skip_special_tokens = true}),
+    : num_pieces_(tokenizer.detokenizer().size()),
+      decoder_(tokenizer.detokenizer(), {.skip_special_tokens = true}),
       stop_strings_(std::move(stop_strings)) {
   std::erase(stop_strings_, "");
   for (const int32_t token : continued) decoder_.push(token);
@@ -14,7 +15,7 @@ TextStream::TextStream(const text::Tokenizer& tokenizer, std::vector<std::string
 
 std::string TextStream::push(int32_t token) {
   if (stopped_) return "";
-  held_ += decoder_.push(token);
+  if (token < num_pieces_) held_ += decoder_.push(token);
   return release(false);
 }
 

@@ -9,6 +9,8 @@
 
 namespace moge::engine {
 
+/// An id that the tokenizer has no piece for gives no text: a model's rows are often padded beyond them, and
+/// now and then one of those is drawn.
 class TextStream {
  public:
   /// `continued` are the tokens that the text goes on from: its first word then keeps the space that a text
@@ -26,6 +28,7 @@ class TextStream {
  private:
   std::string release(bool at_end);
 
+  const int32_t num_pieces_;
   text::StreamDecoder decoder_;
   std::vector<std::string> stop_strings_;
   std::string held_;

@@ -104,6 +104,15 @@ class Run(TestCase):
         self.assertEqual(r["finish"], "end of text")
         self.assertEqual(r["tokens"], tokens[: tokens.index(tokens[2]) + 1])
 
+    def test_ids_without_a_piece_give_no_text(self):
+        model = self.copy_of_model()
+        small = ["--input", self.shared / "text", "--vocab-size", 400, "--output", self.dir / "small"]
+        self.run_ok("tokenizer", "train", *small)
+        (self.dir / "small/tokenizer.model").replace(model / "tokenizer.model")
+        r = self.run_json("run", model, "-n", "60", "--temperature", "9", "--ignore-eos", "-p", "She")
+        self.assertEqual(len(r["tokens"]), 60)
+        self.assertTrue(any(id >= 400 for id in r["tokens"]))
+
     def test_stop_strings(self):
         args = ["run", self.model, "-n", "40", "--temperature", "0", "--ignore-eos", "-p", "She"]
         text = self.run_json(*args)["text"]

@@ -91,5 +91,14 @@ TEST(TextStream, LeavesSpecialTokensOut) {
   EXPECT_EQ(stream.push('a') + stream.push(256) + stream.push('b') + stream.finish(), "ab");
 }
 
+TEST(TextStream, LeavesOutIdsWithoutAPiece) {
+  const Bytes tokenizer;
+  TextStream stream(tokenizer, {"ab"});
+  std::string text;
+  for (const int32_t id : {int32_t{'x'}, int32_t{'a'}, 257, int32_t{'b'}}) text += stream.push(id);
+  EXPECT_EQ(text, "x");
+  EXPECT_TRUE(stream.stopped());
+}
+
 }  // namespace
 }  // namespace moge::engine
