@@ -116,16 +116,21 @@ std::string rounded(double value, int digits) {
 
 class Runner {
  public:
-  explicit Runner(const RunOptions& o)
-      : o_(o), uses_ids_(o.token_ids || o.model.random_weights), model_(o.model) {
-    const GenerationConfig defaults = load_generation_config(model_.dir());
+  explicit Runner(const RunOptions& o) : o_(o), uses_ids_(o.token_ids || o.model.random_weights) {
+    // The weights come last: whatever else is wrong is told at once.
+    const std::filesystem::path dir = find_served_model(o.model);
+    const spec::ModelConfig config = spec::load_model_config(dir);
+    const GenerationConfig defaults = load_generation_config(dir);
     params_ = {.sampling = sampling_params(o, defaults), .max_tokens = o.max_tokens};
     if (!uses_ids_) {
-      tokenizer_ = text::load_tokenizer(model_.dir());
-      if (!o.raw) conversation_ = Conversation::open(model_.dir(), *tokenizer_, o.system);
+      tokenizer_ = text::load_tokenizer(dir);
+      check<FileError>(tokenizer_->vocab_size() <= config.vocab_size, dir.string(), ": the tokenizer has ",
+                       tokenizer_->vocab_size(), " tokens, the model's vocab_size is ", config.vocab_size);
+      if (!o.raw) conversation_ = Conversation::open(dir, *tokenizer_, o.system);
     }
     check<UsageError>(o.system.empty() || conversation_, "--system: the model has no chat template");
-    if (!o.ignore_eos) add_stop_ids(defaults);
+    if (!o.ignore_eos) add_stop_ids(defaults, config);
+    model_.emplace(o.model);
   }
 
   void run() {
@@ -141,10 +146,9 @@ class Runner {
     engine::Generation generation;
   };
 
-  void add_stop_ids(const GenerationConfig& defaults) {
+  void add_stop_ids(const GenerationConfig& defaults, const spec::ModelConfig& config) {
     params_.stop_ids = defaults.eos_token_id;
-    for (const int64_t id : model_.config().eos_token_id)
-      params_.stop_ids.push_back(static_cast<int32_t>(id));
+    for (const int64_t id : config.eos_token_id) params_.stop_ids.push_back(static_cast<int32_t>(id));
     if (tokenizer_ && tokenizer_->special_ids().eos)
       params_.stop_ids.push_back(*tokenizer_->special_ids().eos);
   }
@@ -162,7 +166,7 @@ class Runner {
   /// The prompt of a single answer. Without one, random weights get random ids.
   std::vector<int32_t> prompt_ids() {
     if (o_.model.random_weights && !o_.prompt)
-      return random_ids(model_.config(), o_.prompt_tokens, static_cast<uint64_t>(o_.model.seed), 1);
+      return random_ids(model_->config(), o_.prompt_tokens, static_cast<uint64_t>(o_.model.seed), 1);
     std::string prompt = o_.prompt ? *o_.prompt : read_stdin();
     if (!o_.prompt && prompt.ends_with('\n')) prompt.pop_back();  // the shell's, not the text's
     if (o_.echo && !o_.json) std::cout << prompt << (uses_ids_ ? " " : "") << std::flush;
@@ -184,7 +188,7 @@ class Runner {
     };
     const Interrupt interrupt;
     const auto run = [&](const std::function<bool(int32_t)>& on_token) {
-      answer.generation = model_.generator().generate(ids, params_, on_token, interrupt.requested());
+      answer.generation = model_->generator().generate(ids, params_, on_token, interrupt.requested());
     };
     if (uses_ids_) {
       run([&](int32_t id) {
@@ -252,8 +256,8 @@ class Runner {
              rounded(g.decode_tokens_per_second(), 1), " tokens/s, ",
              rounded(g.decode_bytes_per_second() * 1e-9, 2), " GB/s; ", engine::name_of(g.finish), "]");
     if (g.finish == engine::Finish::kContextFull)
-      log_warning("the context of ", model_.generator().sequence().context(),
-                  " tokens is full; --context takes up to ", model_.config().max_position_embeddings);
+      log_warning("the context of ", model_->generator().sequence().context(),
+                  " tokens is full; --context takes up to ", model_->config().max_position_embeddings);
   }
 
   void print_json(const Answer& answer) {
@@ -269,17 +273,17 @@ class Runner {
         {"decode_seconds", g.decode_seconds},
         {"decode_tokens_per_second", g.decode_tokens_per_second()},
         {"decode_bytes_per_second", g.decode_bytes_per_second()},
-        {"memory_bytes", model_.generator().sequence().memory_bytes()},
+        {"memory_bytes", model_->generator().sequence().memory_bytes()},
         {"options", nlohmann::ordered_json::parse(options_json(options.options()))}};
     std::cout << out.dump() << '\n';
   }
 
   const RunOptions o_;
   const bool uses_ids_;
-  ServedModel model_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::optional<Conversation> conversation_;
   engine::GenerationParams params_;
+  std::optional<ServedModel> model_;  // always there once constructed
 };
 
 void run_model(const RunOptions& o) {

@@ -21,11 +21,7 @@ constexpr int64_t kDefaultContext = 4096;
 model::Model load(ExecContext ctx, const std::filesystem::path& dir, const ModelOptions& o) {
   check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32, "--dtype ", name_of(o.dtype),
                     ": on the CPU weights are bf16 or f32");
-  if (!o.random_weights) {
-    check<UsageError>(has_weights(dir) || has_tokenizer(dir), o.model,
-                      ": a config without weights; --random-weights makes some up");
-    return model::load_model(ctx, dir, o.dtype);
-  }
+  if (!o.random_weights) return model::load_model(ctx, dir, o.dtype);
   model::Model model = model::allocate_model(spec::load_model_config(dir), o.dtype);
   model::init_weights(model.weights, model.config, static_cast<uint64_t>(o.seed), *ctx.pool);
   return model;
@@ -72,6 +68,13 @@ bool use_cuda(const std::string& device) {
   return device == "cuda" || (device == "auto" && cuda_refusal().empty());
 }
 
+std::filesystem::path find_served_model(const ModelOptions& o) {
+  std::filesystem::path dir = find_model(o.model);
+  check<UsageError>(o.random_weights || has_weights(dir) || has_tokenizer(dir), o.model,
+                    ": a config without weights; --random-weights makes some up");
+  return dir;
+}
+
 model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& o, int64_t layers) {
   const std::filesystem::path dir = find_model(o.model);
   if (o.random_weights)
@@ -86,7 +89,7 @@ model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& o, int6
 }
 
 ServedModel::ServedModel(const ModelOptions& o)
-    : dir_(find_model(o.model)), pool_(static_cast<int>(o.threads)) {
+    : dir_(find_served_model(o)), pool_(static_cast<int>(o.threads)) {
   const auto start = std::chrono::steady_clock::now();
   ctx_.pool = &pool_;
   const spec::ModelConfig config = spec::load_model_config(dir_);

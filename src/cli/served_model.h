@@ -30,6 +30,9 @@ struct ModelOptions {
 /// used.
 bool use_cuda(const std::string& device);
 
+/// The model's directory. UsageError when it is a config alone and weights are not to be made up.
+std::filesystem::path find_served_model(const ModelOptions& options);
+
 /// The weights of a model on ctx.backend's device: from its directory with progress on standard error, or
 /// random, then only the first `layers` of them (0: all).
 model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& options, int64_t layers);

@@ -121,7 +121,17 @@ class Checkpoints(TestCase):
 
     def test_broken_chat_template(self):
         (self.bad / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
+        # The weights, which are broken too, are not even looked at.
+        self.weights.write_bytes(b"")
         self.assert_fails(BAD_FILE, ["chat_template.jinja"], "run", self.bad, "-p", "a")
+
+    def test_tokenizer_with_more_ids_than_the_model(self):
+        widen = ["tokenizer", "train", "--input", self.shared / "text", "--vocab-size", self.VOCAB + 7, "--output"]
+        self.run_ok(*widen, self.dir / "wide")
+        (self.dir / "wide/tokenizer.model").replace(self.bad / "tokenizer.model")
+        said = ["the tokenizer has 455 tokens, the model's vocab_size is 448"]
+        self.assert_fails(BAD_FILE, said, "run", self.bad, "-p", "a")
+        self.run_ok("run", self.bad, "--token-ids", "-n", "1", "-p", "1 2")
 
 
 class Texts(TestCase):
