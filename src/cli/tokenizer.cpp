@@ -33,7 +33,7 @@ struct TrainTokenizerOptions {
             {.name = "output",
              .target = &output,
              .value = "DIR",
-             .help = "Where it is written",
+             .help = "A new folder for it",
              .required = true},
             {.name = "vocab-size",
              .target = &vocab_size,

@@ -161,6 +161,7 @@ void train_byte_level_bpe(const TextSource& texts, const BpeTrainOptions& option
   const std::optional<int32_t> bos_id = special_id(options, options.bos_token, "bos_token");
   special_id(options, options.eos_token, "eos_token");
   special_id(options, options.pad_token, "pad_token");
+  AtomicDirectory directory(model_dir);
   const WordCounts words = count_words(texts, options.style);
   check<UsageError>(!words.empty(), "cannot train a tokenizer: the corpus is empty");
 
@@ -186,9 +187,9 @@ void train_byte_level_bpe(const TextSource& texts, const BpeTrainOptions& option
                        {"post_processor", post_processor_json(options, bos_id.value_or(0))},
                        {"decoder", byte_level_json(true)},
                        {"model", model_json(learned, options.style)}};
-  std::filesystem::create_directories(model_dir);
-  atomic_write_file(model_dir / "tokenizer.json", file.dump(1) + '\n');
-  atomic_write_file(model_dir / "tokenizer_config.json", tokenizer_config(options));
+  atomic_write_file(directory.path() / "tokenizer.json", file.dump(1) + '\n');
+  atomic_write_file(directory.path() / "tokenizer_config.json", tokenizer_config(options));
+  directory.commit();
 }
 
 }  // namespace moge::text

@@ -27,9 +27,10 @@ struct BpeTrainOptions {
   bool add_bos_token = false;  // every encoded text begins with bos_token
 };
 
-/// Writes tokenizer.json and tokenizer_config.json (Hugging Face's PreTrainedTokenizerFast) into the folder,
-/// each atomically. Same vocabulary and merges as `tokenizers`' BpeTrainer on the same texts. UsageError when
-/// the options contradict each other or the texts are empty.
+/// Writes tokenizer.json and tokenizer_config.json (Hugging Face's PreTrainedTokenizerFast) into a new
+/// folder, which appears when both are complete. Same vocabulary and merges as `tokenizers`' BpeTrainer on
+/// the same texts. UsageError when the options contradict each other or the texts are empty; FileError,
+/// before the texts are read, when the folder exists and is not empty or cannot be made.
 void train_byte_level_bpe(const TextSource& texts, const BpeTrainOptions& options,
                           const std::filesystem::path& model_dir);
 

@@ -82,6 +82,7 @@ std::string tokenizer_config(const SentencePieceTrainOptions& options) {
 
 void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOptions& options,
                          const std::filesystem::path& model_dir) {
+  AtomicDirectory directory(model_dir);
   Sentences sentences(texts);
   check<UsageError>(!sentences.done(), "cannot train a tokenizer: the corpus is empty");
   std::unordered_map<std::string, std::string> arguments = {
@@ -103,9 +104,9 @@ void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOption
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &sentences, &model);
   check<UsageError>(status.ok(), "cannot train a SentencePiece model of ", options.vocab_size,
                     " pieces: ", status.message());
-  std::filesystem::create_directories(model_dir);
-  atomic_write_file(model_dir / "tokenizer.model", model);
-  atomic_write_file(model_dir / "tokenizer_config.json", tokenizer_config(options));
+  atomic_write_file(directory.path() / "tokenizer.model", model);
+  atomic_write_file(directory.path() / "tokenizer_config.json", tokenizer_config(options));
+  directory.commit();
 }
 
 }  // namespace moge::text

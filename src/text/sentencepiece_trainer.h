@@ -18,11 +18,12 @@ struct SentencePieceTrainOptions {
   std::vector<std::string> special_tokens = {};
 };
 
-/// Writes tokenizer.model and tokenizer_config.json (Hugging Face's LlamaTokenizer) into the folder, each
-/// atomically. Ids: 0 <unk>, 1 <s>, 2 </s>, then special_tokens, bytes, merges. The same texts in the same
-/// order give the same file. Hugging Face encodes as we do, except that a text beginning with a space gets no
-/// dummy prefix there (and its decode loses that space). UsageError when the texts are empty or too few for
-/// the vocabulary, or have more characters than it has room for.
+/// Writes tokenizer.model and tokenizer_config.json (Hugging Face's LlamaTokenizer) into a new folder,
+/// which appears when both are complete. Ids: 0 <unk>, 1 <s>, 2 </s>, then special_tokens, bytes, merges. The
+/// same texts in the same order give the same file. Hugging Face encodes as we do, except that a text
+/// beginning with a space gets no dummy prefix there (and its decode loses that space). UsageError when the
+/// texts are empty or too few for the vocabulary, or have more characters than it has room for; FileError,
+/// before the texts are read, when the folder exists and is not empty or cannot be made.
 void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOptions& options,
                          const std::filesystem::path& model_dir);
 

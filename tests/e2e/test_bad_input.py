@@ -148,8 +148,22 @@ class Texts(TestCase):
         # Root may write anywhere, so the place is not read-only but a file.
         (self.dir / "file").write_text("", encoding="utf-8")
         train = ["tokenizer", "train", "--vocab-size", "448", "--input", self.shared / "text", "--output"]
-        self.assert_fails(BAD_FILE, ["file/out"], *train, self.dir / "file/out")
+        self.assert_fails(BAD_FILE, ["/file: Not a directory"], *train, self.dir / "file/out")
         self.assert_fails(BAD_FILE, ["/proc/out"], *train, "/proc/out")
+        self.assert_fails(BAD_FILE, ["cannot create /proc/deep"], *train, "/proc/deep/out")
+        self.assert_fails(BAD_FILE, ["exists already and is not empty"], *train, self.model)
+
+    def test_a_full_disk_leaves_no_tokenizer(self):
+        # A file size limit fails as a full disk does: in write(2).
+        for kind in ("sentencepiece", "bpe"):
+            train = ["tokenizer", "train", "--input", self.shared / "text", "--vocab-size", "400", "--type", kind]
+            command = ["sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", BINARY, *train]
+            run = subprocess.run(
+                [*command, "--output", self.dir / "out"], stderr=subprocess.PIPE, env=environment(), check=False
+            )
+            self.assertEqual(run.returncode, BAD_FILE)
+            self.assertIn(b"File too large", run.stderr)
+            self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_standard_output_that_is_full(self):
         with open("/dev/full", "wb") as full:
