@@ -212,7 +212,7 @@ AtomicDirectory::AtomicDirectory(const fs::path& final_path, Existing existing)
   if (error) fail("create", parent_of(final_), error.value());
   remove_abandoned(final_);
   partial_ = partial_name(final_);
-  if (::mkdir(partial_.c_str(), 0777) != 0) fail("create", partial_, errno);
+  if (::mkdir(partial_.c_str(), 0777) != 0) fail("create", final_, errno);
   lock_fd_ = Fd(partial_, O_RDONLY | O_DIRECTORY, "open").release();
   ::flock(lock_fd_, LOCK_EX | LOCK_NB);  // best effort: some network file systems have no locks
 }
