@@ -71,11 +71,13 @@ class Pretraining {
   PretrainResult run(const std::atomic<bool>& stop) {
     const int64_t all = total_steps(config_.phases);
     const int64_t end = options_.max_steps > 0 ? std::min(options_.max_steps, all) : all;
+    const auto due = [&](int64_t every) { return every > 0 && state_.step > 0 && state_.step % every == 0; };
     while (state_.step < end && !stop) {
+      // Before the step that follows, so that the state at which a run ends is evaluated once. A resumed run
+      // evaluates its checkpoint again: the row of that step was dropped with those after it.
+      if (due(config_.eval_every)) evaluate();
+      if (due(config_.checkpoint_every) && steps_here_ > 0) checkpoint();
       train_one();
-      const int64_t done = state_.step;
-      if (config_.eval_every > 0 && done % config_.eval_every == 0 && done < end) evaluate();
-      if (config_.checkpoint_every > 0 && done % config_.checkpoint_every == 0 && done < end) checkpoint();
     }
     progress_.end();
     PretrainResult result{

@@ -264,6 +264,7 @@ class Train(TestCase):
     def test_kill_9_at_any_moment_loses_nothing(self):
         config = self.config(self.dir / "whole")
         text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 40")
+        text = text.replace("tokens = 64\n", "tokens = 64\nevery = 3\n", 1)
         config.write_text(text + "[checkpoint]\nevery = 3\n", encoding="utf-8")
         whole = self.run_json("train", config)
         killed = self.dir / "killed"
@@ -282,7 +283,8 @@ class Train(TestCase):
             self.fail("never finished between kills")
         self.assertEqual(process.returncode, OK, errors.decode())
         self.assertEqual(json.loads(out)["state_hash"], whole["state_hash"])
-        self.assertEqual((killed / "train.csv").read_text(), (self.dir / "whole/train.csv").read_text())
+        for log in ("train.csv", "eval.csv"):
+            self.assertEqual((killed / log).read_text(), (self.dir / "whole" / log).read_text(), log)
         # Nothing half-written is left beside the checkpoints.
         names = {path.name for path in killed.iterdir()}
         self.assertFalse([n for n in names if "partial" in n or "tmp" in n], names)

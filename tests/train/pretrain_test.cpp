@@ -100,9 +100,13 @@ TEST_F(PretrainTest, LearnsAndLeavesALoadableModel) {
 }
 
 TEST_F(PretrainTest, ResumesToTheSameBits) {
-  const PretrainResult whole = run(config("a"));
-  // Across the phases' border and in the middle of one, with another number of threads.
-  const TrainConfig b = config("b");
+  TrainConfig a = config("a");
+  a.eval_every = 5;
+  const PretrainResult whole = run(a);
+  // Across the phases' border and in the middle of one, with another number of threads; at a step that is
+  // evaluated and at one that is not.
+  TrainConfig b = config("b");
+  b.eval_every = 5;
   EXPECT_FALSE(run(b, 5).finished);
   pool_ = std::make_unique<ThreadPool>(3);
   ctx_.pool = pool_.get();
@@ -110,7 +114,8 @@ TEST_F(PretrainTest, ResumesToTheSameBits) {
   const PretrainResult parts = run(b);
   EXPECT_EQ(parts.state_hash, whole.state_hash);
   EXPECT_EQ(parts.held_out_bits_per_byte, whole.held_out_bits_per_byte);
-  EXPECT_EQ(read_text_file(dir_ / "b" / "train.csv"), read_text_file(dir_ / "a" / "train.csv"));
+  for (const char* log : {"train.csv", "eval.csv"})
+    EXPECT_EQ(read_text_file(dir_ / "b" / log), read_text_file(dir_ / "a" / log));
 }
 
 TEST_F(PretrainTest, MicroBatchesChangeNothingButRounding) {
