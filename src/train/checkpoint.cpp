@@ -30,9 +30,17 @@ std::vector<fs::path> checkpoints(const fs::path& output) {
   return all;
 }
 
+void check_finite(const model::Weights& weights) {
+  for (const model::Parameter& p : model::parameters(weights)) {
+    const std::optional<int64_t> bad = io::find_nonfinite(p.tensor);
+    check(!bad, p.name, "[", bad.value_or(0), "] is not finite: training diverged; nothing was written");
+  }
+}
+
 /// Opens a checkpoint directory with config, weights and tokenizer written; the caller finishes it.
 std::unique_ptr<io::CheckpointWriter> write_model(TrainStep& step, const fs::path& dir,
                                                   const fs::path& tokenizer) {
+  check_finite(step.model().weights);
   spec::ModelConfig config = step.model().config;
   const DType dtype = step.model().weights.embed_tokens.dtype;
   config.torch_dtype = dtype;

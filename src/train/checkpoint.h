@@ -24,10 +24,11 @@ std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::pa
 /// Removes all but the newest `keep`.
 void remove_old_checkpoints(const std::filesystem::path& output, int64_t keep);
 
-/// `tokenizer` is a directory whose files are copied along.
+/// `tokenizer` is a directory whose files are copied along. Error, and nothing written, for weights that are
+/// not finite.
 void save_checkpoint(TrainStep& step, const std::filesystem::path& dir, const TrainerState& state,
                      const std::filesystem::path& tokenizer);
-/// The model alone, for inference.
+/// The model alone, for inference. The same Error.
 void save_model(TrainStep& step, const std::filesystem::path& dir, const std::filesystem::path& tokenizer);
 
 /// Restores weights, optimizer and state bit by bit. FileError for a checkpoint that is damaged or of another

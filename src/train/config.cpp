@@ -132,6 +132,10 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
     s.read("beta1", c.optimizer.beta1, 0, 1);
     s.read("beta2", c.optimizer.beta2, 0, 1);
     s.read("eps", c.optimizer.eps, 0, 1);
+    // As floats: 1 - 1e-9 is 1 there, and 1 - beta^t and sqrt(v) + eps are divisors.
+    for (const auto& [key, beta] : {std::pair{"beta1", c.optimizer.beta1}, {"beta2", c.optimizer.beta2}})
+      s.require(beta < 1, str(key, ": expected 0 or more and less than 1 in single precision"));
+    s.require(c.optimizer.eps > 0, "eps: expected more than 0 in single precision");
     s.read("weight_decay", c.optimizer.weight_decay, 0, 10);
     s.read("clip_grad_norm", c.optimizer.clip_grad_norm, 0, 1e9);
   });

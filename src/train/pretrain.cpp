@@ -26,6 +26,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+/// So many updates refused in a row end the run: the weights are not finite, or the loss jumped for good.
+constexpr int64_t kMaxRefused = 100;
+
 const std::vector<std::string> kTrainColumns = {
     "step",    "phase",           "tokens",           "lr",
     "loss",    "balance",         "z_loss",           "grad_norm",
@@ -135,6 +138,10 @@ class Pretraining {
     trained_tokens_ += phase.batch_tokens;
     log(at, lr, result, static_cast<double>(phase.batch_tokens) / seconds);
     ++state_.step;
+    refused_ = result.updated ? 0 : refused_ + 1;
+    check(refused_ < kMaxRefused, "step ", state_.step, ": ", refused_,
+          " updates in a row were refused, the last for loss ", result.loss, " and gradient norm ",
+          result.grad_norm, "; lower lr or raise [loss] spike_sigmas, and start anew with --fresh");
   }
 
   void fill_batches(const PhaseStep& at) {
@@ -226,6 +233,7 @@ class Pretraining {
       for (const float loss : step_.evaluate(as_micro_batch(rows))) nats += loss;
     const double bits = nats / std::numbers::ln2 / batches.num_text_bytes();
     progress_.end();
+    check(std::isfinite(bits), "step ", state_.step, ": the held-out loss is not finite: training diverged");
     log_info("step ", state_.step, ": held-out ", rounded(bits, 4), " bits per byte (",
              rounded(nats / static_cast<double>(batches.num_targets()), 4), " nats per token)");
     eval_csv_->row(state_.step, {bits, nats / static_cast<double>(batches.num_targets())});
@@ -256,6 +264,7 @@ class Pretraining {
   double train_seconds_ = 0;
   int64_t trained_tokens_ = 0;
   int64_t steps_here_ = 0;
+  int64_t refused_ = 0;  ///< updates refused since the last that was not
 };
 
 }  // namespace

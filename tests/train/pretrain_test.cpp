@@ -126,6 +126,29 @@ TEST_F(PretrainTest, MicroBatchesChangeNothingButRounding) {
               0.02 * whole.held_out_bits_per_byte);
 }
 
+TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
+  for (const std::string wrong :
+       {"beta1 = 1.0", "beta2 = 1", "beta2 = 0.999999999", "eps = 0", "eps = 1e-60"}) {
+    const std::string message = refusal([&] { config("a", str("[optimizer]\n", wrong, "\n")); });
+    EXPECT_NE(message.find(str(wrong.substr(0, wrong.find(' ')), ": expected")), std::string::npos)
+        << message;
+  }
+}
+
+TEST_F(PretrainTest, WritesNoModelThatDiverged) {
+  TrainConfig c = config("a");
+  c.optimizer.beta1 = 1;  // past the check of the file: the first update divides by zero
+  EXPECT_NE(refusal<Error>([&] { run(c); }).find("held-out loss is not finite"), std::string::npos);
+  c.eval_every = 0;
+  c.checkpoint_every = 2;
+  EXPECT_NE(refusal<Error>([&] { run(c); }).find("is not finite"), std::string::npos);
+  c.checkpoint_every = 0;
+  c.phases[0].steps = 200;
+  EXPECT_NE(refusal<Error>([&] { run(c); }).find("step 101: 100 updates in a row"), std::string::npos);
+  EXPECT_FALSE(latest_checkpoint(dir_ / "a"));
+  EXPECT_FALSE(fs::exists(dir_ / "a" / "model"));
+}
+
 TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
   run(config("a"), 2);
   EXPECT_NE(refusal([&] { run(config("a", "[optimizer]\nbeta2 = 0.9\n")); }).find("another configuration"),
