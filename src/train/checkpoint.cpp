@@ -70,12 +70,11 @@ std::optional<fs::path> latest_checkpoint(const fs::path& output) {
 }
 
 void remove_old_checkpoints(const fs::path& output, int64_t keep) {
-  std::vector<fs::path> all = checkpoints(output);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) {
-    // The marker goes first: a half-removed checkpoint must not look complete.
-    fs::remove(all[i] / kStateFile);
-    fs::remove_all(all[i]);
-  }
+  const std::vector<fs::path> all = checkpoints(output);
+  // Never committed: it takes along what was moved there, and first what a removal that was killed left.
+  const AtomicDirectory removed(output / "removed", AtomicDirectory::Existing::kReplace);
+  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i)
+    fs::rename(all[i], removed.path() / all[i].filename());
 }
 
 void save_model(TrainStep& step, const fs::path& dir, const fs::path& tokenizer) {

@@ -21,7 +21,7 @@ struct TrainerState {
 std::filesystem::path checkpoint_path(const std::filesystem::path& output, int64_t step);
 /// The newest complete checkpoint below `output`, if any.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& output);
-/// Removes all but the newest `keep`.
+/// Removes all but the newest `keep`, and what an earlier call that was killed left hidden.
 void remove_old_checkpoints(const std::filesystem::path& output, int64_t keep);
 
 /// `tokenizer` is a directory whose files are copied along. Error, and nothing written, for weights that are

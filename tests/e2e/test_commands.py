@@ -288,6 +288,7 @@ class Train(TestCase):
         # Nothing half-written is left beside the checkpoints.
         names = {path.name for path in killed.iterdir()}
         self.assertFalse([n for n in names if "partial" in n or "tmp" in n], names)
+        self.assertEqual(sorted(n for n in names if n.startswith("step-")), ["step-00000039", "step-00000040"])
 
     def test_ctrl_c_leaves_a_checkpoint(self):
         config = self.config(self.dir / "out")

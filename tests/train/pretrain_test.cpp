@@ -126,6 +126,21 @@ TEST_F(PretrainTest, MicroBatchesChangeNothingButRounding) {
               0.02 * whole.held_out_bits_per_byte);
 }
 
+TEST_F(PretrainTest, RemovesWhatAKilledRemovalLeft) {
+  const fs::path output = dir_ / "a";
+  // A process that is gone moved a checkpoint here and removed half of it.
+  for (const fs::path& dir : {output / ".removed.partial-1-0" / "step-00000003", checkpoint_path(output, 6),
+                              checkpoint_path(output, 9)}) {
+    fs::create_directories(dir);
+    std::ofstream(dir / "trainer.json") << "{}";
+  }
+  remove_old_checkpoints(output, 1);
+  std::vector<std::string> left;
+  for (const fs::directory_entry& entry : fs::directory_iterator(output))
+    left.push_back(entry.path().filename().string());
+  EXPECT_EQ(left, std::vector<std::string>{"step-00000009"});
+}
+
 TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
   for (const std::string wrong :
        {"beta1 = 1.0", "beta2 = 1", "beta2 = 0.999999999", "eps = 0", "eps = 1e-60"}) {
