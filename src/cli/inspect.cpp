@@ -56,6 +56,22 @@ ordered_json parts(const spec::ParameterCount& n) {
           {"norms", n.norms}};
 }
 
+ordered_json bytes_of(const spec::MemoryPlan& plan) {
+  ordered_json out;
+  const auto add = [&](const char* purpose, int64_t bytes) {
+    if (bytes > 0) out[purpose] = bytes;
+  };
+  add("weights", plan.weights);
+  add("kv_cache", plan.kv_cache);
+  add("activations", plan.activations);
+  add("logits", plan.logits);
+  add("gradients", plan.gradients);
+  add("master_weights", plan.master_weights);
+  add("optimizer_moments", plan.optimizer_moments);
+  out["total"] = plan.total();
+  return out;
+}
+
 /// Every tensor of the config must be there with its shape, and no other. Throws FileError.
 ordered_json checkpoint_report(const std::filesystem::path& dir, const spec::ModelConfig& config,
                                bool verify) {
@@ -109,7 +125,9 @@ ordered_json report(const InspectOptions& o) {
       {"parameters_by_part", parts(spec::parameter_count(c))},
       {"active_parameters_by_part", parts(spec::active_parameter_count(c))},
       {"weight_bytes",
-       {{"bf16", spec::weight_bytes(c, DType::kBF16)}, {"f32", spec::weight_bytes(c, DType::kF32)}}}};
+       {{"bf16", spec::weight_bytes(c, DType::kBF16)}, {"f32", spec::weight_bytes(c, DType::kF32)}}},
+      {"serving_memory", bytes_of(spec::serving_memory(c, DType::kBF16, o.kv_dtype, o.context, 1, 1))},
+      {"training_memory", bytes_of(spec::training_memory(c, {.micro_batch_tokens = o.context}))}};
   check<UsageError>(has_weights(dir) || !o.verify, o.model, " has no weights to verify");
   if (has_weights(dir)) out["checkpoint"] = checkpoint_report(dir, c, o.verify);
   return out;
@@ -161,6 +179,16 @@ void print(const ordered_json& r) {
                       binary(r["weight_bytes"]["f32"].get<double>()), " in f32"));
   line("KV cache", str(r["kv_bytes_per_token"], " bytes a token in ", r["kv_dtype"].get<std::string>()));
   line("one decode step reads", binary(number("decode_read_bytes")) + at_context);
+  const auto memory = [&](const std::string& label, const ordered_json& plan, const std::string& of_what) {
+    std::string parts;
+    for (const auto& [purpose, bytes] : plan.items())
+      if (purpose != "total")
+        parts += str(parts.empty() ? "" : ", ", purpose, ' ', binary(bytes.get<double>()));
+    line(label, str(binary(plan["total"].get<double>()), of_what, ": ", parts));
+  };
+  memory("memory to decode", r["serving_memory"], str(", one sequence of ", r["context"], " in bf16"));
+  memory("memory to train", r["training_memory"],
+         str(" in bf16, ", r["context"], " tokens at a time, without the logits"));
   if (!r.contains("checkpoint")) return;
   const ordered_json& checkpoint = r["checkpoint"];
   line("checkpoint", str(checkpoint["tensors"], " tensors, ", binary(checkpoint["bytes"].get<double>()),

@@ -33,13 +33,13 @@ struct FileError : Error {
 struct OutOfMemoryError : Error {
   explicit OutOfMemoryError(const std::string& what) : Error(what, ExitCode::kOutOfMemory) {}
 };
-/// A request (HTTP body, prompt) that cannot be served; the server answers 400 and lives on.
+/// A request (a prompt, its sampling) that cannot be served; whoever serves others lives on.
 struct RequestError : Error {
   explicit RequestError(const std::string& what) : Error(what, ExitCode::kUsage) {}
 };
 
 /// A bool that captures the caller's location: a variadic message leaves no room for a defaulted parameter
-/// behind it. (The builtins, not std::source_location: clang-14, which builds the fuzzers, lacks it.)
+/// behind it. (The builtins, not std::source_location: clang-tidy-14 lacks it.)
 struct Condition {
   // NOLINTNEXTLINE(google-explicit-constructor)
   Condition(bool value, const char* file = __builtin_FILE(), int line = __builtin_LINE())

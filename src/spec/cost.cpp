@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iomanip>
-#include <sstream>
 
 namespace moge::spec {
 namespace {
@@ -148,25 +146,6 @@ MemoryPlan training_memory(const ModelConfig& config, const TrainingSetup& setup
                      activation_elements_per_token(config) * size_of(setup.compute);
   plan.logits = 2 * setup.logit_rows * config.vocab_size * size_of(DType::kF32);  // and their gradient
   return plan;
-}
-
-std::string MemoryPlan::str() const {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1);
-  const auto line = [&](const char* purpose, int64_t bytes) {
-    if (bytes > 0)
-      out << std::left << std::setw(18) << purpose << std::right << std::setw(14)
-          << static_cast<double>(bytes) / (1024.0 * 1024.0) << " MiB\n";
-  };
-  line("weights", weights);
-  line("kv_cache", kv_cache);
-  line("activations", activations);
-  line("logits", logits);
-  line("gradients", gradients);
-  line("master_weights", master_weights);
-  line("optimizer_moments", optimizer_moments);
-  line("total", total());
-  return out.str();
 }
 
 }  // namespace moge::spec

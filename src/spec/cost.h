@@ -139,8 +139,6 @@ struct MemoryPlan {
   int64_t total() const {
     return weights + kv_cache + activations + logits + gradients + master_weights + optimizer_moments;
   }
-  /// One line per purpose that needs memory, in MiB, and the total.
-  std::string str() const;
 };
 
 /// Weights, and a cache of `cached_tokens` positions; activations for `batch_tokens` of one step (the widest

@@ -18,5 +18,5 @@ function(moge_ops_isa isa)
   target_sources(moge_ops PRIVATE $<TARGET_OBJECTS:moge_ops_${isa}>)
 endfunction()
 moge_ops_isa(avx2 -mavx2 -mfma -mf16c)
-moge_ops_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mavx512vnni -mfma
+moge_ops_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
              -mprefer-vector-width=512)
