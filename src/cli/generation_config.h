@@ -18,7 +18,13 @@ struct GenerationConfig {
   std::vector<int32_t> eos_token_id;
 };
 
-/// Empty when the directory has no such file. FileError when it is broken.
-GenerationConfig load_generation_config(const std::filesystem::path& model_dir);
+/// The ranges of temperature and repetition_penalty, here and as flags.
+inline constexpr double kMaxTemperature = 100;
+inline constexpr double kMinRepetitionPenalty = 0.01;
+inline constexpr double kMaxRepetitionPenalty = 100;
+
+/// Empty when the directory has no such file. FileError when it is broken, or has a value that the flag of
+/// its name would refuse or an id that is not below `vocab_size`.
+GenerationConfig load_generation_config(const std::filesystem::path& model_dir, int64_t vocab_size);
 
 }  // namespace moge::cli

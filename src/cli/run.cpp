@@ -68,7 +68,7 @@ struct RunOptions {
           .help = "0: always the likeliest token. This and the next four default to the model's "
                   "generation_config.json, without one to 0.8, top-p 0.95",
           .min = 0,
-          .max = 100},
+          .max = kMaxTemperature},
          {.name = "top-k",
           .target = &top_k,
           .value = "N",
@@ -90,8 +90,8 @@ struct RunOptions {
           .target = &repetition_penalty,
           .value = "X",
           .help = "Above 1: tokens that were there become less likely",
-          .min = 0.01,
-          .max = 100},
+          .min = kMinRepetitionPenalty,
+          .max = kMaxRepetitionPenalty},
          {.name = "stop", .target = &stop, .value = "TEXT", .help = "End before this text; may be repeated"},
          {.name = "ignore-eos", .target = &ignore_eos, .help = "Go on after the end-of-text token"},
          {.name = "json", .target = &json, .help = "Print one JSON object: text, tokens, rates"}});
@@ -120,7 +120,7 @@ class Runner {
     // The weights come last: whatever else is wrong is told at once.
     const std::filesystem::path dir = find_served_model(o.model);
     const spec::ModelConfig config = spec::load_model_config(dir);
-    const GenerationConfig defaults = load_generation_config(dir);
+    const GenerationConfig defaults = load_generation_config(dir, config.vocab_size);
     params_ = {.sampling = sampling_params(o, defaults), .max_tokens = o.max_tokens};
     if (!uses_ids_) {
       tokenizer_ = text::load_tokenizer(dir);

@@ -1,5 +1,6 @@
 #include "core/json.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
@@ -103,10 +104,12 @@ std::optional<int64_t> JsonObject::integer(const std::string& key, int64_t min, 
   return value->get<int64_t>();
 }
 
-std::optional<double> JsonObject::number(const std::string& key) {
+std::optional<double> JsonObject::number(const std::string& key, double min, double max) {
   const json* value = find(key);
   if (value == nullptr) return std::nullopt;
-  if (!value->is_number()) throw_wrong(key, "a number");
+  if (!value->is_number() || value->get<double>() < min || value->get<double>() > max)
+    throw_wrong(key, std::isinf(min) && std::isinf(max) ? std::string("a number")
+                                                        : str("a number from ", min, " to ", max));
   return value->get<double>();
 }
 

@@ -33,7 +33,8 @@ class JsonObject {
   /// These return nothing for an absent key and throw FileError for another type or a value out of range.
   std::optional<int64_t> integer(const std::string& key, int64_t min = std::numeric_limits<int64_t>::min(),
                                  int64_t max = std::numeric_limits<int64_t>::max());
-  std::optional<double> number(const std::string& key);
+  std::optional<double> number(const std::string& key, double min = -std::numeric_limits<double>::infinity(),
+                               double max = std::numeric_limits<double>::infinity());
   std::optional<bool> boolean(const std::string& key);
   std::optional<std::string> text(const std::string& key);
 

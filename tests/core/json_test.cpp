@@ -55,6 +55,11 @@ TEST(JsonObject, TypedAccess) {
   EXPECT_EQ(object.integer("absent"), std::nullopt);
   EXPECT_EQ(message_of([&] { object.integer("i", 0, 6); }),
             "x.json: key 'i': expected an integer from 0 to 6, got 7");
+  EXPECT_EQ(object.number("f", 1.5, 1.5), 1.5);
+  EXPECT_EQ(message_of([&] { object.number("f", 0, 1); }),
+            "x.json: key 'f': expected a number from 0 to 1, got 1.5");
+  EXPECT_EQ(message_of([&] { object.number("f", 2, 3.5); }),
+            "x.json: key 'f': expected a number from 2 to 3.5, got 1.5");
   EXPECT_EQ(message_of([&] { object.integer("big"); }),
             "x.json: key 'big': expected an integer, got 18446744073709551615");
   EXPECT_EQ(message_of([&] { object.integer("f"); }), "x.json: key 'f': expected an integer, got 1.5");

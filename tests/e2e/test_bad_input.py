@@ -118,6 +118,17 @@ class Checkpoints(TestCase):
     def test_broken_generation_config(self):
         (self.bad / "generation_config.json").write_text('{"temperature": "hot"}', encoding="utf-8")
         self.assert_fails(BAD_FILE, ["generation_config.json", "temperature"], "run", self.bad, "-p", "a")
+        for key, value, expected in (
+            ("temperature", -1, "a number from 0 to 100"),
+            ("top_k", -3, "an integer from 0"),
+            ("top_p", 5, "a number from 0 to 1"),
+            ("min_p", 7, "a number from 0 to 1"),
+            ("repetition_penalty", 0, "a number from 0.01 to 100"),
+            ("eos_token_id", [2, 448], "token ids from 0 to 447"),
+        ):
+            (self.bad / "generation_config.json").write_text(json.dumps({key: value}), encoding="utf-8")
+            said = ["generation_config.json", f"'{key}': expected {expected}", "got "]
+            self.assert_fails(BAD_FILE, said, "run", self.bad, "-p", "a")
 
     def test_broken_chat_template(self):
         (self.bad / "chat_template.jinja").write_text("{% for %}", encoding="utf-8")
