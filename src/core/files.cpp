@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 20;
+/// A FIFO without a writer is then refused by regular_size() instead of waited for.
+constexpr int kReadOnly = O_RDONLY | O_NONBLOCK;
 constexpr const char* kPartial = ".partial-";
 
 [[noreturn]] void fail(const char* verb, const fs::path& path, int error) {
@@ -84,7 +86,7 @@ void remove_abandoned(const fs::path& path) {
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Fd fd(path, O_RDONLY, "open");
+  const Fd fd(path, kReadOnly, "open");
   const auto size = static_cast<size_t>(regular_size(fd.get(), path));
   if (size == 0) return;  // mmap refuses empty maps
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
@@ -113,7 +115,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 std::string read_text_file(const fs::path& path, int64_t max_bytes) {
-  const Fd fd(path, O_RDONLY, "open");
+  const Fd fd(path, kReadOnly, "open");
   const int64_t size = regular_size(fd.get(), path);
   check<FileError>(size <= max_bytes, "cannot read ", path.string(), ": expected at most ", max_bytes,
                    " bytes, got ", size);

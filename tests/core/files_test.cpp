@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,6 +60,9 @@ TEST_F(FilesTest, ErrorsNameThePathAndTheReason) {
   EXPECT_NE(missing.find((dir_ / "none").string()), std::string::npos) << missing;
   EXPECT_NE(missing.find("No such file or directory"), std::string::npos) << missing;
   EXPECT_NE(message_of([&] { MappedFile map(dir_); }).find("got a directory"), std::string::npos);
+  ASSERT_EQ(mkfifo((dir_ / "fifo").c_str(), 0600), 0);
+  EXPECT_NE(message_of([&] { read_text_file(dir_ / "fifo"); }).find("got a special file"), std::string::npos);
+  EXPECT_NE(message_of([&] { MappedFile map(dir_ / "fifo"); }).find("got a special file"), std::string::npos);
   atomic_write_file(dir_ / "a", "12345");
   EXPECT_NE(message_of([&] { read_text_file(dir_ / "a", 4); }).find("at most 4 bytes, got 5"),
             std::string::npos);
