@@ -38,6 +38,7 @@ class ChatTemplate {
 
   /// RequestError when the messages don't suit the template: raise_exception, undefined members, wrong types;
   /// also when it runs longer than any real one (20 million steps, 128 MiB of text).
+  /// FileError for a template that calls itself without end or takes a range() beyond Jinja's own limit.
   std::string render(const ChatInput& input) const;
 
   const std::string& source() const { return source_; }
