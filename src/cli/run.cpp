@@ -114,9 +114,19 @@ std::string rounded(double value, int digits) {
   return out.str();
 }
 
+void warn_of_full_context(int64_t context, int64_t largest) {
+  if (context < largest)
+    log_warning("the context of ", context, " tokens is full; --context takes up to ", largest);
+  else
+    log_warning("the context of ", context, " tokens, the model's largest, is full");
+}
+
 class Runner {
  public:
   explicit Runner(const RunOptions& o) : o_(o), uses_ids_(o.token_ids || o.model.random_weights) {
+    check<UsageError>(o.system.empty() || !(o.raw || uses_ids_), "--system is for the chat template, which ",
+                      o.raw ? "--raw" : (o.token_ids ? "--token-ids" : "--random-weights"),
+                      " leaves out: give one of them");
     // The weights come last: whatever else is wrong is told at once.
     const std::filesystem::path dir = find_served_model(o.model);
     const spec::ModelConfig config = spec::load_model_config(dir);
@@ -256,8 +266,8 @@ class Runner {
              rounded(g.decode_tokens_per_second(), 1), " tokens/s, ",
              rounded(g.decode_bytes_per_second() * 1e-9, 2), " GB/s; ", engine::name_of(g.finish), "]");
     if (g.finish == engine::Finish::kContextFull)
-      log_warning("the context of ", model_->generator().sequence().context(),
-                  " tokens is full; --context takes up to ", model_->config().max_position_embeddings);
+      warn_of_full_context(model_->generator().sequence().context(),
+                           model_->config().max_position_embeddings);
   }
 
   void print_json(const Answer& answer) {

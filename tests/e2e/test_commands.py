@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from e2e import BINARY, GOLDEN, OK, TEXT, TestCase, environment
+from e2e import BINARY, GOLDEN, OK, TEXT, TestCase, environment, moge
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
@@ -95,6 +95,10 @@ class Run(TestCase):
         full = self.run_json(*args, "-n", "50", "--context", "6", "--ignore-eos")
         self.assertEqual(full["finish"], "context full")
         self.assertEqual(full["tokens"], tokens[:4])
+        for context, hint in (6, True), (256, False):
+            said = moge(*args, "-n", "300", "--context", context, "--ignore-eos").stderr
+            self.assertIn(b"is full", said)
+            self.assertEqual(b"--context takes up to 256" in said, hint)
         # The model's files name the end of a text.
         model = self.copy_of_model()
         (model / "generation_config.json").write_text(
