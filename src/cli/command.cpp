@@ -24,6 +24,18 @@ std::string joined(std::span<const std::string> words, size_t n) {
   return text;
 }
 
+/// A line for each command whose name begins with `prefix`.
+std::string command_lines(const std::string& prefix) {
+  std::string text;
+  for (const Command& c : all_commands()) {
+    if (!c.info.name.starts_with(prefix)) continue;
+    std::string line = "  " + c.info.name;
+    line.resize(std::max<size_t>(line.size() + 2, 22), ' ');
+    text += line + c.info.summary + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string command_help(const CommandInfo& info, const std::vector<Option>& options) {
@@ -68,16 +80,17 @@ FoundCommand find_command(std::span<const std::string> words) {
   throw UsageError(str("unknown command '", words[0], "'", did_you_mean(words[0], names)));
 }
 
+std::string group_help(const std::string& group) {
+  const std::string lines = command_lines(group + " ");
+  if (lines.empty()) return "";
+  return "Commands:\n" + lines + "\nmoge " + group +
+         " COMMAND --help explains one of them, with examples.\n" + kExitCodes;
+}
+
 std::string program_help() {
-  std::string text =
-      "moge trains, runs and sizes Mixture-of-Grouped-Experts language models.\n\n"
-      "Usage: moge COMMAND [arguments and flags]\n\nCommands:\n";
-  for (const Command& c : all_commands()) {
-    std::string line = "  " + c.info.name;
-    line.resize(std::max<size_t>(line.size() + 2, 22), ' ');
-    text += line + c.info.summary + "\n";
-  }
-  return text +
+  return "moge trains, runs and sizes Mixture-of-Grouped-Experts language models.\n\n"
+         "Usage: moge COMMAND [arguments and flags]\n\nCommands:\n" +
+         command_lines("") +
          "\nmoge COMMAND --help explains one of them, with examples; moge --version prints the version.\n"
          "MODEL is a Hugging Face directory or the name of a config under configs/models, for example\n\n"
          "  moge inspect pangu-pro-moe-72b-a16b\n\n" +

@@ -63,6 +63,8 @@ struct FoundCommand {
   size_t name_words;
 };
 FoundCommand find_command(std::span<const std::string> words);
+/// What `moge tokenizer --help` prints: the commands whose first word is `group`. Empty if there are none.
+std::string group_help(const std::string& group);
 /// What `moge --help` prints.
 std::string program_help();
 

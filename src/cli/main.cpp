@@ -12,10 +12,22 @@ namespace {
 
 using namespace moge;
 
+bool asks_for_help(const std::string& word) {
+  return word == "--help" || word == "-h";
+}
+
 void run(std::span<const std::string> words) {
   check<UsageError>(!words.empty(), "expected a command; moge --help lists them");
-  if (words[0] == "--help" || words[0] == "-h") {
+  const std::string group = words.size() > 1 && asks_for_help(words[1]) ? cli::group_help(words[0]) : "";
+  if (words[0] == "help") {  // "moge help run" is "moge run --help"
+    std::vector<std::string> asked(words.begin() + 1, words.end());
+    asked.emplace_back("--help");
+    return run(asked);
+  }
+  if (asks_for_help(words[0])) {
     std::cout << cli::program_help();
+  } else if (!group.empty()) {
+    std::cout << group;
   } else if (words[0] == "--version") {
     std::cout << "moge " MOGE_VERSION "\n";
   } else {

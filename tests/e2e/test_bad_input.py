@@ -23,6 +23,9 @@ class Usage(TestCase):
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
         self.assert_fails(USAGE, ["max_position_embeddings, 256"], "run", self.model, "-p", "a", "--context", "257")
         self.assert_fails(USAGE, ["no chat template"], "run", self.model, "-p", "a", "--system", "Be kind.")
+        for flag in ("--raw", "--token-ids"):
+            said = ["--system", f"which {flag} leaves out"]
+            self.assert_fails(USAGE, said, "run", self.model, "-p", "1", "--system", "Be kind.", flag)
         self.assert_fails(USAGE, ["no weights to verify"], "inspect", "dense-500m", "--verify")
         self.assert_fails(USAGE, ["--random-weights"], "run", "dense-500m", "-p", "a")
 
@@ -34,7 +37,16 @@ class Usage(TestCase):
 
     def test_help_is_for_standard_output(self):
         for args in ([], ["run"], ["train"], ["inspect"], ["tokenizer", "train"], ["bench", "decode"], ["tune"]):
-            self.assertIn(b"Exit codes: 0 fine, 2 usage", self.run_ok(*args, "--help"))
+            said = self.run_ok(*args, "--help")
+            self.assertIn(b"Exit codes: 0 fine, 2 usage", said)
+            self.assertEqual(self.run_ok("help", *args), said)
+
+    def test_a_groups_help_lists_its_commands(self):
+        for group, command in (("tokenizer", "encode"), ("bench", "decode"), ("sim", "decode")):
+            said = self.run_ok(group, "--help").decode()
+            self.assertIn(f"  {group} {command} ", said)
+            self.assertNotIn("  inspect ", said)
+        self.assert_fails(USAGE, ["unknown command 'tokens'"], "tokens", "--help")
 
 
 class Checkpoints(TestCase):
@@ -135,6 +147,14 @@ class Checkpoints(TestCase):
         # The weights, which are broken too, are not even looked at.
         self.weights.write_bytes(b"")
         self.assert_fails(BAD_FILE, ["chat_template.jinja"], "run", self.bad, "-p", "a")
+
+    def test_chat_template_without_bounds(self):
+        for source, said in (
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested more than"),
+            ("{{ range(10000000) | length }}", "range too big"),
+        ):
+            (self.bad / "chat_template.jinja").write_text(source, encoding="utf-8")
+            self.assert_fails(BAD_FILE, ["chat_template.jinja:1", said], "run", self.bad, "-p", "a")
 
     def test_tokenizer_with_more_ids_than_the_model(self):
         widen = ["tokenizer", "train", "--input", self.shared / "text", "--vocab-size", self.VOCAB + 7, "--output"]
