@@ -53,13 +53,17 @@ text::Corpus open_corpus(const TrainConfig& config, const text::Tokenizer& token
     text::Corpus corpus(config.data[0]);
     check<FileError>(corpus.vocab_size() <= model_vocab_size, config.data[0].string(),
                      ": the corpus has vocab_size ", corpus.vocab_size(), ", the model ", model_vocab_size);
+    corpus.verify();
     return corpus;
   }
   const fs::path packed = config.output / "corpus";
   const uint64_t hash = source_hash(config, config.tokenizer);
   if (fs::exists(packed / kManifest)) {
     text::Corpus corpus(packed);
-    if (corpus.tokenizer_hash() == hash) return corpus;
+    if (corpus.tokenizer_hash() == hash) {
+      corpus.verify();
+      return corpus;
+    }
   }
   pack(config, tokenizer, packed, hash);
   return text::Corpus(packed);

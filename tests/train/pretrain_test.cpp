@@ -84,6 +84,14 @@ TrainConfig PretrainTest::config(const std::string& output, const std::string& e
   return load_train_config(file);
 }
 
+void flip_last_byte(const fs::path& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const auto byte = static_cast<char>(file.get());
+  file.seekp(-1, std::ios::end);
+  file.put(static_cast<char>(byte ^ 1));
+}
+
 TEST_F(PretrainTest, LearnsAndLeavesALoadableModel) {
   const PretrainResult r = run(config("a"));
   EXPECT_TRUE(r.finished);
@@ -174,15 +182,13 @@ TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
               config("c", "[[phase]]\nsteps = 5\nbatch_tokens = 100\nsequence_length = 64\n");
             }).find("multiple of sequence_length"),
             std::string::npos);
-  // A flipped byte in the newest checkpoint's weights.
-  const fs::path weights = latest_checkpoint(dir_ / "a").value() / "model.safetensors";
-  std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(-1, std::ios::end);
-  const auto byte = static_cast<char>(file.get());
-  file.seekp(-1, std::ios::end);
-  file.put(static_cast<char>(byte ^ 1));
-  file.close();
+  flip_last_byte(latest_checkpoint(dir_ / "a").value() / "model.safetensors");
   EXPECT_NE(refusal([&] { run(config("a")); }).find("checksum"), std::string::npos);
+  flip_last_byte(dir_ / "a" / "corpus" / "tokens-00000.bin");
+  EXPECT_NE(refusal([&] { run(config("a")); }).find("tokens-00000.bin: corrupt"), std::string::npos);
+  TrainConfig packed = config("b");
+  packed.data = {dir_ / "a" / "corpus"};
+  EXPECT_NE(refusal([&] { run(packed); }).find("tokens-00000.bin: corrupt"), std::string::npos);
 }
 
 }  // namespace
