@@ -166,7 +166,7 @@ CorpusSplit split_corpus(const Corpus& corpus, int64_t one_in) {
   check<FileError>(n >= 2, corpus.dir().string(),
                    ": a held-out split needs at least 2 documents (files, or lines of "
                    "a .jsonl), got ",
-                   n, "; cut the text into several files or ask for no held-out documents");
+                   n, "; cut the text into several files");
   const auto by_hash = [&](uint32_t a, uint32_t b) {
     return corpus.document_name_hash(a) < corpus.document_name_hash(b);
   };

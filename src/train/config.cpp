@@ -93,6 +93,18 @@ void read_phases(TrainConfig& c, const nlohmann::json* list, const std::string& 
 
 }  // namespace
 
+std::string config_difference(const std::string& saved, const std::string& now) {
+  const nlohmann::json a = parse_toml(saved, "the checkpoint's configuration");
+  const nlohmann::json b = parse_toml(now, "the configuration");
+  const nlohmann::json changes = nlohmann::json::diff(a, b);
+  if (changes.empty()) return "";
+  const nlohmann::json& first = changes[0];
+  const std::string path = first["path"];
+  const nlohmann::json::json_pointer key(path);
+  return str(path, ": saved ", a.contains(key) ? json_excerpt(a[key]) : "nothing", ", now ",
+             first.contains("value") ? json_excerpt(first["value"]) : "nothing");
+}
+
 TrainConfig load_train_config(const std::filesystem::path& path) {
   TrainConfig c;
   c.text = read_text_file(path, kMaxFileBytes);

@@ -35,9 +35,14 @@ struct TrainConfig {
   int64_t keep_checkpoints = 2;  ///< older ones are removed
   std::filesystem::path output;
 
-  /// The file's text, stored with the checkpoints: a resumed run must have the same.
+  /// The file's text, stored with the checkpoints: a resumed run must say the same.
   std::string text;
 };
+
+/// The first key in which two configurations' texts differ, and both values: "/loss/z_coef: saved 0.1, now
+/// 0.2";
+/// "" for none. Comments, spaces and the order of keys do not count.
+std::string config_difference(const std::string& saved, const std::string& now);
 
 /// Paths inside are relative to the working directory. Throws FileError naming the key.
 TrainConfig load_train_config(const std::filesystem::path& path);

@@ -99,8 +99,10 @@ class Pretraining {
     const std::optional<fs::path> latest = options_.fresh ? std::nullopt : latest_checkpoint(config_.output);
     if (!latest) return;
     const TrainerState saved = load_checkpoint(step_, *latest);
-    check<FileError>(saved.config_text == state_.config_text, latest->string(),
-                     ": was made with another configuration; use --fresh or another output directory");
+    const std::string difference = config_difference(saved.config_text, state_.config_text);
+    check<FileError>(difference.empty(), latest->string(),
+                     ": was made with another configuration: ", difference,
+                     "; use --fresh or another output directory");
     check<FileError>(saved.data_hash == state_.data_hash, latest->string(),
                      ": was made with other data; use --fresh or another output directory");
     state_ = saved;

@@ -198,8 +198,9 @@ TEST_F(CorpusTest, SplitsOfTinyCorpora) {
   EXPECT_THROW(split_corpus(Corpus(dir_), 1), UsageError);
   fs::remove_all(dir_);
   write_corpus(dir_, {{1, 2}}, 10, 100);
-  EXPECT_NE(message_of([&] { split_corpus(Corpus(dir_), 50); }).find("at least 2 documents"),
-            std::string::npos);
+  const std::string message = message_of([&] { split_corpus(Corpus(dir_), 50); });
+  EXPECT_NE(message.find("at least 2 documents"), std::string::npos) << message;
+  EXPECT_TRUE(message.ends_with("cut the text into several files")) << message;
 }
 
 }  // namespace

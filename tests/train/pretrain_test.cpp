@@ -172,10 +172,22 @@ TEST_F(PretrainTest, WritesNoModelThatDiverged) {
   EXPECT_FALSE(fs::exists(dir_ / "a" / "model"));
 }
 
+TEST(TrainConfig, DifferencesAreOfWhatAFileSays) {
+  EXPECT_EQ(config_difference("seed = 1\n[eval]\nevery = 2\n", "# one\nseed=1\n\n[eval]\nevery = 2"), "");
+  EXPECT_EQ(config_difference("[loss]\nz_coef = 0.5\n", "[loss]\nz_coef = 0.25\n"),
+            "/loss/z_coef: saved 0.5, now 0.25");
+  EXPECT_EQ(config_difference("seed = 1\n", ""), "/seed: saved 1, now nothing");
+  EXPECT_EQ(config_difference("[[phase]]\nsteps = 1\n", "[[phase]]\nsteps = 1\n[[phase]]\nsteps = 2\n"),
+            "/phase/-: saved nothing, now {\"steps\":2}");
+}
+
 TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
   run(config("a"), 2);
-  EXPECT_NE(refusal([&] { run(config("a", "[optimizer]\nbeta2 = 0.9\n")); }).find("another configuration"),
+  EXPECT_NE(refusal([&] {
+              run(config("a", "[optimizer]\nbeta2 = 0.9\n"));
+            }).find("another configuration: /optimizer: saved nothing, now {\"beta2\":0.9}"),
             std::string::npos);
+  EXPECT_EQ(run(config("a", "# a comment\n"), 3).steps, 3);
   EXPECT_NE(refusal([&] { config("c", "[optimizr]\nbeta2 = 0.9\n"); }).find("did you mean 'optimizer'"),
             std::string::npos);
   EXPECT_NE(refusal([&] {
