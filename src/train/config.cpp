@@ -11,6 +11,9 @@ namespace moge::train {
 namespace {
 
 constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
+// Beyond any run, and small enough that the steps of all phases that fit in a file add up without overflow.
+constexpr int64_t kMaxSteps = int64_t{1} << 40;
+constexpr int64_t kMaxBatchTokens = INT32_MAX;  // ops count tokens in 32 bits
 
 /// One table of the file: reads keys into members that already hold their defaults, and refuses the rest.
 class Section {
@@ -28,7 +31,9 @@ class Section {
     read(key, value, min, max);
     to = static_cast<float>(value);
   }
-  void read(const char* key, int64_t& to, int64_t min) { to = object_.integer(key, min).value_or(to); }
+  void read(const char* key, int64_t& to, int64_t min, int64_t max = INT64_MAX) {
+    to = object_.integer(key, min, max).value_or(to);
+  }
   void read(const char* key, std::string& to) { to = object_.text(key).value_or(to); }
   void read(const char* key, std::filesystem::path& to) { to = object_.text(key).value_or(to.string()); }
   template <class T>
@@ -58,14 +63,14 @@ Phase read_phase(const nlohmann::json& value, const std::string& where) {
   Phase p;
   Section s(value, where);
   s.read("name", p.name);
-  s.read("steps", p.steps, 1);
+  s.read("steps", p.steps, 1, kMaxSteps);
   s.read("lr", p.lr, 0, 10);
   s.read("final_lr", p.final_lr, 0, 10);
   s.read("warmup_steps", p.warmup_steps, 0);
   s.read_choice("schedule", p.decay,
                 {{"constant", Decay::kConstant}, {"cosine", Decay::kCosine}, {"wsd", Decay::kWsd}});
   s.read("decay_fraction", p.decay_fraction, 0, 1);
-  s.read("batch_tokens", p.batch_tokens, 1);
+  s.read("batch_tokens", p.batch_tokens, 1, kMaxBatchTokens);
   s.read("sequence_length", p.sequence_length, 2);
   s.finish();
   s.require(p.steps > 0, "needs steps");
@@ -139,7 +144,8 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
       c.data.emplace_back(p.get<std::string>());
     }
   });
-  section("batch", [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0); });
+  section("batch",
+          [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0, kMaxBatchTokens); });
   section("optimizer", [&](Section& s) {
     s.read("beta1", c.optimizer.beta1, 0, 1);
     s.read("beta2", c.optimizer.beta2, 0, 1);

@@ -36,9 +36,24 @@ const std::vector<std::string> kTrainColumns = {
 const std::vector<std::string> kSpeedColumns = {"step", "tokens_per_second"};
 const std::vector<std::string> kEvalColumns = {"step", "bits_per_byte", "loss"};
 
+/// FileError for rows longer than the model has positions.
+void check_lengths(const TrainConfig& config, const spec::ModelConfig& model) {
+  for (const Phase& p : config.phases)
+    check<FileError>(
+        p.sequence_length <= model.max_position_embeddings,
+        "[[phase]]: sequence_length = ", p.sequence_length,
+        ": expected at most the model's max_position_embeddings = ", model.max_position_embeddings);
+}
+
 model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
-  if (!config.init_from.empty()) return model::load_model(ctx, config.init_from, config.dtype);
-  model::Model model = model::allocate_model(spec::load_model_config(config.model), config.dtype);
+  if (!config.init_from.empty()) {
+    model::Model model = model::load_model(ctx, config.init_from, config.dtype);
+    check_lengths(config, model.config);
+    return model;
+  }
+  const spec::ModelConfig shape = spec::load_model_config(config.model);
+  check_lengths(config, shape);
+  model::Model model = model::allocate_model(shape, config.dtype);
   model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
   return model;
 }

@@ -194,6 +194,19 @@ TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
               config("c", "[[phase]]\nsteps = 5\nbatch_tokens = 100\nsequence_length = 64\n");
             }).find("multiple of sequence_length"),
             std::string::npos);
+  EXPECT_NE(refusal([&] {
+              run(config("c", "[[phase]]\nsteps = 5\nbatch_tokens = 128\nsequence_length = 128\n"));
+            }).find("sequence_length = 128: expected at most the model's max_position_embeddings = 64"),
+            std::string::npos);
+  const std::string row = "sequence_length = 2\n";
+  for (const std::string& phase : {"steps = 9223372036854775800\nbatch_tokens = 2\n" + row,
+                                   "steps = 1\nbatch_tokens = 4611686018427387904\n" + row})
+    EXPECT_NE(refusal([&] { config("c", "[[phase]]\n" + phase); }).find("expected an integer from 1 to"),
+              std::string::npos);
+  EXPECT_NE(refusal([&] {
+              config("c", "[batch]\nmicro_batch_tokens = 4611686018427387904\n");
+            }).find("'micro_batch_tokens': expected an integer from 0 to 2147483647"),
+            std::string::npos);
   flip_last_byte(latest_checkpoint(dir_ / "a").value() / "model.safetensors");
   EXPECT_NE(refusal([&] { run(config("a")); }).find("checksum"), std::string::npos);
   flip_last_byte(dir_ / "a" / "corpus" / "tokens-00000.bin");
