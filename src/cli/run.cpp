@@ -33,6 +33,8 @@ struct RunOptions {
   std::optional<double> top_p;
   std::optional<double> min_p;
   std::optional<double> repetition_penalty;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool json = false;
@@ -92,6 +94,18 @@ struct RunOptions {
           .help = "Above 1: tokens that were there become less likely",
           .min = kMinRepetitionPenalty,
           .max = kMaxRepetitionPenalty},
+         {.name = "presence-penalty",
+          .target = &presence_penalty,
+          .value = "X",
+          .help = "Taken from the logits of the tokens that the answer has",
+          .min = -2,
+          .max = 2},
+         {.name = "frequency-penalty",
+          .target = &frequency_penalty,
+          .value = "X",
+          .help = "Taken from a token's logit each time that the answer has it",
+          .min = -2,
+          .max = 2},
          {.name = "stop", .target = &stop, .value = "TEXT", .help = "End before this text; may be repeated"},
          {.name = "ignore-eos", .target = &ignore_eos, .help = "Go on after the end-of-text token"},
          {.name = "json", .target = &json, .help = "Print one JSON object: text, tokens, rates"}});
@@ -105,6 +119,8 @@ engine::SamplingParams sampling_params(const RunOptions& o, const GenerationConf
           .top_p = o.top_p.value_or(g.top_p.value_or(0.95)),
           .min_p = o.min_p.value_or(g.min_p.value_or(0)),
           .repetition_penalty = o.repetition_penalty.value_or(g.repetition_penalty.value_or(1)),
+          .presence_penalty = o.presence_penalty,
+          .frequency_penalty = o.frequency_penalty,
           .seed = static_cast<uint64_t>(o.model.seed)};
 }
 

@@ -218,8 +218,8 @@ void Runner::upload_row(int64_t row, const SamplingParams& p) {
   upload_element(ctx_, buf_.top_p, row, static_cast<float>(p.top_p));
   upload_element(ctx_, buf_.min_p, row, static_cast<float>(p.min_p));
   upload_element(ctx_, buf_.repetition, row, static_cast<float>(p.repetition_penalty));
-  upload_element(ctx_, buf_.presence, row, 0.0F);
-  upload_element(ctx_, buf_.frequency, row, 0.0F);
+  upload_element(ctx_, buf_.presence, row, static_cast<float>(p.presence_penalty));
+  upload_element(ctx_, buf_.frequency, row, static_cast<float>(p.frequency_penalty));
   upload_element(ctx_, buf_.seeds, row, static_cast<int64_t>(p.seed));
   upload_element(ctx_, buf_.steps, row, int64_t{0});
   std::vector<int32_t> pages = r.pages;

@@ -50,8 +50,8 @@ void Sampler::start(const SamplingParams& p, std::span<const int32_t> prompt) {
   set(row_.top_p, static_cast<float>(p.top_p));
   set(row_.min_p, static_cast<float>(p.min_p));
   set(row_.repetition, static_cast<float>(p.repetition_penalty));
-  set(row_.presence, 0.0F);
-  set(row_.frequency, 0.0F);
+  set(row_.presence, static_cast<float>(p.presence_penalty));
+  set(row_.frequency, static_cast<float>(p.frequency_penalty));
   set(row_.seed, static_cast<int64_t>(p.seed));
   set(row_.step, int64_t{0});
   std::ranges::fill(elements<int32_t>(row_.counts), 0);

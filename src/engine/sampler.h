@@ -13,6 +13,8 @@ struct SamplingParams {
   double top_p = 1;        ///< 1: off
   double min_p = 0;        ///< 0: off
   double repetition_penalty = 1;
+  double presence_penalty = 0;   ///< 0: off. This and the next are OpenAI's: for tokens of the answer alone
+  double frequency_penalty = 0;  ///< 0: off
   uint64_t seed = 0;
 };
 

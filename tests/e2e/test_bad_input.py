@@ -18,6 +18,8 @@ class Usage(TestCase):
 
     def test_values(self):
         self.assert_fails(USAGE, ["--top-p", "from 0 to 1", "'2'"], "run", self.model, "--top-p", "2")
+        for flag in ("--presence-penalty", "--frequency-penalty"):
+            self.assert_fails(USAGE, [flag, "from -2 to 2", "'2.5'"], "run", self.model, "-p", "a", flag, "2.5")
         self.assert_fails(USAGE, ["--dtype", "bf16, f16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))

@@ -88,6 +88,8 @@ class Run(TestCase):
         self.assertEqual(self.run_json(*args, "--seed", "9", "--threads", "2")["tokens"], tokens)
         self.assertEqual(self.run_json(*args, "--kv-dtype", "bf16", env=environment(MOGE_TEMPERATURE="5"))["tokens"], tokens)
         self.assertNotEqual(self.run_json(*args[:5], "5", *args[6:])["tokens"], tokens)
+        for penalty in ("--presence-penalty=-2", "--frequency-penalty=-2"):
+            self.assertNotEqual(self.run_json(*args, penalty)["tokens"], tokens)
 
     def test_ends(self):
         args = ["run", self.model, "--temperature", "0", "--token-ids", "-p", "5 6 7"]

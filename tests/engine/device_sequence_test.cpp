@@ -60,5 +60,16 @@ TEST_F(DeviceSequenceTest, ARepetitionPenaltyMakesTokensNew) {
   for (const int32_t token : got.tokens) EXPECT_TRUE(seen.insert(token).second) << token;
 }
 
+TEST_F(DeviceSequenceTest, APresenceOrFrequencyPenaltyMakesAnAnswersTokensDiffer) {
+  for (const SamplingParams& sampling : {SamplingParams{.temperature = 0, .presence_penalty = 1e6},
+                                         SamplingParams{.temperature = 0, .frequency_penalty = 1e6}}) {
+    Generator generator = open();
+    const Generation got =
+        generator.generate(prompt(20, 1), {.sampling = sampling, .max_tokens = 30}, kGoOn, kNever);
+    const std::set<int32_t> seen(got.tokens.begin(), got.tokens.end());
+    EXPECT_EQ(seen.size(), 30U);
+  }
+}
+
 }  // namespace
 }  // namespace moge::engine

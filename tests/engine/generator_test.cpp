@@ -123,5 +123,22 @@ TEST_F(GeneratorTest, ARepetitionPenaltyMakesTokensNew) {
     EXPECT_EQ(std::count(all.begin(), all.begin() + static_cast<int64_t>(i), all[i]), 0) << i;
 }
 
+TEST_F(GeneratorTest, PresenceAndFrequencyPenaltiesMakeAnAnswersTokensDiffer) {
+  const std::vector<int32_t> plain = open()->generate(prompt_, kGreedy, kGoOn, kNever).tokens;
+  for (double SamplingParams::*penalty :
+       {&SamplingParams::presence_penalty, &SamplingParams::frequency_penalty}) {
+    GenerationParams params = kGreedy;
+    params.sampling.*penalty = 1e6;
+    std::vector<int32_t> tokens = open()->generate(prompt_, params, kGoOn, kNever).tokens;
+    EXPECT_EQ(tokens[0], plain[0]);  // the prompt has no say
+    std::ranges::sort(tokens);
+    EXPECT_EQ(std::ranges::adjacent_find(tokens), tokens.end());
+    // Below 0 they do the opposite.
+    params.sampling.*penalty = -1e6;
+    tokens = open()->generate(prompt_, params, kGoOn, kNever).tokens;
+    EXPECT_EQ(tokens, std::vector<int32_t>(tokens.size(), plain[0]));
+  }
+}
+
 }  // namespace
 }  // namespace moge::engine
