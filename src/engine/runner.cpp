@@ -244,8 +244,9 @@ void Runner::start(int64_t row, int64_t max_tokens, const SamplingParams& sampli
 }
 
 void Runner::set_sampling(int64_t row, const SamplingParams& sampling, std::span<const int32_t> prompt) {
-  check<UsageError>(limits_.penalties || sampling.repetition_penalty == 1,
-                    "a repetition penalty needs a runner with memory for penalties");
+  check<UsageError>(limits_.penalties || (sampling.repetition_penalty == 1 &&
+                                          sampling.presence_penalty == 0 && sampling.frequency_penalty == 0),
+                    "penalties need a runner with memory for them");
   upload_row(row, sampling);
   if (!limits_.penalties) return;
   const std::vector<int32_t> counts(static_cast<size_t>(config().vocab_size));
