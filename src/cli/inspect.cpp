@@ -186,7 +186,8 @@ void print(const ordered_json& r) {
         parts += str(parts.empty() ? "" : ", ", purpose, ' ', binary(bytes.get<double>()));
     line(label, str(binary(plan["total"].get<double>()), of_what, ": ", parts));
   };
-  memory("memory to decode", r["serving_memory"], str(", one sequence of ", r["context"], " in bf16"));
+  memory("memory to decode", r["serving_memory"],
+         str(", one sequence of ", r["context"], ", weights in bf16"));
   memory("memory to train", r["training_memory"],
          str(" in bf16, ", r["context"], " tokens at a time, without the logits"));
   if (!r.contains("checkpoint")) return;

@@ -39,9 +39,8 @@ struct TrainConfig {
   std::string text;
 };
 
-/// The first key in which two configurations' texts differ, and both values: "/loss/z_coef: saved 0.1, now
-/// 0.2";
-/// "" for none. Comments, spaces and the order of keys do not count.
+/// The first key in which two configurations' texts differ, and both values, as in "/loss/z_coef: saved 0.1,
+/// now 0.2"; "" for none. Comments, spaces and the order of keys do not count.
 std::string config_difference(const std::string& saved, const std::string& now);
 
 /// Paths inside are relative to the working directory. Throws FileError naming the key.

@@ -46,13 +46,10 @@ void check_lengths(const TrainConfig& config, const spec::ModelConfig& model) {
 }
 
 model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
-  if (!config.init_from.empty()) {
-    model::Model model = model::load_model(ctx, config.init_from, config.dtype);
-    check_lengths(config, model.config);
-    return model;
-  }
-  const spec::ModelConfig shape = spec::load_model_config(config.model);
-  check_lengths(config, shape);
+  const bool made = config.init_from.empty();
+  const spec::ModelConfig shape = spec::load_model_config(made ? config.model : config.init_from);
+  check_lengths(config, shape);  // before weights are read
+  if (!made) return model::load_model(ctx, config.init_from, config.dtype);
   model::Model model = model::allocate_model(shape, config.dtype);
   model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
   return model;
