@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace moge {
 
@@ -242,6 +243,23 @@ void AtomicDirectory::commit() {
     partial_ = old;
   }
   sync(parent_of(final_));  // a replaced directory now lies at partial_: the destructor removes it
+}
+
+DirectoryLock::DirectoryLock(const fs::path& dir) {
+  Fd fd(dir, O_RDONLY | O_DIRECTORY, "open");
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    check<FileError>(error != EWOULDBLOCK, "cannot lock ", dir.string(),
+                     ": expected no other process at work there, got one that still is; wait for its end, or "
+                     "choose another directory");
+    log_warning("cannot lock ", dir.string(), ": ", std::generic_category().message(error),
+                "; nothing keeps another process from writing there");
+  }
+  fd_ = fd.release();
+}
+
+DirectoryLock::~DirectoryLock() {
+  ::close(fd_);
 }
 
 }  // namespace moge

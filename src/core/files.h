@@ -88,4 +88,18 @@ class AtomicDirectory {
   int lock_fd_ = -1;
 };
 
+/// A directory's lock, for what one process does at a time. It goes with the object or with the process,
+/// however that ends: none is left behind, and the directory needs to be readable only. FileError if it is
+/// held already. On a file system without locks (NFS) it warns and holds nothing.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const std::filesystem::path& dir);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  int fd_;
+};
+
 }  // namespace moge

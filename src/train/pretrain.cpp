@@ -288,6 +288,8 @@ PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const Pretra
   std::error_code error;
   fs::create_directories(config.output, error);
   check<FileError>(!error, config.output.string(), ": cannot create: ", error.message());
+  // Two runs would remove each other's checkpoints and mix their logs.
+  const DirectoryLock lock(config.output);
   return Pretraining(config, ctx, options).run(stop);
 }
 

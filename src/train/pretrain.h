@@ -24,8 +24,9 @@ struct PretrainResult {
 /// Trains or resumes. Writes to config.output: train.csv, eval.csv, speed.csv, TensorBoard events,
 /// step-NNNNNNNN checkpoints, and model/ (the final weights) at the end. `stop` ends the run after the
 /// current step, with a checkpoint. Killing the process at any moment loses nothing but the steps since the
-/// last checkpoint; the resumed run computes the same bits. Error, with no checkpoint of that state, for
-/// weights or a held-out loss that are not finite, and after 100 refused updates in a row.
+/// last checkpoint; the resumed run computes the same bits. FileError while another run is at work in
+/// config.output. Error, with no checkpoint of that state, for weights or a held-out loss that are not
+/// finite, and after 100 refused updates in a row.
 PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,
                         const std::atomic<bool>& stop);
 

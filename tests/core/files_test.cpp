@@ -150,5 +150,26 @@ TEST_F(FilesTest, WhatAKilledWriterLeftIsRemovedButNotALiveOnes) {
   EXPECT_TRUE(fs::is_directory(dir_ / "d"));
 }
 
+TEST_F(FilesTest, ADirectorysLockIsOnePerTimeAndDiesWithItsProcess) {
+  const auto take = [&] { const DirectoryLock lock(dir_); };
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const DirectoryLock lock(dir_);
+    (void)!write(ready[1], "x", 1);
+    pause();
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  EXPECT_NE(message_of(take).find(str("cannot lock ", dir_.string(), ": expected no other process")),
+            std::string::npos);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  EXPECT_NO_THROW(take());
+  EXPECT_NO_THROW(take());
+  EXPECT_EQ(num_entries(), 0);
+}
+
 }  // namespace
 }  // namespace moge

@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from e2e import BINARY, GOLDEN, OK, TEXT, TestCase, environment, moge
+from e2e import BAD_FILE, BINARY, GOLDEN, OK, TEXT, TestCase, environment, moge
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
@@ -296,16 +296,45 @@ class Train(TestCase):
         self.assertFalse([n for n in names if "partial" in n or "tmp" in n], names)
         self.assertEqual(sorted(n for n in names if n.startswith("step-")), ["step-00000039", "step-00000040"])
 
+    def started(self, config, output):
+        """A training run that has begun to log its steps."""
+        process = subprocess.Popen(
+            [BINARY, "train", config, "--output", output, "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        )  # fmt: skip
+        log = output / "train.csv"
+        while not log.exists() or len(log.read_bytes().splitlines()) < 3:
+            self.assertIsNone(process.poll())
+            time.sleep(0.05)
+        return process
+
+    def test_a_second_run_in_the_same_folder_is_refused(self):
+        config = self.config(self.dir / "whole")
+        text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 1000000")
+        config.write_text(text + "[checkpoint]\nevery = 3\n", encoding="utf-8")
+        shared = self.dir / "shared"
+        first = self.started(config, shared)
+        first.send_signal(signal.SIGSTOP)  # so that nothing changes that the others leave alone
+        try:
+            before = {path: path.read_bytes() for path in shared.rglob("*") if path.is_file()}
+            said = [f"cannot lock {shared}: expected no other process at work there"]
+            for more in ([], ["--fresh"]):
+                self.assert_fails(BAD_FILE, said, "train", config, "--output", shared, *more)
+            self.assertEqual({path: path.read_bytes() for path in shared.rglob("*") if path.is_file()}, before)
+        finally:
+            first.send_signal(signal.SIGINT)
+            first.send_signal(signal.SIGCONT)
+        out, errors = first.communicate(timeout=60)
+        self.assertEqual(first.returncode, OK, errors.decode())
+        result = json.loads(out)
+        whole = self.run_json("train", config, "--steps", result["steps"])
+        self.assertEqual(result["state_hash"], whole["state_hash"])
+
     def test_ctrl_c_leaves_a_checkpoint(self):
         config = self.config(self.dir / "out")
         text = config.read_text(encoding="utf-8").replace("steps = 6", "steps = 1000000")
         config.write_text(text, encoding="utf-8")
-        process = subprocess.Popen(
-            [BINARY, "train", config, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
-        )
-        while not (self.dir / "out/train.csv").exists() or len((self.dir / "out/train.csv").read_bytes().splitlines()) < 3:
-            self.assertIsNone(process.poll())
-            time.sleep(0.05)
+        process = self.started(config, self.dir / "out")
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, OK, errors.decode())
