@@ -144,19 +144,17 @@ class Runner {
                       o.raw ? "--raw" : (o.token_ids ? "--token-ids" : "--random-weights"),
                       " leaves out: give one of them");
     // The weights come last: whatever else is wrong is told at once.
-    const std::filesystem::path dir = find_served_model(o.model);
-    const spec::ModelConfig config = spec::load_model_config(dir);
-    const GenerationConfig defaults = load_generation_config(dir, config.vocab_size);
+    const FoundModel found = find_served_model(o.model);
+    const GenerationConfig defaults = load_generation_config(found.dir, found.config.vocab_size);
     params_ = {.sampling = sampling_params(o, defaults), .max_tokens = o.max_tokens};
     if (!uses_ids_) {
-      tokenizer_ = text::load_tokenizer(dir);
-      check<FileError>(tokenizer_->vocab_size() <= config.vocab_size, dir.string(), ": the tokenizer has ",
-                       tokenizer_->vocab_size(), " tokens, the model's vocab_size is ", config.vocab_size);
-      if (!o.raw) conversation_ = Conversation::open(dir, *tokenizer_, o.system);
+      tokenizer_ = text::load_tokenizer(found.dir);
+      text::check_vocabulary(*tokenizer_, found.dir, found.config.vocab_size);
+      if (!o.raw) conversation_ = Conversation::open(found.dir, *tokenizer_, o.system);
     }
     check<UsageError>(o.system.empty() || conversation_, "--system: the model has no chat template");
-    if (!o.ignore_eos) add_stop_ids(defaults, config);
-    model_.emplace(o.model);
+    if (!o.ignore_eos) add_stop_ids(defaults, found.config);
+    model_.emplace(o.model, found);
   }
 
   void run() {

@@ -18,13 +18,24 @@ namespace {
 /// A long context costs memory from the start: models made for more get this much unless --context asks.
 constexpr int64_t kDefaultContext = 4096;
 
-model::Model load(ExecContext ctx, const std::filesystem::path& dir, const ModelOptions& o) {
+model::Model load(ExecContext ctx, const FoundModel& found, const ModelOptions& o) {
   check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32, "--dtype ", name_of(o.dtype),
                     ": on the CPU weights are bf16 or f32");
-  if (!o.random_weights) return model::load_model(ctx, dir, o.dtype);
-  model::Model model = model::allocate_model(spec::load_model_config(dir), o.dtype);
+  if (!o.random_weights) return model::load_model(ctx, found.dir, found.config, o.dtype);
+  model::Model model = model::allocate_model(found.config, o.dtype);
   model::init_weights(model.weights, model.config, static_cast<uint64_t>(o.seed), *ctx.pool);
   return model;
+}
+
+model::ServingModel load_on_device(ExecContext& ctx, const FoundModel& found, const ModelOptions& o,
+                                   int64_t layers) {
+  if (o.random_weights)
+    return model::random_serving_model(ctx, found.config, o.dtype, layers, static_cast<uint64_t>(o.seed));
+  check<UsageError>(layers == 0, "--layers cuts a model with --random-weights only");
+  int64_t tenths = 0;
+  return model::load_serving_model(ctx, found.dir, o.dtype, [&](int64_t done, int64_t total) {
+    if (10 * done / total > tenths) log_info("loading: ", 10 * (tenths = 10 * done / total), "%");
+  });
 }
 
 }  // namespace
@@ -68,32 +79,22 @@ bool use_cuda(const std::string& device) {
   return device == "cuda" || (device == "auto" && cuda_refusal().empty());
 }
 
-std::filesystem::path find_served_model(const ModelOptions& o) {
+FoundModel find_served_model(const ModelOptions& o) {
   std::filesystem::path dir = find_model(o.model);
   check<UsageError>(o.random_weights || has_weights(dir) || has_tokenizer(dir), o.model,
                     ": a config without weights; --random-weights makes some up");
-  return dir;
+  return {dir, spec::load_model_config(dir)};
 }
 
 model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& o, int64_t layers) {
-  const std::filesystem::path dir = find_model(o.model);
-  if (o.random_weights)
-    return model::random_serving_model(ctx, spec::load_model_config(dir), o.dtype, layers,
-                                       static_cast<uint64_t>(o.seed));
-  check<UsageError>(has_weights(dir), o.model, ": a config without weights; --random-weights makes some up");
-  check<UsageError>(layers == 0, "--layers cuts a model with --random-weights only");
-  int64_t tenths = 0;
-  return model::load_serving_model(ctx, dir, o.dtype, [&](int64_t done, int64_t total) {
-    if (10 * done / total > tenths) log_info("loading: ", 10 * (tenths = 10 * done / total), "%");
-  });
+  return load_on_device(ctx, find_served_model(o), o, layers);
 }
 
-ServedModel::ServedModel(const ModelOptions& o)
-    : dir_(find_served_model(o)), pool_(static_cast<int>(o.threads)) {
+ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
+    : pool_(static_cast<int>(o.threads)) {
   const auto start = std::chrono::steady_clock::now();
   ctx_.pool = &pool_;
-  const spec::ModelConfig config = spec::load_model_config(dir_);
-  const int64_t context = o.context.value_or(std::min(config.max_position_embeddings, kDefaultContext));
+  const int64_t context = o.context.value_or(std::min(found.config.max_position_embeddings, kDefaultContext));
   std::unique_ptr<engine::Sequence> sequence;
   if (use_cuda(o.device)) {
     ctx_.device = {DeviceKind::kCuda, 0};
@@ -102,11 +103,11 @@ ServedModel::ServedModel(const ModelOptions& o)
                                       .max_batch_tokens = std::min(context, kDefaultContext),
                                       .kv_dtype = o.kv_dtype,
                                       .penalties = true};
-    engine::Runner::check_fits(ctx_, config, o.dtype, limits);
-    sequence = std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, o, 0), limits);
+    engine::Runner::check_fits(ctx_, found.config, o.dtype, limits);
+    sequence = std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits);
   } else {
     sequence = std::make_unique<engine::Session>(
-        ctx_, load(ctx_, dir_, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});
+        ctx_, load(ctx_, found, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU",

@@ -30,8 +30,14 @@ struct ModelOptions {
 /// used.
 bool use_cuda(const std::string& device);
 
-/// The model's directory. UsageError when it is a config alone and weights are not to be made up.
-std::filesystem::path find_served_model(const ModelOptions& options);
+/// A model's directory and its config.json.
+struct FoundModel {
+  std::filesystem::path dir;
+  spec::ModelConfig config;
+};
+/// UsageError when it is a config alone and weights are not to be made up. A model whose weights are missing
+/// is found: the file that should have them is named when they are read.
+FoundModel find_served_model(const ModelOptions& options);
 
 /// The weights of a model on ctx.backend's device: from its directory with progress on standard error, or
 /// random, then only the first `layers` of them (0: all).
@@ -44,15 +50,14 @@ std::vector<int32_t> random_ids(const spec::ModelConfig& config, int64_t count, 
 class ServedModel {
  public:
   /// Loads the weights, or with random_weights makes them up from the seed, and logs the memory plan.
-  explicit ServedModel(const ModelOptions& options);
+  explicit ServedModel(const ModelOptions& options) : ServedModel(options, find_served_model(options)) {}
+  ServedModel(const ModelOptions& options, const FoundModel& found);
 
-  const std::filesystem::path& dir() const { return dir_; }
   engine::Generator& generator() { return *generator_; }
   const spec::ModelConfig& config() { return generator_->sequence().config(); }
   ExecContext& exec_context() { return ctx_; }
 
  private:
-  std::filesystem::path dir_;
   ThreadPool pool_;
   ExecContext ctx_;
   std::unique_ptr<engine::Generator> generator_;

@@ -23,8 +23,9 @@ void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::Mo
   reader.finish();
 }
 
-Model load_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype) {
-  Model model = allocate_model(spec::load_model_config(dir), dtype);
+Model load_model(ExecContext& ctx, const std::filesystem::path& dir, const spec::ModelConfig& config,
+                 DType dtype) {
+  Model model = allocate_model(config, dtype);
   io::CheckpointReader reader(dir);
   reader.check(reader.names(), *ctx.pool);
   load_weights(ctx, reader, model.config, model.weights);

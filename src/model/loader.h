@@ -18,10 +18,11 @@ struct Model {
 /// Allocates zeroed weights for a config. Throws OutOfMemoryError with the size asked for.
 Model allocate_model(const spec::ModelConfig& config, DType dtype);
 
-/// Reads every tensor, converting to `dtype`. Throws FileError for missing, extra or misshapen tensors, for
-/// those that don't match their checksum (files of other writers have none), and for non-finite ones (a NaN
-/// weight would only show as nonsense much later).
-Model load_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype);
+/// Reads every tensor that `config` asks for from its directory, converting to `dtype`. Throws FileError for
+/// missing, extra or misshapen tensors, for those that don't match their checksum (files of other writers
+/// have none), and for non-finite ones (a NaN weight would only show as nonsense much later).
+Model load_model(ExecContext& ctx, const std::filesystem::path& dir, const spec::ModelConfig& config,
+                 DType dtype);
 void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::ModelConfig& config,
                   const Weights& weights);
 

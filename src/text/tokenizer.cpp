@@ -31,4 +31,11 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   throw FileError(str(model_dir.string(), ": no tokenizer: expected tokenizer.json or tokenizer.model"));
 }
 
+void check_vocabulary(const Tokenizer& tokenizer, const std::filesystem::path& dir,
+                      int64_t model_vocab_size) {
+  check<FileError>(tokenizer.vocab_size() <= model_vocab_size, dir.string(),
+                   ": tokenizer: expected at most as many tokens as the model's vocab_size = ",
+                   model_vocab_size, ", got ", tokenizer.vocab_size());
+}
+
 }  // namespace moge::text

@@ -74,4 +74,7 @@ class Tokenizer {
 /// special_tokens_map.json and added_tokens.json beside it. FileError says which file, what and where.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir);
 
+/// FileError if `tokenizer`, which came from `dir`, has ids that a model of so many rows does not know.
+void check_vocabulary(const Tokenizer& tokenizer, const std::filesystem::path& dir, int64_t model_vocab_size);
+
 }  // namespace moge::text

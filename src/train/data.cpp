@@ -46,9 +46,7 @@ void pack(const TrainConfig& config, const text::Tokenizer& tokenizer, const fs:
 
 text::Corpus open_corpus(const TrainConfig& config, const text::Tokenizer& tokenizer,
                          int64_t model_vocab_size) {
-  check<FileError>(tokenizer.vocab_size() <= model_vocab_size, config.tokenizer.string(),
-                   ": the tokenizer has ", tokenizer.vocab_size(), " tokens, the model's vocab_size is ",
-                   model_vocab_size);
+  text::check_vocabulary(tokenizer, config.tokenizer, model_vocab_size);
   if (config.data.size() == 1 && fs::exists(config.data[0] / kManifest)) {
     text::Corpus corpus(config.data[0]);
     check<FileError>(corpus.vocab_size() <= model_vocab_size, config.data[0].string(),

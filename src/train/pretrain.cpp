@@ -49,7 +49,7 @@ model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
   const bool made = config.init_from.empty();
   const spec::ModelConfig shape = spec::load_model_config(made ? config.model : config.init_from);
   check_lengths(config, shape);  // before weights are read
-  if (!made) return model::load_model(ctx, config.init_from, config.dtype);
+  if (!made) return model::load_model(ctx, config.init_from, shape, config.dtype);
   model::Model model = model::allocate_model(shape, config.dtype);
   model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
   return model;

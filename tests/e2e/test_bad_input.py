@@ -162,8 +162,14 @@ class Checkpoints(TestCase):
         widen = ["tokenizer", "train", "--input", self.shared / "text", "--vocab-size", self.VOCAB + 7, "--output"]
         self.run_ok(*widen, self.dir / "wide")
         (self.dir / "wide/tokenizer.model").replace(self.bad / "tokenizer.model")
-        said = ["the tokenizer has 455 tokens, the model's vocab_size is 448"]
+        said = [f"{self.bad}: tokenizer: expected at most as many tokens as the model's vocab_size = 448, got 455"]
         self.assert_fails(BAD_FILE, said, "run", self.bad, "-p", "a")
+        (self.dir / "run.toml").write_text(
+            f'output = "{self.dir}/out"\nmodel.config = "{self.bad}"\ndata.tokenizer = "{self.bad}"\n'
+            f'data.paths = ["{self.shared}/text"]\n[[phase]]\nsteps = 1\nbatch_tokens = 32\nsequence_length = 32\n',
+            encoding="utf-8",
+        )
+        self.assert_fails(BAD_FILE, said, "train", self.dir / "run.toml")
         self.run_ok("run", self.bad, "--token-ids", "-n", "1", "-p", "1 2")
 
 

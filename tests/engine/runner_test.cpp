@@ -50,7 +50,9 @@ TEST_F(RunnerTest, AgreesWithTheSession) {
   ExecContext ctx{.pool = &pool_};
   const std::vector<int32_t> tokens = prompt(60, 1);
   for (const char* name : {"every_expert", "dense"}) {
-    Session session({.pool = &pool_}, model::load_model(ctx, model(name), DType::kBF16), {.context = 100});
+    const std::filesystem::path dir = model(name);
+    Session session({.pool = &pool_}, model::load_model(ctx, dir, spec::load_model_config(dir), DType::kBF16),
+                    {.context = 100});
     session.append(tokens);
     const Tensor logits = session.logits();
     const std::span<float> values = elements<float>(logits);

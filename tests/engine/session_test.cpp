@@ -87,7 +87,8 @@ class EveryGoldenModel : public testing::TestWithParam<std::string> {
  protected:
   model::Model load() {
     ExecContext ctx{.pool = &pool_};
-    return model::load_model(ctx, golden_dir(GetParam()), DType::kF32);
+    const std::filesystem::path dir = golden_dir(GetParam());
+    return model::load_model(ctx, dir, spec::load_model_config(dir), DType::kF32);
   }
   ThreadPool pool_{1};
 };

@@ -65,10 +65,11 @@ TEST_P(WeightsTest, NamesCoverEveryElementOnce) {
 TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
   const test::TempDir temp;
   const fs::path dir = temp / "model";
-  const Model model = load_model(ctx_, kModels / GetParam(), DType::kF32);
+  const Model model =
+      load_model(ctx_, kModels / GetParam(), spec::load_model_config(kModels / GetParam()), DType::kF32);
   init_weights(model.weights, model.config, 5, pool_);
   save(model, dir);
-  const Model back = load_model(ctx_, dir, DType::kF32);
+  const Model back = load_model(ctx_, dir, spec::load_model_config(dir), DType::kF32);
   const auto want = parameters(model.weights), got = parameters(back.weights);
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < want.size(); ++i) {
@@ -81,11 +82,13 @@ TEST_P(WeightsTest, SavingLoadsBackToTheSameBits) {
 TEST_P(WeightsTest, AFlippedBitIsRefused) {
   const test::TempDir temp;
   const fs::path dir = temp / "model";
-  save(load_model(ctx_, kModels / GetParam(), DType::kF32), dir);
+  save(load_model(ctx_, kModels / GetParam(), spec::load_model_config(kModels / GetParam()), DType::kF32),
+       dir);
   std::string bytes = read_text_file(dir / "model.safetensors");
   bytes[bytes.size() - 4] ^= 1;  // the lowest bit of the last tensor's last element
   atomic_write_file(dir / "model.safetensors", bytes);
-  const std::string message = test::refusal([&] { load_model(ctx_, dir, DType::kF32); });
+  const std::string message =
+      test::refusal([&] { load_model(ctx_, dir, spec::load_model_config(dir), DType::kF32); });
   EXPECT_NE(message.find("is corrupt: expected checksum"), std::string::npos) << message;
 }
 

@@ -42,8 +42,9 @@ class GoldenCase {
   }
   /// A step over the checkpoint in `dir`, for one batch at a time.
   std::unique_ptr<TrainStep> step(ExecContext ctx, const std::filesystem::path& checkpoint, DType dtype) {
-    return std::make_unique<TrainStep>(ctx, model::load_model(ctx, checkpoint, dtype), adamw(), loss(),
-                                       get("tokens").dim(1), get("cu_seqlens").dim(1) - 1);
+    const spec::ModelConfig config = spec::load_model_config(checkpoint);
+    return std::make_unique<TrainStep>(ctx, model::load_model(ctx, checkpoint, config, dtype), adamw(),
+                                       loss(), get("tokens").dim(1), get("cu_seqlens").dim(1) - 1);
   }
 
   const std::filesystem::path dir;

@@ -114,7 +114,8 @@ TEST_P(Golden, MicroBatchesAddUp) {
   const auto B = static_cast<int64_t>(cu.size());
   const MicroBatch whole{
       {.tokens = tokens, .positions = positions, .cu_seqlens = {cu.data(), DType::kI32, {B}}}, targets};
-  TrainStep big(step_->context(), model::load_model(ctx_, case_.dir, DType::kF32), {},
+  TrainStep big(step_->context(),
+                model::load_model(ctx_, case_.dir, spec::load_model_config(case_.dir), DType::kF32), {},
                 {.balance_coef = 0.5F,
                  .z_coef = 0.01F,
                  .balance_level =

@@ -102,7 +102,8 @@ TEST_F(PretrainTest, LearnsAndLeavesALoadableModel) {
   ThreadPool pool(1);
   Workspace workspace;
   ExecContext ctx{.pool = &pool, .workspace = &workspace};
-  const model::Model m = model::load_model(ctx, dir_ / "a" / "model", DType::kBF16);
+  const fs::path trained = dir_ / "a" / "model";
+  const model::Model m = model::load_model(ctx, trained, spec::load_model_config(trained), DType::kBF16);
   EXPECT_EQ(m.config.num_expert_groups, 2);
   EXPECT_TRUE(fs::exists(dir_ / "a" / "model" / "tokenizer.json"));
 }
