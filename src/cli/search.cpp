@@ -1,9 +1,13 @@
 // moge search: model shapes by predicted throughput on several machines at once.
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "cli/command.h"
 #include "cli/config_path.h"
@@ -184,14 +188,17 @@ ordered_json result_json(const sim::ShapeResult& r) {
 std::vector<sim::ShapeResult> read_results(const std::filesystem::path& file, const ordered_json& expected,
                                            const std::vector<sim::Shape>& all, size_t num_platforms) {
   std::vector<sim::ShapeResult> results;
-  std::ifstream in(file);
-  std::string line;
-  if (!in || !std::getline(in, line)) return results;
-  check<UsageError>(line == expected.dump(), file.string(),
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored)) return results;
+  const MappedFile earlier(file);
+  std::string_view text(reinterpret_cast<const char*>(earlier.bytes().data()), earlier.bytes().size());
+  const std::string head = expected.dump() + "\n";
+  check<UsageError>(text.starts_with(head) || head.starts_with(text), file.string(),
                     " has the results of another search (space, machines, constants or options differ)");
-  while (std::getline(in, line)) {
-    const nlohmann::json value = nlohmann::json::parse(line, nullptr, false);
-    if (value.is_discarded() || in.eof()) break;
+  text.remove_prefix(std::min(head.size(), text.size()));
+  for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1)) {
+    const nlohmann::json value = nlohmann::json::parse(text.substr(0, end), nullptr, false);
+    if (value.is_discarded()) break;
     JsonObject row(value, str(file.string(), ":", results.size() + 2));
     const auto index = static_cast<size_t>(row.require(row.integer("index", 0), "index"));
     const nlohmann::json* platforms = row.find("platforms");
@@ -230,6 +237,7 @@ void finish(const SearchCommandOptions& o, const sim::SearchSpace& space, const 
   if (!o.out.empty()) {
     // What an earlier run had is written again, without the line that its end may have cut.
     out.open(o.out, std::ios::trunc);
+    check<FileError>(out.is_open(), o.out.string(), ": cannot write: ", std::strerror(errno));
     out << head.dump() << '\n';
     for (const sim::ShapeResult& r : results) out << result_json(r).dump() << '\n';
   }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import shutil
 import tempfile
@@ -177,7 +178,16 @@ class Sim(unittest.TestCase):
         out.write_bytes(lines[: len(lines) * 2 // 3])  # as if killed while it wrote
         self.assertEqual(self.answer(*args), whole)
         self.assertEqual(out.read_bytes(), lines)
+        out.write_bytes(lines[:50])  # or in its first line
+        self.assertEqual(self.answer(*args), whole)
+        self.assertEqual(out.read_bytes(), lines)
         self.fails(USAGE, "another search", *args, "--context", "4096")
+        out.write_bytes(b"my notes")
+        self.fails(USAGE, "another search", *args)
+        self.assertEqual(out.read_bytes(), b"my notes")
+        os.mkfifo(self.dir / "fifo")  # nobody writes there: to wait would be for ever
+        self.fails(BAD_FILE, "fifo: expected a regular file, got a special file", *args[:-1], self.dir / "fifo")
+        self.fails(BAD_FILE, "cannot write: No such file", *args[:-1], self.dir / "none/out.jsonl")
         self.fails(USAGE, "none of", *args[:-2], "--depth-floor", "60")
         self.fails(USAGE, "expected one number or 2", *args[:-2], "--cards", "1,2,3")
         self.fails(USAGE, "--slo-tpot-ms", "search", "--space", space, "--hardware", A2, "--slo-tpot-ms", "0")
