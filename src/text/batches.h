@@ -30,9 +30,6 @@ class TokenBatcher {
   /// FileError unless the documents have at least one row of tokens.
   TokenBatcher(const Corpus& corpus, std::vector<uint32_t> documents, int64_t seq_len, uint64_t seed);
 
-  int64_t seq_len() const { return seq_len_; }
-  /// What is left at an epoch's end, less than a row, is dropped: another part each epoch.
-  int64_t rows_per_epoch() const { return rows_per_epoch_; }
   /// Rows [first_row, first_row + num_rows) of the run, counted from its start through all epochs. FileError
   /// for a token id outside the vocabulary (a corrupt shard).
   void fill(int64_t first_row, int64_t num_rows, TokenBatch& batch);
@@ -44,6 +41,7 @@ class TokenBatcher {
   std::vector<uint32_t> documents_;
   int64_t seq_len_;
   uint64_t seed_;
+  /// What is left at an epoch's end, less than a row, is dropped: another part each epoch.
   int64_t rows_per_epoch_;
   int64_t epoch_ = -1;                   ///< the one that the next three hold
   std::vector<uint32_t> order_;          // [N] documents, shuffled
@@ -66,10 +64,6 @@ class EvalBatches {
 
   /// The next batch of batch_size * seq_len positions; false at the end.
   bool next(TokenBatch& batch);
-  void rewind() {
-    document_ = 0;
-    window_begin_ = 0;
-  }
 
   int64_t num_targets() const { return num_targets_; }
   /// Bytes of text that these targets stand for: bits per byte = sum of losses / ln 2 / this. Exact for whole

@@ -98,12 +98,6 @@ DocumentSource::DocumentSource(const std::vector<fs::path>& paths) {
       "\"text\" member)");
 }
 
-void DocumentSource::rewind() {
-  file_ = 0;
-  rest_ = {};
-  line_ = 0;
-}
-
 bool DocumentSource::next_line(Document& document) {
   const File& file = files_[file_];
   while (!rest_.empty()) {

@@ -31,7 +31,6 @@ class DocumentSource {
   /// False at the end. Empty documents are skipped. FileError names the file, and the line or byte, for
   /// invalid UTF-8, broken JSON or a missing "text".
   bool next(Document& document);
-  void rewind();
 
   int64_t num_files() const { return static_cast<int64_t>(files_.size()); }
 

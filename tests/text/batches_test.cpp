@@ -66,10 +66,10 @@ class BatchesTest : public testing::Test {
 
 TEST_F(BatchesTest, AnEpochHasEveryTokenButLessThanARow) {
   TokenBatcher batcher(*corpus_, all_, 16, 7);
-  ASSERT_EQ(batcher.rows_per_epoch(), num_tokens_ / 16);
+  const int64_t rows_per_epoch = num_tokens_ / 16;
   std::map<int32_t, int> seen;
   TokenBatch batch;
-  for (int64_t row = 0; row < batcher.rows_per_epoch(); ++row) {
+  for (int64_t row = 0; row < rows_per_epoch; ++row) {
     batcher.fill(row, 1, batch);
     check(batch, 16);
     for (size_t i = 0; i < batch.tokens.size(); ++i) {
@@ -77,12 +77,12 @@ TEST_F(BatchesTest, AnEpochHasEveryTokenButLessThanARow) {
       EXPECT_EQ(batch.targets[i] < 0, is_last_.at(batch.tokens[i]));
     }
   }
-  EXPECT_EQ(static_cast<int64_t>(seen.size()), 16 * batcher.rows_per_epoch());
+  EXPECT_EQ(static_cast<int64_t>(seen.size()), 16 * rows_per_epoch);
 }
 
 TEST_F(BatchesTest, RowsDependOnSeedAndNumberOnly) {
   TokenBatcher one(*corpus_, all_, 16, 7);
-  const int64_t num_rows = 3 * one.rows_per_epoch() + 5;
+  const int64_t rows_per_epoch = num_tokens_ / 16, num_rows = 3 * rows_per_epoch + 5;
   TokenBatch batch;
   std::vector<int32_t> expected;
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -91,13 +91,13 @@ TEST_F(BatchesTest, RowsDependOnSeedAndNumberOnly) {
   }
   // A new batcher, as after a restart, with other batch sizes, across epochs and backwards.
   TokenBatcher other(*corpus_, all_, 16, 7);
-  for (const int64_t first : {num_rows - 4, num_rows / 2, one.rows_per_epoch() - 2, int64_t{0}}) {
+  for (const int64_t first : {num_rows - 4, num_rows / 2, rows_per_epoch - 2, int64_t{0}}) {
     other.fill(first, 4, batch);
     check(batch, 64);
     EXPECT_TRUE(std::equal(batch.tokens.begin(), batch.tokens.end(), expected.begin() + first * 16)) << first;
   }
   // Epochs and seeds differ.
-  const auto epoch = static_cast<std::ptrdiff_t>(16 * one.rows_per_epoch());
+  const auto epoch = static_cast<std::ptrdiff_t>(16 * rows_per_epoch);
   EXPECT_FALSE(std::equal(expected.begin(), expected.begin() + epoch, expected.begin() + epoch));
   TokenBatcher(*corpus_, all_, 16, 8).fill(0, 4, batch);
   EXPECT_FALSE(std::equal(batch.tokens.begin(), batch.tokens.end(), expected.begin()));
@@ -153,18 +153,16 @@ TEST_F(BatchesTest, EvaluationSeesEachTargetOnceInOrder) {
   }
   EXPECT_EQ(eval.num_targets(), static_cast<int64_t>(expected.size()));
   EXPECT_DOUBLE_EQ(eval.num_text_bytes(), bytes);
-  for (int pass = 0; pass < 2; ++pass, eval.rewind()) {
-    std::vector<int32_t> got;
-    TokenBatch batch;
-    while (eval.next(batch)) {
-      check(batch, 24);
-      for (const int32_t target : batch.targets)
-        if (target >= 0) got.push_back(target);
-      for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s)
-        EXPECT_LE(batch.cu_seqlens[s + 1] - batch.cu_seqlens[s], 8);
-    }
-    EXPECT_EQ(got, expected);
+  std::vector<int32_t> got;
+  TokenBatch batch;
+  while (eval.next(batch)) {
+    check(batch, 24);
+    for (const int32_t target : batch.targets)
+      if (target >= 0) got.push_back(target);
+    for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s)
+      EXPECT_LE(batch.cu_seqlens[s + 1] - batch.cu_seqlens[s], 8);
   }
+  EXPECT_EQ(got, expected);
 }
 
 TEST_F(BatchesTest, EvaluationOfTheFirstTokensOfEach) {
