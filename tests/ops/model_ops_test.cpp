@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "ops/adamw.h"
+#include "ops/attention.h"
 #include "ops/balance_loss.h"
 #include "ops/combine.h"
 #include "ops/embedding.h"
@@ -95,6 +96,23 @@ TEST(IndexErrors, NameThePosition) {
                      .topk_ids = ids,
                      .segments = in.values(std::vector<int32_t>{0, 2})},
                     "topk_ids[0, 1]: expected 0..2, got 3");
+  // Ids that are checked four at a time.
+  const Tensor five = in.values(std::vector<int32_t>{0, 1, 2, 3, 4, 0, 1, 2, -7, 4}).view({2, 5});
+  expect_all_refuse(ops::permute_bwd_table(),
+                    {.dtopk_weights = in.output({2, 5}), .drow_weight = in.normal({10}), .slot_row = five},
+                    "slot_row[1, 3]: expected 0..9, got -7");
+  expect_all_refuse(ops::expert_counts_table(),
+                    {.counts = in.zeros({1, 5}, DType::kI32),
+                     .topk_ids = five,
+                     .segments = in.values(std::vector<int32_t>{0, 2})},
+                    "topk_ids[1, 3]: expected 0..4, got -7");
+  expect_all_refuse(ops::kv_write_table(),
+                    {.k_pages = in.zeros({2, 1, 4, 3}),
+                     .v_pages = in.zeros({2, 1, 4, 3}),
+                     .k = in.normal({2, 1, 3}),
+                     .v = in.normal({2, 1, 3}),
+                     .slots = in.values(std::vector<int32_t>{7, 8})},
+                    "slots[1]: expected a slot below P*PS=8, got 8");
 }
 
 TEST(IndexErrors, SegmentsRiseWithinTheRows) {

@@ -265,21 +265,41 @@ const Cases cases([] {
     const Dims d{crowd(rows), 10, 2, 64, 64, pages, false, bf16, rows};
     add_alone("alone", d, {0, 1, 2, 3, 4, 5, 100, 180, 181}, {rows});
   }
-  for (const DType dtype : {f32, bf16}) {
-    add<KvWrite>(ops::kv_write_table(),
-                 {.params = str("T=37 ", name_of(dtype)),
-                  .make =
-                      [=](Inputs& in) {
-                        std::vector<int32_t> slots;
-                        for (int32_t t = 0; t < 37; ++t) slots.push_back(t * 7 % 48);
-                        const Tensor qkv = in.normal({37, 8, 20});
-                        return KvWrite{.k_pages = in.zeros({3, 2, 16, 20}, dtype),
-                                       .v_pages = in.zeros({3, 2, 16, 20}, dtype),
-                                       .k = qkv.slice(1, 4, 6),
-                                       .v = qkv.slice(1, 6, 8),
-                                       .slots = in.values(slots)};
-                      },
-                  .outputs = {{"k_pages", &KvWrite::k_pages}, {"v_pages", &KvWrite::v_pages}}});
+  struct Write {
+    int64_t T, H, KV, Dh;
+    bool perf = false;
+  };
+  for (const DType pages : {f32, bf16}) {
+    for (const Write& w : {Write{37, 4, 2, 20},
+                           {1, 1, 1, 1},
+                           {0, 1, 1, 8},
+                           {300, 3, 5, 33},
+                           {65, 8, 2, 128},
+                           {1, 40, 8, 128, true},
+                           {256, 40, 8, 128, true},
+                           {2048, 4, 2, 64, true}}) {
+      constexpr int64_t PS = 16;
+      add<KvWrite>(ops::kv_write_table(),
+                   {.params = str("T=", w.T, " H=", w.H, " KV=", w.KV, " Dh=", w.Dh, " ", name_of(pages)),
+                    .make =
+                        [=](Inputs& in) {
+                          // Every token its slot, in an order that jumps between pages; one page more than is
+                          // used.
+                          const int64_t P = (w.T + PS - 1) / PS + 1;
+                          std::vector<int32_t> slots;
+                          for (int64_t t = 0; t < w.T; ++t)
+                            slots.push_back(static_cast<int32_t>(t * 7 % (P * PS)));
+                          const Tensor qkv = in.normal({w.T, w.H + 2 * w.KV, w.Dh});
+                          return KvWrite{.k_pages = in.zeros({P, w.KV, PS, w.Dh}, pages),
+                                         .v_pages = in.zeros({P, w.KV, PS, w.Dh}, pages),
+                                         .k = qkv.slice(1, w.H, w.H + w.KV),
+                                         .v = qkv.slice(1, w.H + w.KV, w.H + 2 * w.KV),
+                                         .slots = in.values(slots)};
+                        },
+                    .outputs = {{"k_pages", &KvWrite::k_pages}, {"v_pages", &KvWrite::v_pages}},
+                    .perf = w.perf,
+                    .bytes = static_cast<double>(2 * w.T * w.KV * w.Dh * (4 + size_of(pages)))});
+    }
   }
 });
 

@@ -32,17 +32,19 @@ PermuteBwd make_bwd(const PermuteFwd& f, Inputs& in) {
 }
 
 const Cases cases([] {
-  for (const Dims& d : {Dims{1, 1, 1, 0, 0, 1, false},
-                        {7, 16, 4, 2, 0, 16, false},
-                        {65, 8, 2, 1, 3, 4, false},      // all on one expert
-                        {255, 64, 8, 4, 20, 40, false},  // experts without rows
-                        {256, 16, 4, 0, 0, 16, false},
-                        {1025, 16, 4, 2, 0, 16, false},
-                        {300, 0, 0, 3, 0, 1, false},  // dense: shared experts only
-                        {0, 16, 4, 2, 0, 16, false},
-                        {4096, 16, 4, 2, 0, 16, true},
-                        {1, 64, 8, 4, 0, 64, true},
-                        {32768, 64, 8, 4, 0, 64, true}}) {
+  for (const Dims& d :
+       {Dims{1, 1, 1, 0, 0, 1, false},
+        {7, 16, 4, 2, 0, 16, false},
+        {65, 8, 2, 1, 3, 4, false},      // all on one expert
+        {255, 64, 8, 4, 20, 40, false},  // experts without rows
+        {256, 16, 4, 0, 0, 16, false},
+        {1025, 16, 4, 2, 0, 16, false},
+        {9001, 40, 7, 1, 0, 40, false},  // several tasks of the backward, in fours and one by one
+        {300, 0, 0, 3, 0, 1, false},     // dense: shared experts only
+        {0, 16, 4, 2, 0, 16, false},
+        {4096, 16, 4, 2, 0, 16, true},
+        {1, 64, 8, 4, 0, 64, true},
+        {32768, 64, 8, 4, 0, 64, true}}) {
     const std::string params =
         str("T=", d.T, " E=", d.E, " K=", d.K, " S=", d.S, " on ", d.first, "..", d.last - 1);
     const double slots = static_cast<double>(d.T * (d.K + d.S));

@@ -11,6 +11,17 @@ namespace moge::ops::cpu {
 
 namespace {
 
+int64_t count_ref(int32_t* counts, const int32_t* ids, int64_t ids_stride, int64_t E, int64_t T, int64_t K) {
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t k = 0; k < K; ++k) {
+      const int32_t id = ids[t * ids_stride + k];
+      if (id < 0 || id >= E) return t;
+      ++counts[id];
+    }
+  }
+  return T;
+}
+
 float dot_row_ref(const float* probs, const float* factors, int64_t E) {
   double dot = 0;
   for (int64_t e = 0; e < E; ++e) dot += double{probs[e]} * factors[e];
@@ -26,7 +37,7 @@ double z_block_ref(float* dlse, const float* lse, float factor, int64_t n) {
   return sum;
 }
 
-const vec::BalanceLossKernels kRef{dot_row_ref, z_block_ref};
+const vec::BalanceLossKernels kRef{count_ref, dot_row_ref, z_block_ref};
 
 /// The segments of a [S + 1] tensor, checked to rise within 0..rows.
 class Segments {
@@ -59,6 +70,7 @@ class Segments {
 constexpr int64_t kCountTokens = 1024;
 
 /// Blocks of tokens count apart and then add: integers, so the order doesn't matter.
+template <const vec::BalanceLossKernels& kernels>
 void counts(ExecContext& ctx, const ExpertCounts& a, std::span<std::byte> ws) {
   const int64_t T = a.topk_ids.dim(0);
   const int64_t K = a.topk_ids.dim(1);
@@ -71,15 +83,10 @@ void counts(ExecContext& ctx, const ExpertCounts& a, std::span<std::byte> ws) {
     segments.each_piece(begin, end, [&](int64_t segment, int64_t first, int64_t last) {
       if (segment < 0) return;
       std::fill_n(count, E, 0);
-      for (int64_t t = first; t < last; ++t) {
-        for (int64_t k = 0; k < K; ++k) {
-          const int32_t id = ids[t][k];
-          if (id < 0 || id >= E)
-            throw ShapeError(
-                str("expert_counts: topk_ids[", t, ", ", k, "]: expected 0..", E - 1, ", got ", id));
-          ++count[id];
-        }
-      }
+      const int64_t done = first + kernels.count(count, ids[first], ids.stride(), E, last - first, K);
+      for (int64_t k = 0; done < last && k < K; ++k)
+        check<ShapeError>(ids[done][k] >= 0 && ids[done][k] < E, "expert_counts: topk_ids[", done, ", ", k,
+                          "]: expected 0..", E - 1, ", got ", ids[done][k]);
       for (int64_t e = 0; e < E; ++e)
         if (count[e] > 0) std::atomic_ref(total[segment][e]).fetch_add(count[e], std::memory_order_relaxed);
     });
@@ -151,7 +158,8 @@ int64_t z_workspace(const ExecContext&, const ZLoss& a) {
 }  // namespace
 
 std::vector<Impl<ExpertCounts>> expert_counts_impls() {
-  return {{"cpu.ref", DeviceKind::kCpu, supports_all<ExpertCounts>, counts, counts_workspace}};
+  return isa_impls<ExpertCounts>(counts<vec::avx512::balance_loss>, counts<vec::avx2::balance_loss>,
+                                 counts<kRef>, counts_workspace);
 }
 
 std::vector<Impl<BalanceLoss>> balance_loss_impls() {

@@ -2,6 +2,7 @@
 
 #include "ops/cpu/isa.h"
 #include "ops/cpu/rows.h"
+#include "ops/cpu/vec/permute.h"
 
 namespace moge::ops::cpu {
 
@@ -105,20 +106,32 @@ int64_t fwd_workspace(const ExecContext&, const PermuteFwd& a) {
   return n.blocks * n.E * size_of(DType::kI32);
 }
 
-void bwd(ExecContext& ctx, const PermuteBwd& a, std::span<std::byte>) {
-  const int64_t K = a.dtopk_weights.dim(1);
-  const int64_t R = a.drow_weight.dim(0);
-  const Rows<float> dtopk_weights(a.dtopk_weights), drow_weight(a.drow_weight);
-  const Rows<int32_t> slot_row(a.slot_row);
-  parallel_for(*ctx.pool, a.slot_row.dim(0), rows_per_task(K), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t k = 0; k < K; ++k) {
-        const int32_t r = slot_row[t][k];
-        if (r < 0 || r >= R)
-          throw ShapeError(str("permute_bwd: slot_row[", t, ", ", k, "]: expected 0..", R - 1, ", got ", r));
-        dtopk_weights[t][k] = *drow_weight[r];
-      }
+int64_t gather_ref(float* y, const float* x, const int32_t* ids, int64_t y_stride, int64_t ids_stride,
+                   int64_t R, int64_t T, int64_t K) {
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t k = 0; k < K; ++k) {
+      const int32_t id = ids[t * ids_stride + k];
+      if (id < 0 || id >= R) return t;
+      y[t * y_stride + k] = x[id];
     }
+  }
+  return T;
+}
+
+const vec::PermuteKernels kRef{gather_ref};
+
+template <const vec::PermuteKernels& kernels>
+void bwd(ExecContext& ctx, const PermuteBwd& a, std::span<std::byte>) {
+  const int64_t T = a.slot_row.dim(0), K = a.dtopk_weights.dim(1), R = a.drow_weight.dim(0);
+  const Rows<float> dtopk_weights(a.dtopk_weights);
+  const Rows<int32_t> slot_row(a.slot_row);
+  parallel_for(*ctx.pool, T, rows_per_task(8 * K), [&](int64_t begin, int64_t end) {
+    const int64_t done =
+        begin + kernels.gather(dtopk_weights[begin], a.drow_weight.ptr<float>(), slot_row[begin],
+                               dtopk_weights.stride(), slot_row.stride(), R, end - begin, K);
+    for (int64_t k = 0; done < end && k < K; ++k)
+      check<ShapeError>(slot_row[done][k] >= 0 && slot_row[done][k] < R, "permute_bwd: slot_row[", done, ", ",
+                        k, "]: expected 0..", R - 1, ", got ", slot_row[done][k]);
   });
 }
 
@@ -130,7 +143,7 @@ std::vector<Impl<PermuteFwd>> permute_fwd_impls() {
 }
 
 std::vector<Impl<PermuteBwd>> permute_bwd_impls() {
-  return {{"cpu.ref", DeviceKind::kCpu, supports_all<PermuteBwd>, bwd}};
+  return isa_impls<PermuteBwd>(bwd<vec::avx512::permute>, bwd<vec::avx2::permute>, bwd<kRef>);
 }
 
 }  // namespace moge::ops::cpu
