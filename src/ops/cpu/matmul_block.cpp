@@ -15,29 +15,32 @@ void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64
 }  // namespace
 
 RowsAhead::RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes,
-                     int64_t tiles, bool far)
-    : base_(static_cast<const std::byte*>(base)),
-      stride_(stride),
-      ids_(ids),
-      count_(count),
-      lines_of_row_((bytes + kAlignment - 1) / kAlignment),
-      lines_per_tile_((count * lines_of_row_ + tiles - 1) / tiles),
-      far_(far) {}
+                     int64_t tiles)
+    : tiles_(tiles) {
+  const auto* at = static_cast<const char*>(base);
+  const int64_t lines = (bytes + kAlignment - 1) / kAlignment;
+  lines_ = {.at = at + (ids && count > 0 ? ids[0] * stride : 0),
+            .left = lines,
+            .step = kAlignment,
+            .base = at,
+            .stride = stride,
+            .ids = ids,
+            .row = 0,
+            .rows = lines > 0 ? count : 0,
+            .lines = lines};
+}
 
-void RowsAhead::fetch_some() {
-  for (int64_t left = lines_per_tile_; left > 0 && row_ < count_;) {
-    const int64_t n = std::min(left, lines_of_row_ - line_);
-    const std::byte* at = base_ + (ids_ ? ids_[row_] : row_) * stride_ + line_ * kAlignment;
-    if (far_)
-      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kAlignment, 0, 2);
-    else
-      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + i * kAlignment);
-    left -= n;
-    line_ += n;
-    if (line_ < lines_of_row_) return;
-    line_ = 0;
-    ++row_;
-  }
+RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
+                     int64_t tiles)
+    : RowsAhead(rows.base + col + (rows.ids ? 0 : first * rows.stride), rows.stride * 4,
+                rows.ids ? rows.ids + first : nullptr, count, cols * 4, tiles) {}
+
+vec::LinesAhead* RowsAhead::next_tile() {
+  const vec::LinesAhead& l = lines_;
+  const int64_t tile = tile_++;
+  if (l.row >= l.rows) return nullptr;
+  const int64_t fetched = (l.row + 1) * l.lines - l.left;
+  return fetched * tiles_ <= l.rows * l.lines * tile ? &lines_ : nullptr;
 }
 
 int64_t block_steps(int64_t rows) {
@@ -62,8 +65,10 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   t.bias = steps.last ? out.bias : nullptr;
   t.c_stride = steps.last ? out.c_stride : sums_stride;
   t.add_stride = out.add_stride;
-  t.prefetch = static_cast<const char*>(steps.next);
-  t.prefetch_step = std::min(t.b_width * 4 / tiles, kAlignment);
+  vec::LinesAhead next{};
+  next.at = static_cast<const char*>(steps.next);
+  next.left = INT64_MAX;
+  next.step = std::min(t.b_width * 4 / tiles, kAlignment);
   for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
     const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
     for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + steps.begin * a.step_stride;
@@ -73,9 +78,9 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     // A weight's gradient is read from memory, row by row of a few cache lines.
     if (out.accumulate)
       fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
-    if (ahead) ahead->fetch_some();
+    vec::LinesAhead* rows_ahead = ahead ? ahead->next_tile() : nullptr;
+    t.ahead = rows_ahead ? rows_ahead : &next;
     kernels.tile(height, t);
-    t.prefetch += t.steps * t.prefetch_step;
     row += height;
   }
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/cpu/matmul_groups.h"
 #include "ops/cpu/matmul_panels.h"
 #include "ops/cpu/vec/matmul.h"
 
@@ -26,24 +27,23 @@ struct LeftRows {
   int64_t step_stride;
 };
 
-/// Rows that a thread packs next: a few of their cache lines are fetched before each tile, so that memory
-/// works while the tiles do.
+/// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile
+/// fetches a line a step or, where that would be ahead of an even pace over all tiles, nothing.
 class RowsAhead {
  public:
   /// `count` rows of `bytes` bytes, row i at base + (ids ? ids[i] : i) * stride bytes, in the course of
-  /// `tiles` tiles; into L1, or (far) L2.
-  RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes, int64_t tiles,
-            bool far = false);
-  void fetch_some();
+  /// `tiles` tiles.
+  RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes,
+            int64_t tiles);
+  /// `cols` columns from `col` of rows first .. first + count - 1.
+  RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
+            int64_t tiles);
+  /// What the next tile fetches; null: nothing.
+  vec::LinesAhead* next_tile();
 
  private:
-  const std::byte* base_;
-  int64_t stride_;
-  const int32_t* ids_;
-  int64_t row_ = 0, count_;
-  int64_t lines_of_row_, line_ = 0;
-  int64_t lines_per_tile_;
-  bool far_;
+  vec::LinesAhead lines_;
+  int64_t tiles_, tile_ = 0;
 };
 
 struct BlockOutput {
@@ -60,7 +60,7 @@ struct StepBlock {
   const uint32_t* b;  ///< [count, the panel's width]
   int64_t begin;      ///< of the panel's steps
   int64_t count;
-  const void* next;  ///< as many bytes as b has: fetched into L2 meanwhile
+  const void* next;  ///< as many bytes as b has: fetched into L2 by tiles that have no rows to fetch
   bool last;         ///< then bias and `add` follow
 };
 /// Register tiles of a block.

@@ -50,10 +50,10 @@ struct RowsProduct {
 /// Columns over which a task must use the rows it packs: packing costs as much as some 16 columns.
 constexpr int64_t kMinPanelsPerPacking = 8;
 
-/// Of a step block of one panel.
+/// That a task packs before it multiplies by them: the steps of one panel, or as many words of several.
 constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
 
-/// Panels that a task packs together: 512 KB of the 1 MB of L2.
+/// Neighbouring panels that a task packs together.
 constexpr int64_t kMostPanelsTogether = 4;
 
 /// Up to kBlockRows rows of one group.
@@ -61,7 +61,7 @@ struct RowBlock {
   int64_t group;
   int64_t begin;
   int64_t rows;
-  int64_t first_of_group, blocks_of_group;  ///< index and number of the group's blocks
+  int64_t first_of_group = 0, blocks_of_group = 1;  ///< index and number of the group's blocks
 };
 
 /// Most rows that are packed before they are multiplied.
@@ -81,7 +81,7 @@ struct Plan {
     // Where panels are columns of the weight, neighbouring ones: a row of one is only a cache line or two.
     const int64_t many_enough = p.num_groups() * panels.count() / (int64_t{4} * num_threads);
     run = p.transposed ? std::clamp<int64_t>(many_enough, 1, kMostPanelsTogether) : 1;
-    const int64_t b_words = fused ? num_threads * kPanelBlockWords * run : p.num_groups() * panels.words();
+    const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
     b_bytes = packed ? 0 : align_up(b_words * 4);
     a_bytes = packed_rows * a_stride * 4;
     blocks_bytes = align_up(max_blocks * static_cast<int64_t>(sizeof(RowBlock)));
@@ -154,14 +154,13 @@ class Multiplication {
     };
     // Many rows: neighbouring tasks share a block's rows.
     if (!plan_.shared_rows) {
-      const bool ahead = runs == 1 && fetches_ahead();
+      // The next block's rows, where they find room in L2.
+      const bool ahead = runs == 1 && p_.inner <= kBlockSteps;
       return pool_.run_ranges(runs * num_blocks, [&](int64_t task, int thread) {
         const RowBlock& block = blocks_[task / runs];
         if (!ahead || task + 1 == num_blocks) return multiply_run(block, task % runs, thread, nullptr);
         const RowBlock& next = blocks_[task + 1];
-        RowsAhead rows(rows_.ids ? rows_.base : rows_[next.begin], rows_.stride * 4,
-                       rows_.ids ? rows_.ids + next.begin : nullptr, next.rows, p_.inner * 4,
-                       num_tiles(block.rows) * panels.count());
+        RowsAhead rows(rows_, next.begin, next.rows, 0, p_.inner, num_tiles(block.rows) * panels.count());
         multiply_run(block, 0, thread, &rows);
       });
     }
@@ -182,12 +181,6 @@ class Multiplication {
       if (r + ahead < count) prefetch_row(rows_[first + r + ahead], p_.inner);
       kernels_.pack_row(to + r * plan_.a_stride, rows_[first + r], p_.inner);
     }
-  }
-
-  /// Whether packing a block's rows takes long beside multiplying them by so few columns, and the next ones
-  /// find room in L2.
-  bool fetches_ahead() const {
-    return plan_.panels.count() < kMinPanelsPerPacking && p_.inner <= kBlockSteps;
   }
 
   LeftRows left_rows(const RowBlock& block, int thread) const {
@@ -219,67 +212,91 @@ class Multiplication {
                      output(block, panel), partial(thread), ahead);
   }
 
-  /// A task is a run of panels of one group; the runs that don't come out even on the threads are cut in rows
-  /// instead, and packed by each.
+  /// Rows times the run of panels from `panel`, by one task.
+  struct Piece {
+    RowBlock block;
+    int64_t panel;
+  };
+
+  /// The i-th piece of a thread's share: whole runs of panels of one group, then its rows of those that don't
+  /// come out even on the threads.
+  Piece piece_of(int thread, int64_t i, int64_t whole_runs) const {
+    const int64_t threads = pool_.num_threads();
+    const bool whole = i < whole_runs;
+    const int64_t run = whole ? thread * whole_runs + i : (threads - 1) * whole_runs + i;
+    const int64_t runs = panel_runs(), group = run / runs, begin = groups_.begin(group);
+    const int64_t rows = groups_.end(group) - begin;
+    const int64_t height = whole ? rows : align_up((rows + threads - 1) / threads, vec::kTileRows);
+    const int64_t first = whole ? 0 : std::min(rows, thread * height);
+    return {{group, begin + first, std::min(height, rows - first)}, run % runs * plan_.run};
+  }
+  int64_t panel_runs() const { return (plan_.panels.count() + plan_.run - 1) / plan_.run; }
+
   void pack_and_multiply() const {
-    const int64_t runs = (plan_.panels.count() + plan_.run - 1) / plan_.run;
-    const int64_t threads = pool_.num_threads(), all = groups_.count() * runs;
-    const int64_t whole = all - all % threads;
-    pool_.run(whole + (all - whole) * threads, [&](int64_t task, int thread) {
-      const int64_t parts = task < whole ? 1 : threads;
-      const int64_t index = task < whole ? task : whole + (task - whole) / threads;
-      const int64_t part = task < whole ? 0 : (task - whole) % threads;
-      const int64_t group = index / runs, begin = groups_.begin(group);
-      const int64_t rows = groups_.end(group) - begin;
-      const int64_t height = align_up((rows + parts - 1) / parts, vec::kTileRows);
-      const int64_t first = std::min(rows, part * height);
-      const int64_t count = std::min(height, rows - first);
-      if (count > 0) pack_and_multiply({group, begin + first, count}, index % runs * plan_.run, thread);
+    const int64_t threads = pool_.num_threads(), all = groups_.count() * panel_runs();
+    const int64_t whole_runs = all / threads, share = whole_runs + all % threads;
+    const auto piece = [&](int64_t task) {
+      return piece_of(static_cast<int>(task / share), task % share, whole_runs);
+    };
+    pool_.run_ranges(threads * share, [&](int64_t task, int thread) {
+      const Piece now = piece(task);
+      if (now.block.rows == 0) return;
+      const std::optional<Piece> next =
+          task + 1 < threads * share ? std::optional(piece(task + 1)) : std::nullopt;
+      pack_and_multiply(now, next ? &*next : nullptr, thread);
     });
   }
 
-  void pack_and_multiply(const RowBlock& block, int64_t first, int thread) const {
+  /// How many steps are packed and multiplied at a time: of neighbouring panels, which rows of tiles wait
+  /// for, together 128 KB.
+  int64_t packed_steps(int64_t rows) const {
+    const int64_t most = std::min(block_steps(rows), kBlockSteps / plan_.run);
+    const int64_t parts = std::max<int64_t>(1, (plan_.panels.steps + most - 1) / most);
+    return (plan_.panels.steps + parts - 1) / parts;
+  }
+
+  void pack_and_multiply(const Piece& piece, const Piece* next, int thread) const {
     const Panels& panels = plan_.panels;
-    const int64_t last = std::min(first + plan_.run, panels.count());
-    const Tensor w = p_.w.shape.ndim() == 3 ? p_.w[block.group] : p_.w;
-    const LeftRows a = left_rows(block, thread);
-    uint32_t* b = b_ + thread * kPanelBlockWords * plan_.run;
+    const int64_t rows = piece.block.rows, most = packed_steps(rows);
+    const int64_t first = piece.panel, last = std::min(first + plan_.run, panels.count());
+    const Tensor w = weight(piece);
+    const LeftRows a = left_rows(piece.block, thread);
+    uint32_t* b = b_ + thread * kPanelBlockWords;
     StepBlock steps{.b = b, .begin = 0, .count = 0, .next = b, .last = false};
-    // In fp32 few rows wait for the weight, so what is packed next is fetched meanwhile, 128 KB at a time. In
-    // bf16 that is no faster than what longer blocks save.
-    const bool fetches = p_.transposed && !p_.bf16();
-    const int64_t longest = fetches ? kBlockSteps / plan_.run : kBlockSteps;
-    const int64_t most = std::min(block_steps(block.rows), longest);
     do {  // at least once, as in multiply_block
       steps.count = std::min(most, panels.steps - steps.begin);
       steps.last = steps.begin + steps.count == panels.steps;
       pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, b);
+      const int64_t tiles = num_tiles(rows) * (last - first);
       std::optional<RowsAhead> ahead;
-      if (fetches && !steps.last)
-        ahead = weight_ahead(w, first, last, steps.begin + steps.count, most, num_tiles(block.rows));
+      if (p_.transposed && !steps.last)
+        ahead = weight_ahead(piece, steps.begin + steps.count, most, tiles);
+      else if (p_.transposed && next && next->block.rows > 0)
+        ahead = weight_ahead(*next, 0, packed_steps(next->block.rows), tiles);
       for (int64_t panel = first; panel < last; ++panel) {
         steps.b = b + (panel - first) * vec::kPanelCols * steps.count;
-        multiply_steps(kernels_, a, block.rows, steps, panels, panel, output(block, panel),
-                       partial(thread) + (panel - first) * block.rows * vec::kPanelCols,
-                       ahead ? &*ahead : nullptr);
+        multiply_steps(kernels_, a, rows, steps, panels, panel, output(piece.block, panel),
+                       partial(thread) + (panel - first) * rows * vec::kPanelCols, ahead ? &*ahead : nullptr);
       }
       steps.begin += steps.count;
     } while (!steps.last);
   }
 
-  /// Up to `most` steps from `begin` of panels that are columns of w in fp32, for each of which the rows make
-  /// `tiles`.
-  RowsAhead weight_ahead(const Tensor& w, int64_t first, int64_t last, int64_t begin, int64_t most,
-                         int64_t tiles) const {
-    const int64_t col = first * vec::kPanelCols;
-    const int64_t cols = std::min(last * vec::kPanelCols, plan_.panels.cols) - col;
-    return {w.ptr<float>() + begin * w.stride(0) + col,
-            w.stride(0) * 4,
+  Tensor weight(const Piece& piece) const { return p_.w.shape.ndim() == 3 ? p_.w[piece.block.group] : p_.w; }
+
+  /// Up to `most` steps from `begin` of a piece's panels that are columns of its weight, in the course of
+  /// `tiles` tiles.
+  RowsAhead weight_ahead(const Piece& piece, int64_t begin, int64_t most, int64_t tiles) const {
+    const Tensor w = weight(piece);
+    const int64_t col = piece.panel * vec::kPanelCols;
+    const int64_t cols = std::min(plan_.run * vec::kPanelCols, plan_.panels.cols - col);
+    const int64_t element = size_of(w.dtype), rows_of_step = 4 / element, row = begin * rows_of_step;
+    return {static_cast<const std::byte*>(w.data) + (row * w.stride(0) + col) * element,
+            w.stride(0) * element,
             nullptr,
-            std::min(p_.inner - begin, most),
-            cols * 4,
-            tiles * (last - first),
-            /*far=*/true};
+            std::min(p_.inner - row, most * rows_of_step),
+            cols * element,
+            tiles};
   }
 
   ThreadPool& pool_;

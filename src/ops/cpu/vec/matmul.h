@@ -21,6 +21,19 @@ struct Strips {
   int64_t strip;
 };
 
+/// Cache lines that tiles of more than four rows fetch into L2, an address a step: rows of `lines` addresses
+/// each. A tile leaves it where the next goes on; behind the last row it stands still.
+struct LinesAhead {
+  const char* at;    // the next
+  int64_t left;      // addresses of its row, itself included
+  int64_t step;      // bytes between a row's addresses
+  const char* base;  // row i begins at base + (ids ? ids[i] : i) * stride bytes
+  int64_t stride;
+  const int32_t* ids;
+  int64_t row, rows;
+  int64_t lines;
+};
+
 /// c[i, j] = init[i, j] + sum over s of a[i][s] . b[s, j], then + bias[j] + add[i, j]; i < rows, j < cols.
 struct MatmulTile {
   const uint32_t* a[kTileRows];  // row i's words, a_step apart
@@ -36,8 +49,7 @@ struct MatmulTile {
   const float* bias;  // null: none
   const float* add;   // null: none
   int64_t add_stride;
-  const char* prefetch;  // fetched into L2, prefetch_step bytes further each step
-  int64_t prefetch_step;
+  LinesAhead* ahead;  // may be null for up to four rows
 };
 
 struct MatmulKernels {
