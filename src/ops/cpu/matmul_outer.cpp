@@ -69,10 +69,9 @@ class OuterProduct {
       tilings_[g].first_task = tasks;
       tasks += tilings_[g].count();
     }
-    pool_.run(tasks, [&](int64_t task, int thread) {
-      int64_t g = groups_.count() - 1;
-      while (tilings_[g].first_task > task) --g;
-      multiply(g, task - tilings_[g].first_task, thread);
+    pool_.run_ranges(tasks, [&](int64_t task, int thread) {
+      const Tile next = task + 1 < tasks ? tile_of(task + 1) : Tile{};
+      multiply(tile_of(task), next, thread);
     });
   }
 
@@ -106,22 +105,52 @@ class OuterProduct {
     return t;
   }
 
-  void multiply(int64_t g, int64_t tile, int thread) const {
+  /// One task's tile of a group's c.
+  struct Tile {
+    int64_t group = 0;
+    int64_t n = 0, k = 0;
+    int64_t cols_n = 0, cols_k = 0;
+    int64_t chunk_rows = 0;  ///< packed at a time
+  };
+
+  Tile tile_of(int64_t task) const {
+    int64_t g = groups_.count() - 1;
+    while (tilings_[g].first_task > task) --g;
     const Tiling& tiling = tilings_[g];
-    const int64_t n = tile % tiling.count_n * tiling.tile_n;
-    const int64_t k = tile / tiling.count_n * tiling.tile_k;
-    const int64_t cols_n = std::min(tiling.tile_n, N_ - n);
-    const int64_t cols_k = std::min(tiling.tile_k, K_ - k);
-    if (cols_n <= 0 || cols_k <= 0) return;
+    const int64_t tile = task - tiling.first_task;
+    const int64_t n = tile % tiling.count_n * tiling.tile_n, k = tile / tiling.count_n * tiling.tile_k;
+    return {g,
+            n,
+            k,
+            std::max<int64_t>(0, std::min(tiling.tile_n, N_ - n)),
+            std::max<int64_t>(0, std::min(tiling.tile_k, K_ - k)),
+            tiling.steps * per_word_};
+  }
+
+  /// `next` is what the thread probably multiplies then.
+  void multiply(const Tile& tile, const Tile& next, int thread) const {
+    const int64_t cols_n = tile.cols_n, cols_k = tile.cols_k;
+    if (cols_n == 0 || cols_k == 0) return;
     uint32_t* a = buffers_ + thread * kThreadWords;
-    uint32_t* b = a + tiling.steps * tiling.tile_n;
-    float* c = t_.c.ptr<float>() + (t_.offsets ? g * t_.c.stride(0) : 0) + n * t_.c.stride(-2) + k;
-    const int64_t end = groups_.end(g);
-    for (int64_t r = groups_.begin(g); r < end; r += tiling.steps * per_word_) {
-      const int64_t rows = std::min(tiling.steps * per_word_, end - r);
+    uint32_t* b = a + tile.chunk_rows / per_word_ * align_up(cols_n, vec::kPanelUnit);
+    float* c = t_.c.ptr<float>() + (t_.offsets ? tile.group * t_.c.stride(0) : 0) + tile.n * t_.c.stride(-2) +
+               tile.k;
+    // In the first part of a chunk's strips, columns of a are fetched for the next chunk, then columns of b.
+    const int64_t a_strips = cols_n * div_up(cols_n, kStrip) / (cols_n + cols_k);
+    const int64_t end = groups_.end(tile.group);
+    for (int64_t r = groups_.begin(tile.group); r < end; r += tile.chunk_rows) {
+      const int64_t rows = std::min(tile.chunk_rows, end - r);
       const Panels panels(rows, cols_k, per_word_);
-      pack(a_rows_, r, rows, n, {a, panels.steps, cols_n, kStrip});
-      pack(b_rows_, r, rows, k, panels.strips(b));
+      pack(a_rows_, r, rows, tile.n, {a, panels.steps, cols_n, kStrip});
+      pack(b_rows_, r, rows, tile.k, panels.strips(b));
+      const bool last = r + rows == end;
+      const Tile& then = last ? next : tile;
+      const int64_t then_row = last ? groups_.begin(next.group) : r + rows;
+      const int64_t then_rows = std::min(then.chunk_rows, groups_.end(then.group) - then_row);
+      const int64_t a_tiles = a_strips * (kStrip / vec::kTileRows) * panels.count();
+      const int64_t tiles = num_tiles(cols_n) * panels.count();
+      RowsAhead a_ahead(a_rows_, then_row, then_rows, then.n, then.cols_n, a_tiles);
+      RowsAhead b_ahead(b_rows_, then_row, then_rows, then.k, then.cols_k, tiles - a_tiles);
       for (int64_t strip = 0; strip < cols_n; strip += kStrip) {
         const int64_t width = std::min(kStrip, cols_n - strip);
         const LeftRows left{a + strip * panels.steps, 1, align_up(width, vec::kPanelUnit)};
@@ -133,7 +162,7 @@ class OuterProduct {
                           .add = nullptr,
                           .add_stride = 0,
                           .accumulate = true},
-                         nullptr);
+                         nullptr, strip < a_strips * kStrip ? &a_ahead : &b_ahead);
       }
     }
   }
