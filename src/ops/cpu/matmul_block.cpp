@@ -95,8 +95,10 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   do {
     steps.count = std::min(most, panels.steps - steps.begin);
     steps.last = steps.begin + steps.count == panels.steps;
-    // The next steps (of this panel or, behind it, of the next) come from L3 while these are used.
-    steps.next = steps.b + most * width;
+    // The next steps (of this panel or, behind it, of the next) come from L3 while these are used. Behind the
+    // last, another thread may be writing.
+    const bool more = !steps.last || panel + 1 < panels.count();
+    steps.next = more ? steps.b + steps.count * width : steps.b;
     multiply_steps(kernels, a, rows, steps, panels, panel, out, partial, ahead);
     steps.b += steps.count * width;
     steps.begin += steps.count;
