@@ -16,31 +16,37 @@ void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64
 
 RowsAhead::RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes,
                      int64_t tiles)
-    : tiles_(tiles) {
-  const auto* at = static_cast<const char*>(base);
-  const int64_t lines = (bytes + kAlignment - 1) / kAlignment;
-  lines_ = {.at = at + (ids && count > 0 ? ids[0] * stride : 0),
-            .left = lines,
-            .step = kAlignment,
-            .base = at,
-            .stride = stride,
-            .ids = ids,
-            .row = 0,
-            .rows = lines > 0 ? count : 0,
-            .lines = lines};
-}
+    : base_(static_cast<const char*>(base)),
+      stride_(stride),
+      ids_(ids),
+      lines_of_row_((bytes + kAlignment - 1) / kAlignment),
+      lines_(count * lines_of_row_),
+      tiles_(tiles) {}
 
 RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
                      int64_t tiles)
     : RowsAhead(rows.base + col + (rows.ids ? 0 : first * rows.stride), rows.stride * 4,
                 rows.ids ? rows.ids + first : nullptr, count, cols * 4, tiles) {}
 
-vec::LinesAhead* RowsAhead::next_tile() {
-  const vec::LinesAhead& l = lines_;
+bool RowsAhead::next_tile(vec::MatmulTile& t) {
   const int64_t tile = tile_++;
-  if (l.row >= l.rows) return nullptr;
-  const int64_t fetched = (l.row + 1) * l.lines - l.left;
-  return fetched * tiles_ <= l.rows * l.lines * tile ? &lines_ : nullptr;
+  if (fetched_ >= lines_) return false;
+  if (ids_) {
+    for (const int64_t end = std::min(lines_, lines_ * (tile + 1) / tiles_); fetched_ < end; ++fetched_) {
+      const int64_t row = fetched_ / lines_of_row_, line = fetched_ % lines_of_row_;
+      __builtin_prefetch(base_ + ids_[row] * stride_ + line * kAlignment, 0, 2);
+    }
+    return false;
+  }
+  if (fetched_ * tiles_ > lines_ * tile) return false;
+  const int64_t row = fetched_ / lines_of_row_, line = fetched_ % lines_of_row_;
+  t.ahead = base_ + row * stride_ + line * kAlignment;
+  t.ahead_left = lines_of_row_ - line;
+  t.ahead_step = kAlignment;
+  t.ahead_lines = lines_of_row_;
+  t.ahead_jump = stride_ - (lines_of_row_ - 1) * kAlignment;
+  fetched_ += t.steps;
+  return true;
 }
 
 int64_t block_steps(int64_t rows) {
@@ -65,10 +71,8 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   t.bias = steps.last ? out.bias : nullptr;
   t.c_stride = steps.last ? out.c_stride : sums_stride;
   t.add_stride = out.add_stride;
-  vec::LinesAhead next{};
-  next.at = static_cast<const char*>(steps.next);
-  next.left = INT64_MAX;
-  next.step = std::min(t.b_width * 4 / tiles, kAlignment);
+  const auto* next = static_cast<const char*>(steps.next);
+  const int64_t next_step = std::min(t.b_width * 4 / tiles, kAlignment);
   for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
     const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
     for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + steps.begin * a.step_stride;
@@ -78,8 +82,12 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     // A weight's gradient is read from memory, row by row of a few cache lines.
     if (out.accumulate)
       fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
-    vec::LinesAhead* rows_ahead = ahead ? ahead->next_tile() : nullptr;
-    t.ahead = rows_ahead ? rows_ahead : &next;
+    if (!ahead || !ahead->next_tile(t)) {
+      t.ahead = next;
+      t.ahead_left = INT64_MAX;
+      t.ahead_step = next_step;
+      next += t.steps * next_step;
+    }
     kernels.tile(height, t);
     row += height;
   }

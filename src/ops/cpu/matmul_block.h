@@ -28,7 +28,8 @@ struct LeftRows {
 };
 
 /// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile
-/// fetches a line a step or, where that would be ahead of an even pace over all tiles, nothing.
+/// fetches a line a step or, where that would be ahead of an even pace over all tiles, nothing. Gathered rows
+/// are fetched before the tile, as many lines as keep the pace.
 class RowsAhead {
  public:
   /// `count` rows of `bytes` bytes, row i at base + (ids ? ids[i] : i) * stride bytes, in the course of
@@ -38,11 +39,15 @@ class RowsAhead {
   /// `cols` columns from `col` of rows first .. first + count - 1.
   RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
             int64_t tiles);
-  /// What the next tile fetches; null: nothing.
-  vec::LinesAhead* next_tile();
+  /// Sets what t, the next tile, fetches. False: nothing.
+  bool next_tile(vec::MatmulTile& t);
 
  private:
-  vec::LinesAhead lines_;
+  const char* base_;
+  int64_t stride_;
+  const int32_t* ids_;
+  int64_t lines_of_row_, lines_;
+  int64_t fetched_ = 0;  ///< lines
   int64_t tiles_, tile_ = 0;
 };
 

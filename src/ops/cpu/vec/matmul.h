@@ -21,19 +21,6 @@ struct Strips {
   int64_t strip;
 };
 
-/// Cache lines that tiles of more than four rows fetch into L2, an address a step: rows of `lines` addresses
-/// each. A tile leaves it where the next goes on; behind the last row it stands still.
-struct LinesAhead {
-  const char* at;    // the next
-  int64_t left;      // addresses of its row, itself included
-  int64_t step;      // bytes between a row's addresses
-  const char* base;  // row i begins at base + (ids ? ids[i] : i) * stride bytes
-  int64_t stride;
-  const int32_t* ids;
-  int64_t row, rows;
-  int64_t lines;
-};
-
 /// c[i, j] = init[i, j] + sum over s of a[i][s] . b[s, j], then + bias[j] + add[i, j]; i < rows, j < cols.
 struct MatmulTile {
   const uint32_t* a[kTileRows];  // row i's words, a_step apart
@@ -49,7 +36,13 @@ struct MatmulTile {
   const float* bias;  // null: none
   const float* add;   // null: none
   int64_t add_stride;
-  LinesAhead* ahead;  // may be null for up to four rows
+  // Tiles of more than four rows fetch one address a step into L2, ahead_step bytes apart; after the first
+  // ahead_left and then each ahead_lines, the next is ahead_jump bytes apart.
+  const char* ahead;
+  int64_t ahead_left;
+  int64_t ahead_step;
+  int64_t ahead_lines;
+  int64_t ahead_jump;
 };
 
 struct MatmulKernels {

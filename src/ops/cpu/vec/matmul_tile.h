@@ -93,52 +93,30 @@ void tile_cols(const MatmulTile& t, int64_t col) {
   for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
   const uint32_t* b = t.b + col;
   int64_t offset = 0;
-  const char* ahead = nullptr;
-  int64_t ahead_left = t.steps, ahead_step = 0;
-  if constexpr (Rows > 4) {
-    ahead = t.ahead->at;
-    ahead_left = t.ahead->left;
-    ahead_step = t.ahead->step;
-  }
-  // As long as the lines ahead are of one row, which asks nothing of each step.
-  for (int64_t s = 0; s < t.steps;) {
-    const int64_t end = t.steps - s < ahead_left ? t.steps : s + ahead_left;
-    ahead_left -= end - s;
-    for (; s < end; ++s) {
-      typename Dot::Word bv[Vectors];
+  const char* ahead = t.ahead;
+  int64_t ahead_left = t.ahead_left;
+  for (int64_t s = 0; s < t.steps; ++s) {
+    typename Dot::Word bv[Vectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
-      if constexpr (Rows <= 4) {
+    for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
+    if constexpr (Rows <= 4) {
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v)
-          __builtin_prefetch(reinterpret_cast<const char*>(b + v * kLanes) + kPrefetchBytes, 0, 3);
-      } else {
-        __builtin_prefetch(ahead, 0, 2);
-        ahead += ahead_step;
-      }
+      for (int v = 0; v < Vectors; ++v)
+        __builtin_prefetch(reinterpret_cast<const char*>(b + v * kLanes) + kPrefetchBytes, 0, 3);
+    } else {
+      __builtin_prefetch(ahead, 0, 2);
+      const bool jump = --ahead_left == 0;  // without a branch, which is mispredicted
+      ahead += jump ? t.ahead_jump : t.ahead_step;
+      ahead_left = jump ? t.ahead_lines : ahead_left;
+    }
 #pragma GCC unroll 6
-      for (int i = 0; i < Rows; ++i) {
-        const typename Dot::Word av = Dot::broadcast(a[i] + offset);
+    for (int i = 0; i < Rows; ++i) {
+      const typename Dot::Word av = Dot::broadcast(a[i] + offset);
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
-      }
-      b += t.b_width;
-      offset += t.a_step;
+      for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
     }
-    if (ahead_left > 0) break;
-    if constexpr (Rows > 4) {
-      LinesAhead& l = *t.ahead;
-      ahead_left = l.lines;
-      if (++l.row < l.rows)
-        ahead = l.base + (l.ids ? l.ids[l.row] : l.row) * l.stride;
-      else
-        ahead_step = 0;
-    }
-  }
-  if constexpr (Rows > 4) {
-    t.ahead->at = ahead;
-    t.ahead->left = ahead_left;
-    t.ahead->step = ahead_step;
+    b += t.b_width;
+    offset += t.a_step;
   }
 
   if (t.bias) each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.bias + col, v); });
