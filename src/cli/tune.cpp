@@ -162,7 +162,7 @@ Command tune_command() {
       {"tune", "finds the fastest tiles for a model's products on this GPU",
        "A product's kernel comes in several tile shapes; which is fastest depends on the card, the shape "
        "and\n"
-       "the rows. This times them all for the model's products at 1 to 8192 tokens (half a minute) and "
+       "the rows. This times them all for the model's products at 1 to 8192 tokens (a minute) and "
        "writes\n"
        "the winners to tiles-DEVICE.txt in MOGE_CACHE, XDG_CACHE_HOME/moge or ~/.cache/moge, where later\n"
        "commands find them. Results do not change by a bit, only times. Without the file built-in tables "
