@@ -2,8 +2,8 @@
 
     python bench/peers/torch_gpu.py [products] [attention] [qwen3-moe]
 
-products: fp8 torch._scaled_grouped_mm over 68 experts (routed as a MoGE of 8 groups and 4 shared experts) and
-torch._scaled_mm; attention: SDPA with one query a sequence, batch 256, 2048 keys, bf16; qwen3-moe: a decode step of
+products: fp8 torch._scaled_grouped_mm over 64 experts (routed as a MoGE of 8 groups) and torch._scaled_mm, also for the
+shared experts' MLP; attention: SDPA with one query a sequence, batch 256, 2048 keys, bf16; qwen3-moe: a decode step of
 transformers' Qwen3-MoE, 6 layers of the same widths (68 experts, 12 a token, so the same weights are read), bf16.
 Medians of a CUDA graph of several calls over weights or caches larger than the L2; transformers runs as its users run
 it, without a graph. Compare with our numbers of the same card and job only. Needs torch with CUDA, and transformers.
@@ -50,15 +50,15 @@ def fp8(*shape: int) -> torch.Tensor:
 
 
 def rows_of_experts(tokens: int) -> torch.Tensor:
-    """Rows each expert gets when every token picks one expert of each group, and all shared ones."""
+    """Rows each expert gets when every token picks one expert of each group."""
     experts = EXPERTS // GROUPS
     picked = [torch.bincount(torch.randint(0, experts, (tokens,)), minlength=experts) for _ in range(GROUPS)]
-    return torch.cat([*picked, torch.full((ALWAYS_ON,), tokens)])
+    return torch.cat(picked)
 
 
 def products() -> None:
     for name, n, k in (("gate_up_proj", 2 * EXPERT_WIDTH, HIDDEN), ("down_proj", HIDDEN, EXPERT_WIDTH)):
-        w, w_scale = fp8(EXPERTS + ALWAYS_ON, n, k), torch.rand(EXPERTS + ALWAYS_ON, n, device="cuda")
+        w, w_scale = fp8(EXPERTS, n, k), torch.rand(EXPERTS, n, device="cuda")
         for tokens in (300, 4096):
             offsets = rows_of_experts(tokens).cumsum(0).to(device="cuda", dtype=torch.int32)
             rows = int(offsets[-1])
@@ -72,7 +72,9 @@ def products() -> None:
             report("_scaled_grouped_mm", f"{name}, {tokens} tokens ({rows} rows)", us,
                    w.numel() + rows * (k + 2 * n), 2 * rows * n * k)
         del w
-    for name, n, k in (("qkv_proj", (HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN), ("o_proj", HIDDEN, HEADS * HEAD_DIM)):
+    for name, n, k in (("qkv_proj", (HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN), ("o_proj", HIDDEN, HEADS * HEAD_DIM),
+                       ("shared_gate_up_proj", 2 * ALWAYS_ON * EXPERT_WIDTH, HIDDEN),
+                       ("shared_down_proj", HIDDEN, ALWAYS_ON * EXPERT_WIDTH)):
         weights, w_scale = [fp8(n, k) for _ in range(8)], torch.rand(1, n, device="cuda")
         for tokens in (1, 300, 4096):
             # _scaled_mm takes rows in multiples of 16

@@ -42,12 +42,11 @@ struct Product {
   std::vector<Tensor> w, w_scale;
 };
 /// Where layer_products() has them.
-enum ProductIndex : size_t { kQkv, kO, kGateUp, kDown, kHead };
+enum ProductIndex : size_t { kQkv, kO, kGateUp, kDown, kHead, kSharedGateUp, kSharedDown };
 
 /// What moe_route leaves for the products of one layer.
 struct Routing {
   Tensor topk_ids, topk_weights, offsets, row_token, row_weight, slot_row;
-  int64_t whole_groups = 0;  ///< of QuantMatmul
 };
 
 class OpsBench {
@@ -59,8 +58,8 @@ class OpsBench {
         ctx_{.device = {DeviceKind::kCuda, 0}, .backend = &backend_},
         D_(c.hidden_size),
         F_(model::expert_width(c)),
-        always_on_(model::num_always_on_experts(c)),
-        slots_(model::slots_per_token(c)) {
+        shared_(c.num_shared_experts() > 0 ? 1 : 0),
+        slots_(c.num_experts_per_tok + shared_) {
     for (ProductShape& shape : layer_products(c, o.model.dtype))
       products_.push_back({std::move(shape), {}, {}});
     copy_ = backend_.copy_bandwidth();
@@ -142,7 +141,7 @@ class OpsBench {
 
   void allocate(Arena& arena, Product& p) const {
     p.w.clear(), p.w_scale.clear();
-    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs, always_on] = p.shape;
+    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs] = p.shape;
     const bool grouped = groups > 1;
     const int64_t copies =
         std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (groups * n * k * size_of(dtype)) + 1);
@@ -177,7 +176,6 @@ class OpsBench {
                          .offsets = r.offsets,
                          .row_ids = gathers ? r.row_token : Tensor(),
                          .row_weight = s.weighs ? r.row_weight : Tensor(),
-                         .whole_groups = gathers ? r.whole_groups : 0,
                          .silu_mul = s.silu_mul});
       }
     });
@@ -197,7 +195,7 @@ class OpsBench {
   /// The products and the other operators of an MoE block over T tokens with random routings: each call meets
   /// the experts that its own draw hits.
   void routed(int64_t T) {
-    const int64_t E = c_.num_experts, K = c_.num_experts_per_tok, R = T * slots_;
+    const int64_t E = c_.num_experts, K = c_.num_experts_per_tok, R = T * K;
     std::vector<Routing> routings(kCalls);
     Tensor x;
     place([&](Arena& arena) {
@@ -205,11 +203,10 @@ class OpsBench {
       for (Routing& r : routings)
         r = {.topk_ids = arena.alloc(DType::kI32, {T, K}),
              .topk_weights = arena.alloc(DType::kF32, {T, K}),
-             .offsets = arena.alloc(DType::kI32, {E + always_on_ + 1}),
-             .row_token = arena.alloc(DType::kI32, {R}),
-             .row_weight = arena.alloc(DType::kF32, {R}),
-             .slot_row = arena.alloc(DType::kI32, {T, slots_}),
-             .whole_groups = always_on_};
+             .offsets = arena.alloc(DType::kI32, {E + shared_ + 1}),
+             .row_token = arena.alloc(DType::kI32, {T * slots_}),
+             .row_weight = arena.alloc(DType::kF32, {T * slots_}),
+             .slot_row = arena.alloc(DType::kI32, {T, slots_})};
     });
     const auto route = [this, routings, x](ExecContext& ctx, size_t i) {
       const Routing& r = routings[i % kCalls];
@@ -231,16 +228,19 @@ class OpsBench {
     for (size_t i = 0; i < kCalls; ++i) {
       ops::random_fill(ctx, {.x = x, .std = 1, .seed = 100 + i});
       route(ctx, i);
-      std::vector<int32_t> offsets(static_cast<size_t>(E + always_on_ + 1));
-      download(ctx, offsets.data(), routings[i].offsets);
+      Routing& routed = routings[i];
+      routed.offsets = routed.offsets.slice(0, 0, E + 1);
+      routed.row_token = routed.row_token.slice(0, 0, R);
+      routed.row_weight = routed.row_weight.slice(0, 0, R);
+      std::vector<int32_t> offsets(static_cast<size_t>(E + 1));
+      download(ctx, offsets.data(), routed.offsets);
       for (size_t e = 1; e < offsets.size(); ++e) hit += offsets[e] > offsets[e - 1] ? 1 : 0;
     }
     hit /= kCalls;
-    const ordered_json shape = {
-        {"tokens", T}, {"experts", E}, {"topk", K}, {"groups", c_.num_expert_groups}, {"shared", always_on_}};
+    const ordered_json shape = {{"tokens", T}, {"experts", E}, {"topk", K}, {"groups", c_.num_expert_groups}};
     residual_norm(T, 1);
     ordered_json router = shape;
-    router["width"] = D_;
+    router.update({{"shared", shared_}, {"width", D_}});
     // Each call has the last draw's tokens: their number is what counts here.
     add({"router", "moe_route", router, "bf16",
          static_cast<double>(T * D_ * 2 + E * D_ * 4 + T * slots_ * 12),
@@ -249,13 +249,18 @@ class OpsBench {
     product(products_[kGateUp], "routed_matmul", shape, T, R, hit, routings);
     quantize_rows(R, F_);
     product(products_[kDown], "routed_matmul", shape, T, R, hit, routings);
+    if (shared_ > 0) {
+      matmul(products_[kSharedGateUp], T);
+      quantize_rows(T, model::always_on_width(c_));
+      matmul(products_[kSharedDown], T);
+    }
     residual_norm(T, slots_, routings[0].slot_row);
   }
 
   /// Every expert with the same number of rows.
   void same_rows(int64_t rows) {
-    const int64_t experts = products_[kGateUp].shape.groups, R = rows * experts,
-                  T = (R + slots_ - 1) / slots_;
+    const int64_t experts = products_[kGateUp].shape.groups, R = rows * experts, K = c_.num_experts_per_tok,
+                  T = (R + K - 1) / K;
     Routing r;
     place([&](Arena& arena) {
       r.offsets = arena.alloc(DType::kI32, {experts + 1});
@@ -302,6 +307,10 @@ class OpsBench {
         take(kO, one.o_proj, one.o_scale);
         take(kGateUp, one.gate_up, one.gate_up_scale);
         take(kDown, one.down, one.down_scale);
+        if (shared_ > 0) {
+          take(kSharedGateUp, one.shared_gate_up, one.shared_gate_up_scale);
+          take(kSharedDown, one.shared_down, one.shared_down_scale);
+        }
         take(kQkv, one.next_qkv, one.next_scale);
       }
     });
@@ -309,7 +318,7 @@ class OpsBench {
     if (!ops::has_token_layer(ctx_, first)) return;
     for (const Tensor& t : {first.x, first.attn_out, first.norm, first.next_norm})
       ops::random_fill(ctx_, {.x = t, .std = 1, .seed = 11});
-    const int64_t weights = N * D_ + D_ * c_.q_dim() + slots_ * 3 * F_ * D_;
+    const int64_t weights = N * D_ + D_ * c_.q_dim() + model::slots_per_token(c_) * 3 * F_ * D_;
     add({"token_layer",
          "token_layer",
          {{"tokens", 1},
@@ -320,7 +329,7 @@ class OpsBench {
           {"experts", c_.num_experts},
           {"topk", c_.num_experts_per_tok},
           {"groups", c_.num_expert_groups},
-          {"shared", always_on_}},
+          {"shared", c_.num_shared_experts()}},
          name_of(dtype),
          static_cast<double>(weights + c_.num_experts * D_ * 4),
          2 * static_cast<double>(weights),
@@ -661,7 +670,9 @@ class OpsBench {
   const spec::ModelConfig& c_;
   Backend& backend_;
   ExecContext ctx_;
-  int64_t D_, F_, always_on_, slots_;
+  int64_t D_, F_;
+  int64_t shared_;  ///< 1 with shared experts, which are one MLP
+  int64_t slots_;   ///< rows that a token's result is made of
   double copy_ = 0;
   std::vector<Arena> memory_;  // of the operators to be measured
   std::vector<Op> ops_;

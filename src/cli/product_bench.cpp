@@ -12,13 +12,18 @@
 namespace moge::cli {
 
 std::vector<ProductShape> layer_products(const spec::ModelConfig& c, DType dtype) {
-  const int64_t D = c.hidden_size, F = model::expert_width(c);
-  const int64_t always_on = model::num_always_on_experts(c), experts = c.num_experts + always_on;
-  return {{"qkv_proj", 1, c.q_dim() + 2 * c.kv_dim(), D, dtype},
-          {"o_proj", 1, D, c.q_dim(), dtype},
-          {"gate_up_proj", experts, 2 * F, D, dtype, true, true, false, always_on},
-          {"down_proj", experts, D, F, dtype, false, false, true, always_on},
-          {"lm_head", 1, c.vocab_size, D, DType::kBF16}};
+  const int64_t D = c.hidden_size, F = model::expert_width(c), M = model::always_on_width(c);
+  const int64_t experts = std::max<int64_t>(c.num_experts, 1);
+  std::vector<ProductShape> products = {{"qkv_proj", 1, c.q_dim() + 2 * c.kv_dim(), D, dtype},
+                                        {"o_proj", 1, D, c.q_dim(), dtype},
+                                        {"gate_up_proj", experts, 2 * F, D, dtype, true, true, false},
+                                        {"down_proj", experts, D, F, dtype, false, false, true},
+                                        {"lm_head", 1, c.vocab_size, D, DType::kBF16}};
+  if (c.is_moe() && M > 0) {
+    products.push_back({"shared_gate_up_proj", 1, 2 * M, D, dtype, true});
+    products.push_back({"shared_down_proj", 1, D, M, dtype});
+  }
+  return products;
 }
 
 GroupRows same_rows(int64_t groups, int64_t tokens) {
@@ -28,8 +33,7 @@ GroupRows same_rows(int64_t groups, int64_t tokens) {
 }
 
 GroupRows routed_rows(const spec::ModelConfig& c, int64_t tokens) {
-  const int64_t always_on = model::num_always_on_experts(c);
-  GroupRows rows(static_cast<size_t>(c.num_experts + always_on));
+  GroupRows rows(static_cast<size_t>(c.num_experts));
   const int64_t groups = std::max<int64_t>(c.num_expert_groups, 1), of_group = c.num_experts / groups;
   const int64_t picks = c.num_experts_per_tok / groups;
   const Rng rng(1, 0);
@@ -40,8 +44,6 @@ GroupRows routed_rows(const spec::ModelConfig& c, int64_t tokens) {
       for (int64_t i = 0; i < picks; ++i)
         rows[static_cast<size_t>(g * of_group + (first + i) % of_group)].push_back(static_cast<int32_t>(t));
     }
-    for (int64_t e = c.num_experts; e < c.num_experts + always_on; ++e)
-      rows[static_cast<size_t>(e)].push_back(static_cast<int32_t>(t));
   }
   return rows;
 }
@@ -90,7 +92,6 @@ void ProductBench::allocate(Arena& arena, const ProductShape& s, int64_t num_row
       .offsets = i32(grouped, {s.groups + 1}),
       .row_ids = i32(gathered, {num_rows}),
       .row_weight = f32(grouped && s.weighs, {num_rows}),
-      .whole_groups = gathered ? s.always_on : 0,
       .silu_mul = s.silu_mul,
   };
   const int64_t copies = 3 * backend_.info().l2_bytes / (s.groups * s.n * s.k * size_of(s.dtype)) + 1;

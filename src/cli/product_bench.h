@@ -17,18 +17,18 @@ struct ProductShape {
   int64_t n, k;
   DType dtype;
   bool silu_mul = false;
-  bool gathers = false;   ///< reads its rows through row_ids, when it has groups
-  bool weighs = false;    ///< has row_weight, when it has groups
-  int64_t always_on = 0;  ///< of the groups, those at the end that every token visits
+  bool gathers = false;  ///< reads its rows through row_ids, when it has groups
+  bool weighs = false;   ///< has row_weight, when it has groups
 };
-/// qkv, o, gate_up, down and the head, whose operands are `dtype` (the head's bf16).
+/// qkv, o, gate_up, down and the head, then gate_up and down of the shared experts, if any. Operands are
+/// `dtype`, the head's bf16.
 std::vector<ProductShape> layer_products(const spec::ModelConfig& config, DType dtype);
 
 /// The rows of each group, as tokens: row i of a group is that of token rows[group][i].
 using GroupRows = std::vector<std::vector<int32_t>>;
 /// `tokens` in every group.
 GroupRows same_rows(int64_t groups, int64_t tokens);
-/// Each token in one expert of every routing group (at random) and in all that are always on.
+/// Each token in K / groups experts of every routing group, at random.
 GroupRows routed_rows(const spec::ModelConfig& config, int64_t tokens);
 
 class ProductBench {

@@ -79,44 +79,76 @@ void output_projection(ExecContext& ctx, const ServingLayer& w, const ServingAct
                           .bias = w.o_bias});
 }
 
-/// Reads a.q8, and a.normed for the router or without a.q8; writes a.down and where each token's rows lie, or
-/// a.delta for a dense model.
+/// The first half of the MLP of every token (the shared experts' as one, or a dense model's): a.q8, or
+/// a.normed without, to a.shared_h.
+void shared_gate_up(ExecContext& ctx, const ServingLayer& w, const ServingActivations& a,
+                    bool beside_previous) {
+  const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
+  ops::quant_matmul(ctx, {.c = a.shared_h,
+                          .a = in.a,
+                          .a_scale = in.scale,
+                          .w = w.shared_gate_up_proj.w,
+                          .w_scale = w.shared_gate_up_proj.scale,
+                          .silu_mul = true,
+                          .beside_previous = beside_previous});
+}
+/// The second half, of quantised rows, to `out` [T, D].
+void shared_down(ExecContext& ctx, const ServingLayer& w, const Rows& h, const Tensor& out,
+                 bool beside_previous) {
+  ops::quant_matmul(ctx, {.c = out,
+                          .a = h.a,
+                          .a_scale = h.scale,
+                          .w = w.shared_down_proj.w,
+                          .w_scale = w.shared_down_proj.scale,
+                          .beside_previous = beside_previous});
+}
+
+/// Reads a.q8, or a.normed without, and writes a.delta.
+void dense_mlp(ExecContext& ctx, const ServingLayer& w, const ServingActivations& a) {
+  shared_gate_up(ctx, w, a, false);
+  shared_down(ctx, w, quantise(ctx, a.shared_h, a.shared_h_q8, a.shared_h_scale), a.delta, false);
+}
+
+/// Reads a.q8, or a.normed without, and a.normed for the router; writes a.down and where each token's rows
+/// lie: those of the routed experts, expert by expert, then the tokens' of the shared experts. The shared
+/// experts' products begin where the routed ones' end, multiprocessor by multiprocessor.
 void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer& w,
                 const ServingActivations& a) {
-  const bool moe = c.is_moe();
-  const Tensor none;
+  const bool shared = bool(w.shared_down_proj.w);
+  const int64_t R = a.h.dim(0);
   const Rows in = quantised_or(a.normed, a.q8, a.q8_scale);
-  if (moe)
-    ops::moe_route(ctx, {.topk_ids = a.topk_ids,
-                         .topk_weights = a.topk_weights,
-                         .offsets = a.offsets,
-                         .row_token = a.row_token,
-                         .row_weight = a.row_weight,
-                         .slot_row = a.slot_row,
-                         .x = a.normed,
-                         .gate = w.gate,
-                         .router_scale = w.router_scale,
-                         .num_groups = static_cast<int>(c.num_expert_groups),
-                         .renormalize = c.norm_topk_prob});
-  // A dense MLP is the one expert of a product without groups.
-  const auto weights = [&](const Tensor& t) { return moe || !t ? t : t[0]; };
+  ops::moe_route(ctx, {.topk_ids = a.topk_ids,
+                       .topk_weights = a.topk_weights,
+                       .offsets = a.offsets,
+                       .row_token = a.row_token,
+                       .row_weight = a.row_weight,
+                       .slot_row = a.slot_row,
+                       .x = a.normed,
+                       .gate = w.gate,
+                       .router_scale = w.router_scale,
+                       .num_groups = static_cast<int>(c.num_expert_groups),
+                       .renormalize = c.norm_topk_prob});
+  const Tensor offsets = a.offsets.slice(0, 0, c.num_experts + 1);
   ops::quant_matmul(ctx, {.c = a.h,
                           .a = in.a,
                           .a_scale = in.scale,
-                          .w = weights(w.gate_up_proj.w),
-                          .w_scale = weights(w.gate_up_proj.scale),
-                          .offsets = moe ? a.offsets : none,
-                          .row_ids = moe ? a.row_token : none,
-                          .whole_groups = moe ? num_always_on_experts(c) : 0,
+                          .w = w.gate_up_proj.w,
+                          .w_scale = w.gate_up_proj.scale,
+                          .offsets = offsets,
+                          .row_ids = a.row_token.slice(0, 0, R),
                           .silu_mul = true});
+  if (shared) shared_gate_up(ctx, w, a, true);
+  Rows shared_h;
+  if (shared) shared_h = quantise(ctx, a.shared_h, a.shared_h_q8, a.shared_h_scale);
   const Rows h = quantise(ctx, a.h, a.h_q8, a.h_scale);
-  ops::quant_matmul(ctx, {.c = moe ? a.down : a.delta,
+  ops::quant_matmul(ctx, {.c = a.down.slice(0, 0, R),
                           .a = h.a,
                           .a_scale = h.scale,
-                          .w = weights(w.down_proj.w),
-                          .w_scale = weights(w.down_proj.scale),
-                          .offsets = moe ? a.offsets : none,
-                          .row_weight = moe ? a.row_weight : none});
+                          .w = w.down_proj.w,
+                          .w_scale = w.down_proj.scale,
+                          .offsets = offsets,
+                          .row_weight = a.row_weight.slice(0, 0, R)});
+  if (shared) shared_down(ctx, w, shared_h, a.down.slice(0, R, a.down.dim(0)), true);
 }
 
 /// Adds what the last block computed to the residual stream (with `keep_x` not for later) and normalises it,
@@ -148,7 +180,10 @@ void rest_of_layer(ExecContext& ctx, const spec::ModelConfig& c, const ServingLa
   output_projection(ctx, w, a);
   // An MoE's results come in rows of their own, so that delta waits for them and x is written once a layer.
   add_and_norm(ctx, c, a.delta, none, w.post_attention_layernorm, moge_bf16, a.q8, a, c.is_moe());
-  moge_block(ctx, c, w, a);
+  if (c.is_moe())
+    moge_block(ctx, c, w, a);
+  else
+    dense_mlp(ctx, w, a);
   add_and_norm(ctx, c, a.delta, a.down, next_norm, next ? unless_quantised(a) : a.normed, next ? a.q8 : none,
                a);
   if (next) qkv_projection(ctx, *next, a);
@@ -172,6 +207,10 @@ ops::TokenLayer token_layer(const spec::ModelConfig& c, const ServingLayer& w, c
           .gate_up_scale = w.gate_up_proj.scale,
           .down = w.down_proj.w,
           .down_scale = w.down_proj.scale,
+          .shared_gate_up = w.shared_gate_up_proj.w,
+          .shared_gate_up_scale = w.shared_gate_up_proj.scale,
+          .shared_down = w.shared_down_proj.w,
+          .shared_down_scale = w.shared_down_proj.scale,
           .next_norm = next_norm,
           .next_qkv = next ? next->qkv_proj.w : none,
           .next_scale = next ? next->qkv_proj.scale : none,
@@ -215,9 +254,8 @@ void serving_head(ExecContext& ctx, const ServingWeights& w, const Tensor& norme
 ServingActivations allocate_serving_activations(Arena& arena, const spec::ModelConfig& c, DType weights,
                                                 int64_t T) {
   const int64_t D = c.hidden_size, H = c.num_attention_heads, KV = c.num_key_value_heads, Dh = c.head_dim;
-  const int64_t E = c.num_experts, K = c.num_experts_per_tok, S = num_always_on_experts(c),
-                F = expert_width(c);
-  const int64_t slots = slots_per_token(c), R = T * slots;
+  const int64_t E = c.num_experts, K = c.is_moe() ? c.num_experts_per_tok : 0, R = T * K;
+  const int64_t M = always_on_width(c), slots = K + (M > 0 ? 1 : 0);
   const auto f32 = [&](Shape shape) { return arena.alloc(DType::kF32, shape); };
   const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
   const auto bf16 = [&](Shape shape) { return arena.alloc(DType::kBF16, shape); };
@@ -239,15 +277,20 @@ ServingActivations allocate_serving_activations(Arena& arena, const spec::ModelC
   if (c.is_moe()) {
     a.topk_ids = i32({T, K});
     a.topk_weights = f32({T, K});
-    a.offsets = i32({E + S + 1});
-    a.row_token = i32({R});
-    a.row_weight = f32({R});
+    a.offsets = i32({E + slots - K + 1});
+    a.row_token = i32({T * slots});
+    a.row_weight = f32({T * slots});
     a.slot_row = i32({T, slots});
-    a.down = bf16({R, D});
+    a.h = bf16({R, expert_width(c)});
+    a.h_q8 = q8({R, expert_width(c)});
+    a.h_scale = scale(R);
+    a.down = bf16({T * slots, D});
   }
-  a.h = bf16({R, F});
-  a.h_q8 = q8({R, F});
-  a.h_scale = scale(R);
+  if (M > 0) {
+    a.shared_h = bf16({T, M});
+    a.shared_h_q8 = q8({T, M});
+    a.shared_h_scale = scale(T);
+  }
   return a;
 }
 
@@ -256,12 +299,13 @@ ServingActivations first_tokens(const ServingActivations& acts, const spec::Mode
   const auto cut = [](Tensor& t, int64_t rows) {
     if (t) t = t.slice(0, 0, rows);
   };
-  for (Tensor* t :
-       {&few.cos_sin, &few.x, &few.normed, &few.q8, &few.q8_scale, &few.qkv, &few.q, &few.attn_out,
-        &few.attn_q8, &few.attn_scale, &few.delta, &few.topk_ids, &few.topk_weights, &few.slot_row})
+  for (Tensor* t : {&few.cos_sin, &few.x, &few.normed, &few.q8, &few.q8_scale, &few.qkv, &few.q,
+                    &few.attn_out, &few.attn_q8, &few.attn_scale, &few.delta, &few.topk_ids,
+                    &few.topk_weights, &few.slot_row, &few.shared_h, &few.shared_h_q8, &few.shared_h_scale})
     cut(*t, T);
-  for (Tensor* t : {&few.row_token, &few.row_weight, &few.h, &few.h_q8, &few.h_scale, &few.down})
-    cut(*t, T * slots_per_token(c));
+  const int64_t K = c.num_experts_per_tok, slots = few.slot_row ? few.slot_row.dim(1) : 0;
+  for (Tensor* t : {&few.h, &few.h_q8, &few.h_scale}) cut(*t, T * K);
+  for (Tensor* t : {&few.row_token, &few.row_weight, &few.down}) cut(*t, T * slots);
   return few;
 }
 

@@ -8,29 +8,35 @@
 
 namespace moge::model {
 
-/// T tokens' buffers, shared by all layers. R = T (K + S).
+/// T tokens' buffers, shared by all layers. R = T K rows of routed experts; S = 1 with shared experts, whose
+/// MLP of width M (model/serving_weights.h) counts as one more expert, else 0.
 struct ServingActivations {
-  Tensor cos_sin;       // [T, Dh] f32
-  Tensor x;             // [T, D] f32: the residual stream
-  Tensor normed;        // [T, D] bf16
-  Tensor q8;            // [T, D], the weights' dtype, absent for bf16
-  Tensor q8_scale;      // [T] f32
-  Tensor qkv;           // [T, H + 2 KV, Dh] bf16
-  Tensor q;             // [T, H, Dh] bf16
-  Tensor attn_out;      // [T, H, Dh] bf16
-  Tensor attn_q8;       // [T, H Dh]
-  Tensor attn_scale;    // [T] f32
-  Tensor delta;         // [T, D] bf16: what a block adds to x
+  Tensor cos_sin;     // [T, Dh] f32
+  Tensor x;           // [T, D] f32: the residual stream
+  Tensor normed;      // [T, D] bf16
+  Tensor q8;          // [T, D], the weights' dtype, absent for bf16
+  Tensor q8_scale;    // [T] f32
+  Tensor qkv;         // [T, H + 2 KV, Dh] bf16
+  Tensor q;           // [T, H, Dh] bf16
+  Tensor attn_out;    // [T, H, Dh] bf16
+  Tensor attn_q8;     // [T, H Dh]
+  Tensor attn_scale;  // [T] f32
+  Tensor delta;       // [T, D] bf16: what a block adds to x
+  // Only with routed experts:
   Tensor topk_ids;      // [T, K] i32
   Tensor topk_weights;  // [T, K] f32
   Tensor offsets;       // [E + S + 1] i32
-  Tensor row_token;     // [R] i32
-  Tensor row_weight;    // [R] f32
+  Tensor row_token;     // [R + S T] i32
+  Tensor row_weight;    // [R + S T] f32
   Tensor slot_row;      // [T, K + S] i32
   Tensor h;             // [R, F] bf16
   Tensor h_q8;          // [R, F]
   Tensor h_scale;       // [R] f32
-  Tensor down;          // [R, D] bf16; absent for a dense model, whose MLP writes delta
+  Tensor down;          // [R + S T, D] bf16
+  // Of the shared experts or of a dense model's MLP, which writes delta:
+  Tensor shared_h;        // [T, M] bf16
+  Tensor shared_h_q8;     // [T, M]
+  Tensor shared_h_scale;  // [T] f32
 };
 
 ServingActivations allocate_serving_activations(Arena& arena, const spec::ModelConfig& config, DType weights,

@@ -17,6 +17,7 @@ namespace moge::model {
 namespace {
 
 ServingLinear allocate_linear(Arena& arena, DType dtype, Shape shape) {
+  if (shape.numel() == 0) return {};
   ServingLinear linear{arena.alloc(dtype, shape), {}};
   if (dtype == DType::kBF16) return linear;
   linear.scale = shape.ndim() == 2 ? arena.alloc(DType::kF32, {shape[0]})
@@ -94,7 +95,9 @@ class Converter {
     Workspace planner;
     ctx_.workspace = &planner;
     ctx_.planning = true;
-    for (const int64_t K : {config.hidden_size, expert_width(config), config.q_dim()}) {
+    for (const int64_t K :
+         {config.hidden_size, expert_width(config), always_on_width(config), config.q_dim()}) {
+      if (K == 0) continue;  // no shared experts
       const auto tensor = [&](DType type, Shape shape) { return Tensor(nullptr, type, shape, ctx.device); };
       ops::quantize_rows(
           ctx_,
@@ -120,6 +123,14 @@ class Converter {
   void linear(const ServingLinear& to, const Tensor& from) {
     const Tensor rows = staging_.next(from.dtype, from.shape);
     io::copy_convert(rows, from, ctx_.pool);
+    send(to, rows);
+  }
+  /// Parts [P, N, K] bf16 of rows that `to` has whole, [N, P K].
+  void side_by_side(const ServingLinear& to, const Tensor& from) {
+    const int64_t parts = from.dim(0), N = from.dim(1), K = from.dim(2);
+    const Tensor rows = staging_.next(from.dtype, {N, parts * K});
+    for (int64_t p = 0; p < parts; ++p)
+      io::copy_convert(rows.slice(1, p * K, (p + 1) * K), from[p], ctx_.pool);
     send(to, rows);
   }
   /// [2F, K] bf16, gate rows then up rows.
@@ -150,6 +161,7 @@ class Converter {
     const int64_t D = c.hidden_size;
     return std::max({(c.q_dim() + 2 * c.kv_dim()) * D * size_of(DType::kBF16),
                      2 * expert_width(c) * D * size_of(DType::kBF16),
+                     always_on_width(c) * D * size_of(DType::kBF16),
                      c.num_experts * D * size_of(DType::kF32)});
   }
   ExecContext ctx_;
@@ -160,6 +172,9 @@ class Converter {
 
 ServingLinear expert(const ServingLinear& all, int64_t e) {
   return {all.w[e], all.scale ? all.scale[e] : Tensor()};
+}
+ServingLinear row_slice(const ServingLinear& all, int64_t begin, int64_t end) {
+  return {all.w.slice(0, begin, end), all.scale ? all.scale.slice(0, begin, end) : Tensor()};
 }
 
 void convert_layer(Converter& convert, const ServingLayer& to, const LayerWeights& from) {
@@ -173,17 +188,24 @@ void convert_layer(Converter& convert, const ServingLayer& to, const LayerWeight
   convert.plain(to.post_attention_layernorm, from.post_attention_layernorm);
   convert.plain(to.gate, from.gate);
   convert.plain(to.router_scale, from.router_scale);
-  for (int64_t e = 0; e < from.gate_up_proj.dim(0); ++e) {
+  const int64_t all = from.gate_up_proj.dim(0), E = from.gate ? from.gate.dim(0) : 0;
+  for (int64_t e = 0; e < E; ++e) {
     convert.gate_up(expert(to.gate_up_proj, e), from.gate_up_proj[e]);
     convert.linear(expert(to.down_proj, e), from.down_proj[e]);
   }
+  if (E == all) return;
+  const int64_t rows = from.gate_up_proj.dim(1);
+  for (int64_t e = E; e < all; ++e)
+    convert.gate_up(row_slice(to.shared_gate_up_proj, (e - E) * rows, (e - E + 1) * rows),
+                    from.gate_up_proj[e]);
+  convert.side_by_side(to.shared_down_proj, from.down_proj.slice(0, E, all));
 }
 
 }  // namespace
 
 ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c, DType dtype) {
   const int64_t D = c.hidden_size, qkv_dim = c.q_dim() + 2 * c.kv_dim(), F = expert_width(c);
-  const int64_t num_experts = c.num_experts + num_always_on_experts(c);
+  const int64_t E = c.num_experts, M = always_on_width(c);
   const auto f32 = [&](bool present, Shape shape) {
     return present ? arena.alloc(DType::kF32, shape) : Tensor();
   };
@@ -203,8 +225,10 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
     layer.post_attention_layernorm = f32(true, {D});
     layer.gate = f32(c.is_moe(), {c.num_experts, D});
     layer.router_scale = f32(c.use_router_scale, {c.num_experts});
-    layer.gate_up_proj = allocate_linear(arena, dtype, {num_experts, 2 * F, D});
-    layer.down_proj = allocate_linear(arena, dtype, {num_experts, D, F});
+    layer.gate_up_proj = allocate_linear(arena, dtype, {E, 2 * F, D});
+    layer.down_proj = allocate_linear(arena, dtype, {E, D, F});
+    layer.shared_gate_up_proj = allocate_linear(arena, dtype, {2 * M, D});
+    layer.shared_down_proj = allocate_linear(arena, dtype, {D, M});
     w.layers.push_back(layer);
   }
   w.norm = f32(true, {D});
@@ -322,7 +346,8 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
                             layer.router_scale})
       fill_constant(ctx, t, 1);
     for (const Tensor& t : {layer.qkv_bias, layer.o_bias, layer.gate}) normal(t);
-    for (const ServingLinear& l : {layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj})
+    for (const ServingLinear& l : {layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj,
+                                   layer.shared_gate_up_proj, layer.shared_down_proj})
       linear(l);
   }
   fill_constant(ctx, w.norm, 1);

@@ -13,7 +13,7 @@
 namespace moge::model {
 
 struct ServingLinear {
-  Tensor w;      // [N, K] or [G, N, K]: i8 | fp8_e4m3 | bf16
+  Tensor w;      // [N, K] or [G, N, K]: i8 | fp8_e4m3 | bf16; absent where the model has none
   Tensor scale;  // [N] or [G, N] f32; absent for bf16
 };
 
@@ -27,8 +27,12 @@ struct ServingLayer {
   Tensor post_attention_layernorm;  // [D] f32
   Tensor gate;                      // [E, D] f32: the router; only with E > 0
   Tensor router_scale;              // [E] f32, only with use_router_scale
-  ServingLinear gate_up_proj;       // [E + S, 2F, D], rows interleaved
-  ServingLinear down_proj;          // [E + S, D, F]
+  ServingLinear gate_up_proj;       // [E, 2F, D], rows interleaved; only with E > 0
+  ServingLinear down_proj;          // [E, D, F]; only with E > 0
+  // What every token visits: the shared experts, as one MLP of their whole width M (that of the checkpoint),
+  // or a dense model's MLP. Absent in an MoE without shared experts.
+  ServingLinear shared_gate_up_proj;  // [2M, D], rows interleaved
+  ServingLinear shared_down_proj;     // [D, M]
 };
 
 struct ServingWeights {

@@ -41,6 +41,11 @@ inline int64_t expert_width(const spec::ModelConfig& config) {
   return config.is_moe() ? config.moe_intermediate_size : config.intermediate_size;
 }
 
+/// Of these as one MLP: all that they hold side by side.
+inline int64_t always_on_width(const spec::ModelConfig& config) {
+  return num_always_on_experts(config) * expert_width(config);
+}
+
 /// Expert rows of one token, K + S.
 inline int64_t slots_per_token(const spec::ModelConfig& config) {
   return (config.is_moe() ? config.num_experts_per_tok : 0) + num_always_on_experts(config);

@@ -30,10 +30,6 @@ void quant_matmul(ExecContext& ctx, const QuantMatmul& a) {
     else
       match(op, "w_scale", a.w_scale, {N}, DType::kF32);
   }
-  check<ShapeError>(
-      a.whole_groups == 0 || (a.whole_groups > 0 && a.row_ids && a.offsets && a.whole_groups <= G.value() &&
-                              a.whole_groups * T.value() <= R.value()),
-      op, ": expected whole_groups with row_ids only, of all rows of a, got ", a.whole_groups);
   if (a.bias) match(op, "bias", a.bias, {N}, DType::kF32);
   if (a.row_weight) match(op, "row_weight", a.row_weight, {R}, DType::kF32);
   if (a.silu_mul) {

@@ -16,17 +16,20 @@ namespace moge::ops {
 /// Grouped: rows offsets[g] .. offsets[g+1]-1 of c belong to group g; with row_ids row r of c reads row
 /// row_ids[r] of a (and of a_scale).
 struct QuantMatmul {
-  Tensor c;                  // [R, N] bf16 | f32; with silu_mul [R, N / 2] bf16
-  Tensor a;                  // [R, K], or [T, K] with row_ids; i8 | fp8_e4m3 | bf16
-  Tensor a_scale;            // [R] or [T] f32; absent for bf16
-  Tensor w;                  // [N, K] or [G, N, K], contiguous, the dtype of a
-  Tensor w_scale;            // [N] or [G, N] f32; absent for bf16
-  Tensor bias;               // [N] f32, optional; only without groups
-  Tensor offsets;            // [G + 1] i32, optional: grouped
-  Tensor row_ids;            // [R] i32, optional
-  Tensor row_weight;         // [R] f32, optional
-  int64_t whole_groups = 0;  ///< the last of the groups: row_ids gives each all T rows of a, in order
-  bool silu_mul = false;     ///< w's rows come as kGateUpBlock rows of gate, the same of up, and so on
+  Tensor c;               // [R, N] bf16 | f32; with silu_mul [R, N / 2] bf16
+  Tensor a;               // [R, K], or [T, K] with row_ids; i8 | fp8_e4m3 | bf16
+  Tensor a_scale;         // [R] or [T] f32; absent for bf16
+  Tensor w;               // [N, K] or [G, N, K], contiguous, the dtype of a
+  Tensor w_scale;         // [N] or [G, N] f32; absent for bf16
+  Tensor bias;            // [N] f32, optional; only without groups
+  Tensor offsets;         // [G + 1] i32, optional: grouped
+  Tensor row_ids;         // [R] i32, optional
+  Tensor row_weight;      // [R] f32, optional
+  bool silu_mul = false;  ///< w's rows come as kGateUpBlock rows of gate, the same of up, and so on
+  /// Neither reads what the op right before it writes nor overwrites what that touches, so that this one may
+  /// begin where that one's last tiles leave multiprocessors free. What follows finds both ended. The op
+  /// before is a quant_matmul for which this is false.
+  bool beside_previous = false;
 };
 
 /// Gate and up rows alternate in blocks of eight, so that one thread of the tensor core holds both values of

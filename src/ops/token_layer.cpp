@@ -24,7 +24,7 @@ bool has_token_layer(const ExecContext& ctx, const TokenLayer& a) {
 
 void token_layer(ExecContext& ctx, const TokenLayer& a) {
   const char* op = "token_layer";
-  Dim T("T", 1), D("D"), A("A"), N("N"), E("E"), G("E + S"), F("F"), F2("2 F");
+  Dim T("T", 1), D("D"), A("A"), N("N"), E("E"), F("F"), F2("2 F"), SF("SF"), SF2("2 SF");
   match(op, "x", a.x, {T, D}, DType::kF32);
   match(op, "attn_out", a.attn_out, {T, A}, DType::kBF16);
   match(op, "o_proj", a.o_proj, {D, A}, DType::kI8);
@@ -33,15 +33,27 @@ void token_layer(ExecContext& ctx, const TokenLayer& a) {
   match(op, "norm", a.norm, {D}, DType::kF32);
   match(op, "gate", a.gate, {E, D}, DType::kF32);
   if (a.router_scale) match(op, "router_scale", a.router_scale, {E}, DType::kF32);
-  match(op, "gate_up", a.gate_up, {G, F2, D}, DType::kI8);
-  match(op, "gate_up_scale", a.gate_up_scale, {G, F2}, DType::kF32);
-  match(op, "down", a.down, {G, D, F}, DType::kI8);
-  match(op, "down_scale", a.down_scale, {G, D}, DType::kF32);
+  match(op, "gate_up", a.gate_up, {E, F2, D}, DType::kI8);
+  match(op, "gate_up_scale", a.gate_up_scale, {E, F2}, DType::kF32);
+  match(op, "down", a.down, {E, D, F}, DType::kI8);
+  match(op, "down_scale", a.down_scale, {E, D}, DType::kF32);
   match(op, "next_norm", a.next_norm, {D}, DType::kF32);
-  check<ShapeError>(a.gate_up.dim(1) == 2 * a.down.dim(2), op, ": gate_up ", a.gate_up.str(), " and down ",
-                    a.down.str(), ": expected twice as many rows as columns");
-  check<ShapeError>(a.gate_up.dim(0) >= a.gate.dim(0), op, ": ", a.gate.dim(0), " routed experts, but ",
-                    a.gate_up.dim(0), " in gate_up");
+  const auto check_widths = [&](const Tensor& gate_up, const Tensor& down) {
+    check<ShapeError>(gate_up.dim(-2) == 2 * down.dim(-1), op, ": gate_up ", gate_up.str(), " and down ",
+                      down.str(), ": expected twice as many rows as columns");
+  };
+  check_widths(a.gate_up, a.down);
+  const bool shared = bool(a.shared_gate_up);
+  check<ShapeError>(shared == bool(a.shared_gate_up_scale) && shared == bool(a.shared_down) &&
+                        shared == bool(a.shared_down_scale),
+                    op, ": the shared experts' weights and scales come together");
+  if (shared) {
+    match(op, "shared_gate_up", a.shared_gate_up, {SF2, D}, DType::kI8);
+    match(op, "shared_gate_up_scale", a.shared_gate_up_scale, {SF2}, DType::kF32);
+    match(op, "shared_down", a.shared_down, {D, SF}, DType::kI8);
+    match(op, "shared_down_scale", a.shared_down_scale, {D}, DType::kF32);
+    check_widths(a.shared_gate_up, a.shared_down);
+  }
   check<ShapeError>(bool(a.next_qkv) != bool(a.normed), op, ": expected one of next_qkv and normed");
   check<ShapeError>(bool(a.next_qkv) == bool(a.qkv) && bool(a.qkv) == bool(a.next_scale), op,
                     ": next_qkv, next_scale and qkv come together");

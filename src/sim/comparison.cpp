@@ -25,12 +25,21 @@ std::string name_of_call(const MeasuredRun::Op& op, int64_t layers, size_t index
     static constexpr const char* kProducts[] = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"};
     return index == 4 * L ? "lm_head" : kProducts[index % 4];
   }
+  if (op.op == "quant_matmul" && calls == 6 * L + 1) {  // with shared experts
+    static constexpr const char* kProducts[] = {
+        "qkv_proj", "o_proj", "gate_up_proj", "shared_gate_up_proj", "down_proj", "shared_down_proj"};
+    return index == 6 * L ? "lm_head" : kProducts[index % 6];
+  }
   // A step of one token: the first layer's norm and qkv stand for what the last layer's op does not do.
   if (op.op == "quant_matmul" && calls == 2) return index == 0 ? "token_layer" : "lm_head";
   if (op.op == "residual_norm" && calls == 1) return "token_layer";
   // The first norm of a step adds nothing, its last one adds the last layer's experts: one for the other.
   if (op.op == "residual_norm" && calls == 2 * L + 1) return index % 2 == 0 ? "attention_norm" : "mlp_norm";
   if (op.op == "quantize_rows" && calls == 2 * L) return index % 2 == 0 ? "attention_quant" : "mlp_quant";
+  if (op.op == "quantize_rows" && calls == 3 * L) {
+    static constexpr const char* kRows[] = {"attention_quant", "shared_quant", "mlp_quant"};
+    return kRows[index % 3];
+  }
   if (op.op == "decode_inputs" || op.op == "rope_table" || op.op == "embedding_fwd") return "step_inputs";
   return op.op;
 }
@@ -44,12 +53,14 @@ const char* name_of_kernel(Op op) {
       return "o_proj";
     case Op::kGateUp:
     case Op::kExpertGateUp:
-    case Op::kSharedGateUp:
       return "gate_up_proj";
+    case Op::kSharedGateUp:
+      return "shared_gate_up_proj";
     case Op::kDown:
     case Op::kExpertDown:
-    case Op::kSharedDown:
       return "down_proj";
+    case Op::kSharedDown:
+      return "shared_down_proj";
     case Op::kLmHead:
       return "lm_head";
     case Op::kAttention:
@@ -66,8 +77,9 @@ const char* name_of_kernel(Op op) {
     case Op::kSwiglu:
     case Op::kExpertSwiglu:
     case Op::kExpertQuant:
-    case Op::kSharedSwiglu:
       return "mlp_quant";
+    case Op::kSharedSwiglu:
+      return "shared_quant";
     case Op::kRope:
     case Op::kKvWrite:
     case Op::kRopeKvWrite:

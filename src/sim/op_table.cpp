@@ -28,7 +28,7 @@ const std::vector<Schema>& schemas() {
   static const std::vector<Schema> all = {
       {"matmul", {"n", "k"}, "m"},
       {"grouped_matmul", {"n", "k", "experts"}, "m"},
-      {"routed_matmul", {"n", "k", "experts", "topk", "groups", "shared"}, "tokens"},
+      {"routed_matmul", {"n", "k", "experts", "topk", "groups"}, "tokens"},
       {"attention", {"heads", "kv_heads", "head_dim"}, "batch", "context"},
       {"prefill_attention", {"heads", "kv_heads", "head_dim"}, "sequences", "length"},
       {"residual_norm", {"width", "slots"}, "rows"},

@@ -193,14 +193,14 @@ void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
     of_cache(kernels_.prefill_attention, "prefill_attention");
     of_cache(kernels_.rope_kv_write, "rope_kv_write");
   }
-  const int64_t D = c.hidden_size, shared = c.num_shared_experts();
+  const int64_t D = c.hidden_size, shared = c.num_shared_experts(), shared_mlp = shared > 0 ? 1 : 0;
   if (plan_.devices_per_stage() == 1) {  // between their products several devices talk to each other
     const char* dtype = dtype_of(precision_, true);
     kernels_.norm = table_->find("residual_norm", dtype, {D, 1});
     if (is_moe_) {
-      kernels_.norm_combine = table_->find("residual_norm", dtype, {D, c.num_experts_per_tok + shared});
+      kernels_.norm_combine = table_->find("residual_norm", dtype, {D, c.num_experts_per_tok + shared_mlp});
       kernels_.moe_route = table_->find(
-          "moe_route", "bf16", {D, c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared});
+          "moe_route", "bf16", {D, c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared_mlp});
       kernels_.token_layer =
           table_->find("token_layer", dtype,
                        {D, c.q_dim(), c.q_dim() + static_cast<int64_t>(kv_width_), c.moe_intermediate_size,
@@ -209,16 +209,14 @@ void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
         for (Matmul* m : {&expert_gate_up_, &expert_down_})
           m->routed = table_->find("routed_matmul", dtype,
                                    {static_cast<int64_t>(m->out), static_cast<int64_t>(m->in), c.num_experts,
-                                    c.num_experts_per_tok, c.num_expert_groups, shared});
+                                    c.num_experts_per_tok, c.num_expert_groups});
     }
     kernels_.attention_quant = table_->find("quantize_rows", dtype, {c.q_dim()});
     kernels_.mlp_quant =
         table_->find("quantize_rows", dtype, {is_moe_ ? c.moe_intermediate_size : c.intermediate_size});
+    if (shared > 0)
+      kernels_.shared_quant = table_->find("quantize_rows", dtype, {c.shared_expert_intermediate_size});
   }
-  const auto fused = [&](const Matmul& m) {
-    return m.routed || (m.measured && m.measured_experts > experts_ / static_cast<double>(plan_.expert_ep));
-  };
-  shared_fused_ = is_moe_ && fused(expert_gate_up_) && fused(expert_down_);
   kernels_.sampling = table_->find("sampling", "f32", {c.vocab_size});
   kernels_.step_inputs = table_->find("step_inputs", "bf16", {D, c.head_dim});
 }
@@ -246,15 +244,8 @@ StepModel::Matmul StepModel::matmul(Op op, spec::LinearShape whole, int64_t out_
     m.measured = table_->find("matmul", dtype, {n, k});
     return m;
   }
-  const int64_t routed = static_cast<int64_t>(experts_) / plan_.expert_ep;
-  // An engine may run the shared expert as so many more routed ones, if both are split alike.
-  const int64_t with_shared =
-      plan_.shared_tp == plan_.expert_tp ? routed + static_cast<int64_t>(shared_experts_) : routed;
-  for (const int64_t experts : {routed, with_shared}) {
-    if (m.measured) break;
-    m.measured = table_->find("grouped_matmul", dtype, {n, k, experts});
-    m.measured_experts = static_cast<double>(experts);
-  }
+  m.measured =
+      table_->find("grouped_matmul", dtype, {n, k, static_cast<int64_t>(experts_) / plan_.expert_ep});
   return m;
 }
 
@@ -287,7 +278,8 @@ OpCost StepModel::grouped_cost(const Matmul& expert, double rows, double distinc
   cost.work_s = std::max(compute_s, memory_s);
   // Measured with rows for every expert; fewer of them are read in proportion.
   if (expert.measured) {
-    cost.work_s = expert.measured->seconds(rows / distinct) * distinct / expert.measured_experts;
+    const double all = experts_ / static_cast<double>(plan_.expert_ep);
+    cost.work_s = expert.measured->seconds(rows / distinct) * distinct / all;
     cost.basis = Basis::kInterpolated;
   }
   return cost;
@@ -431,12 +423,10 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   const double expert_rows = routing_.mean_rows(all_rows) * straggler;
   const double distinct = routing_.distinct_experts(all_rows);
   const double shared_rows = all_rows * shared_share_;
-  const double grouped_rows = expert_rows + (shared_fused_ ? shared_rows * shared_experts_ : 0);
-  const double grouped_experts = distinct + (shared_fused_ ? shared_experts_ : 0);
-  const OpCost gate_up = measured(grouped_cost(expert_gate_up_, grouped_rows, grouped_experts),
-                                  expert_gate_up_.routed, all_rows);
+  const OpCost gate_up =
+      measured(grouped_cost(expert_gate_up_, expert_rows, distinct), expert_gate_up_.routed, all_rows);
   const OpCost down =
-      measured(grouped_cost(expert_down_, grouped_rows, grouped_experts), expert_down_.routed, all_rows);
+      measured(grouped_cost(expert_down_, expert_rows, distinct), expert_down_.routed, all_rows);
   if (scatter) collective(Op::kMlpAllGather, stage_bytes, exchange_rate, gate_up.work_s);
   const OpCost router = matmul_cost(router_, all_rows);
   if (fused.moe_route) {
@@ -451,16 +441,19 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
     sink.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, moe_layer_s_, count);
   }
   kernel(Op::kExpertGateUp, gate_up);
-  if (shared_fused_ && fused.mlp_quant)
-    kernel(Op::kExpertQuant, measured(vector_cost(grouped_rows * expert_width_ * (kBytes16 + quant_bytes)),
-                                      fused.mlp_quant, grouped_rows));
+  // Where our engine was measured its products end with SiLU, and a kernel quantises what they give.
+  if (expert_gate_up_.routed && fused.mlp_quant)
+    kernel(Op::kExpertQuant, measured(vector_cost(expert_rows * expert_width_ * (kBytes16 + quant_bytes)),
+                                      fused.mlp_quant, expert_rows));
   else
     kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
   kernel(Op::kExpertDown, down);
   if (!fused.norm_combine) kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
-  if (shared_width_ > 0 && !shared_fused_) {
+  if (shared_width_ > 0) {
     kernel(Op::kSharedGateUp, matmul_cost(shared_gate_up_, shared_rows));
-    kernel(Op::kSharedSwiglu, vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)));
+    kernel(Op::kSharedSwiglu,
+           measured(vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)),
+                    fused.shared_quant, shared_rows));
     kernel(Op::kSharedDown, matmul_cost(shared_down_, shared_rows));
   }
   collective(Op::kMlpReduce, stage_bytes, scatter ? exchange_rate : 2 * stage_rate_, down.work_s);

@@ -93,9 +93,7 @@ class StepModel {
     double in_bytes = 0;  ///< of an input element
     double col_tiles = 0;
     const OpSurface* measured = nullptr;
-    double measured_experts =
-        1;  // of a grouped product: routed ones, or with the shared ones as more of them
-    const OpSurface* routed = nullptr;  // over tokens, with this model's routing and its shared experts
+    const OpSurface* routed = nullptr;  // over tokens, with this model's routing
   };
   /// Kernels between the products as our engine has them, several of the formula's in one; null: not
   /// measured.
@@ -106,7 +104,8 @@ class StepModel {
     const OpSurface* attention = nullptr;
     const OpSurface* prefill_attention = nullptr;
     const OpSurface* attention_quant = nullptr;
-    const OpSurface* mlp_quant = nullptr;
+    const OpSurface* mlp_quant = nullptr;  // of a dense model or a routed expert
+    const OpSurface* shared_quant = nullptr;
     const OpSurface* moe_route = nullptr;
     const OpSurface* token_layer = nullptr;
     const OpSurface* sampling = nullptr;
@@ -144,7 +143,6 @@ class StepModel {
   double shared_width_ = 0;
   double shared_share_ = 1;  // of the tokens that a device runs through its part of the shared expert or MLP
   bool is_moe_;
-  bool shared_fused_ = false;  // measured: the shared expert as more routed ones
   double shared_experts_ = 0;  // its width in routed ones
   MeasuredKernels kernels_;
   Matmul qkv_, o_, gate_up_, down_, router_, expert_gate_up_, expert_down_, shared_gate_up_, shared_down_,

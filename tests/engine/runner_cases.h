@@ -13,7 +13,8 @@
 
 namespace moge::engine {
 
-/// 16 experts in 4 groups of 4, two shared; sizes that the fast kernels take (heads of 64, widths of 64).
+/// 16 experts in 4 groups of 4, seven shared, together wider than the model by more than twice (token_layer
+/// takes such rows in parts); sizes that the fast kernels take (heads of 64, widths of 64).
 /// With topk 16 every expert is chosen: then rounding cannot flip a selection, and two computations can be
 /// compared closely.
 inline spec::ModelConfig small_moge(int64_t topk = 4) {
@@ -30,7 +31,7 @@ inline spec::ModelConfig small_moge(int64_t topk = 4) {
   c.num_experts_per_tok = topk;
   c.num_expert_groups = 4;
   c.moe_intermediate_size = 192;
-  c.shared_expert_intermediate_size = 384;
+  c.shared_expert_intermediate_size = 1344;
   c.use_router_scale = true;
   c.attention_bias = c.o_proj_bias = true;
   c.initializer_range = 0.1;  // logits that differ

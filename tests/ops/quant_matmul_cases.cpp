@@ -19,7 +19,6 @@ struct Dims {
   bool silu = false, gather = false, weighted = false, biased = false;
   bool slow_races = false;
   bool perf = false;
-  int64_t whole = 0;  ///< groups at the end that have all tokens
 
   int64_t R() const {
     int64_t sum = 0;
@@ -31,8 +30,7 @@ struct Dims {
     std::string s = str("R=", R());
     if (G() > 1) s += str(" G=", G(), " (", rows[0], ",", rows[1], "..)");
     return s + str(" N=", N, " K=", K, " ", name_of(dtype), " to ", name_of(out), silu ? " silu" : "",
-                   gather ? " gather" : "", weighted ? " weighted" : "", biased ? " bias" : "",
-                   whole > 0 ? " whole" : "");
+                   gather ? " gather" : "", weighted ? " weighted" : "", biased ? " bias" : "");
   }
   /// Weights of the groups that have rows once, activations and result once.
   double bytes() const {
@@ -45,14 +43,11 @@ struct Dims {
 };
 
 QuantMatmul make(Inputs& in, const Dims& d) {
-  const int64_t R = d.R(), G = d.G(), T = d.whole > 0 ? d.rows.back() : d.gather ? R / 2 + 1 : R;
+  const int64_t R = d.R(), G = d.G(), T = d.gather ? R / 2 + 1 : R;
   const bool scaled = d.dtype != DType::kBF16, grouped = G > 1;
   const float size = d.dtype == DType::kI8 ? 32.0F : d.dtype == DType::kFP8E4M3 ? 100.0F : 1.0F;
   std::vector<int32_t> offsets{0};
   for (const int64_t r : d.rows) offsets.push_back(offsets.back() + static_cast<int32_t>(r));
-  const Tensor row_ids = d.gather ? in.ints({R}, 0, static_cast<int32_t>(T)) : Tensor{};
-  for (int64_t r = R - d.whole * T; row_ids && r < R; ++r)
-    row_ids.ptr<int32_t>()[r] = static_cast<int32_t>((r - (R - d.whole * T)) % T);
   // Scales such that products come out of size one and silu bends.
   const float s = 1 / (size * std::sqrt(std::sqrt(static_cast<float>(d.K))));
   return {.c = in.output({R, d.silu ? d.N / 2 : d.N}, d.out),
@@ -64,9 +59,8 @@ QuantMatmul make(Inputs& in, const Dims& d) {
                                : in.uniform({d.N}, s / 2, 2 * s),
           .bias = d.biased ? in.normal({d.N}) : Tensor{},
           .offsets = grouped ? in.values(offsets) : Tensor{},
-          .row_ids = row_ids,
+          .row_ids = d.gather ? in.ints({R}, 0, static_cast<int32_t>(T)) : Tensor{},
           .row_weight = d.weighted ? in.uniform({R}, 0, 1) : Tensor{},
-          .whole_groups = d.whole,
           .silu_mul = d.silu};
 }
 
@@ -146,11 +140,6 @@ const Cases cases([] {
     add_case(slow({{515}, 320, 192, dtype, bf16, false, true}));
     add_case(slow({{300, 0, 2, 530}, 160, 208, dtype, bf16, true, true, true}));
     add_case(slow({{0, 257, 600}, 288, 96, dtype, f32}));
-    for (const int64_t T : {13, 301}) {
-      Dims whole{{2 * T, 0, 5, T, T}, 288, 176, dtype, bf16, true, true, true};
-      whole.whole = 2;
-      add_case(T < 300 ? whole : slow(whole));
-    }
   }
 });
 

@@ -230,7 +230,7 @@ TEST(TokenLayer, RefusesWhatDoesNotFitAndLeavesTheCpuToTheOpsThatItJoins) {
   RoomyBench bench(1);
   const auto i8 = [&](Shape shape) { return in.normal(shape, 9, DType::kI8); };
   const auto scale = [&](Shape shape) { return in.uniform(shape, 0, 1); };
-  constexpr int64_t kD = 16, kA = 32, kN = 48, kE = 4, kS = 1, kF = 8;
+  constexpr int64_t kD = 16, kA = 32, kN = 48, kE = 4, kF = 8, kSF = 24;
   const ops::TokenLayer good{.x = in.normal({1, kD}),
                              .qkv = in.output({1, kN}, DType::kBF16),
                              .attn_out = in.normal({1, kA}, 1, DType::kBF16),
@@ -238,10 +238,14 @@ TEST(TokenLayer, RefusesWhatDoesNotFitAndLeavesTheCpuToTheOpsThatItJoins) {
                              .o_scale = scale({kD}),
                              .norm = scale({kD}),
                              .gate = in.normal({kE, kD}),
-                             .gate_up = i8({kE + kS, 2 * kF, kD}),
-                             .gate_up_scale = scale({kE + kS, 2 * kF}),
-                             .down = i8({kE + kS, kD, kF}),
-                             .down_scale = scale({kE + kS, kD}),
+                             .gate_up = i8({kE, 2 * kF, kD}),
+                             .gate_up_scale = scale({kE, 2 * kF}),
+                             .down = i8({kE, kD, kF}),
+                             .down_scale = scale({kE, kD}),
+                             .shared_gate_up = i8({2 * kSF, kD}),
+                             .shared_gate_up_scale = scale({2 * kSF}),
+                             .shared_down = i8({kD, kSF}),
+                             .shared_down_scale = scale({kD}),
                              .next_norm = scale({kD}),
                              .next_qkv = i8({kN, kD}),
                              .next_scale = scale({kN}),
@@ -258,8 +262,10 @@ TEST(TokenLayer, RefusesWhatDoesNotFitAndLeavesTheCpuToTheOpsThatItJoins) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
   says(refusal_of([&](Args& a) { a.x = in.normal({2, kD}); }), "x: expected f32[T=1");
-  says(refusal_of([&](Args& a) { a.down = i8({kE + kS, kD, 2 * kF}); }), "twice as many rows as columns");
-  says(refusal_of([&](Args& a) { a.gate = in.normal({kE + 2, kD}); }), "6 routed experts, but 5 in gate_up");
+  says(refusal_of([&](Args& a) { a.down = i8({kE, kD, 2 * kF}); }), "twice as many rows as columns");
+  says(refusal_of([&](Args& a) { a.shared_down = i8({kD, kF}); }), "twice as many rows as columns");
+  says(refusal_of([&](Args& a) { a.shared_down_scale = {}; }), "weights and scales come together");
+  says(refusal_of([&](Args& a) { a.gate = in.normal({kE + 2, kD}); }), "gate_up: expected i8[E=6");
   says(refusal_of([&](Args& a) { a.next_qkv = {}; }), "expected one of next_qkv and normed");
   says(refusal_of([&](Args& a) { a.next_scale = {}; }), "come together");
   says(refusal_of([&](Args& a) { a.experts_per_token = 3; }), "expected multiples of 2 groups");

@@ -42,24 +42,42 @@ TEST(Comparison, TellsTheCallsOfALayerApart) {
   EXPECT_EQ(run.precision().weights, WeightFormat::kW8A8);
   EXPECT_EQ(run.precision().kv, KvFormat::k8);
   EXPECT_EQ(run.load().decode_requests, 4);
-  const StepBreakdown spans{
-      .seconds = 0.02,
-      .ops = {{.op = Op::kQkv, .seconds = 3e-3, .basis = Basis::kMeasured},
-              {.op = Op::kExpertGateUp, .seconds = 1e-3, .basis = Basis::kMeasured},
-              {.op = Op::kSharedGateUp, .seconds = 5e-3, .basis = Basis::kInterpolated}}};
+  const StepBreakdown spans{.seconds = 0.02,
+                            .ops = {{.op = Op::kQkv, .seconds = 3e-3, .basis = Basis::kMeasured},
+                                    {.op = Op::kExpertGateUp, .seconds = 6e-3, .basis = Basis::kMeasured},
+                                    {.op = Op::kAttentionNorm, .seconds = 0.1e-3, .basis = Basis::kMeasured},
+                                    {.op = Op::kCombine, .seconds = 0.2e-3, .basis = Basis::kInterpolated}}};
   const Comparison c = compare(run, 9.9e-3, spans);
   EXPECT_NEAR(c.error(), 0.1, 1e-9);
   EXPECT_NEAR(find(c, "qkv_proj").error(), 0.5, 1e-9);
   EXPECT_EQ(find(c, "qkv_proj").basis, Basis::kMeasured);
   EXPECT_NEAR(find(c, "gate_up_proj").measured_s, 6e-3, 1e-12);
   EXPECT_NEAR(find(c, "gate_up_proj").error(), 0, 1e-9);
-  EXPECT_EQ(find(c, "gate_up_proj").basis, Basis::kInterpolated);  // of the longer part
   EXPECT_NEAR(find(c, "lm_head").measured_s, 5e-3, 1e-12);
   EXPECT_NEAR(find(c, "attention_norm").measured_s, 0.3e-3, 1e-12);
+  EXPECT_NEAR(find(c, "attention_norm").error(), 0, 1e-9);
+  EXPECT_EQ(find(c, "attention_norm").basis, Basis::kInterpolated);  // of the longer part
   EXPECT_NEAR(find(c, "mlp_quant").measured_s, 0.8e-3, 1e-12);
   EXPECT_NEAR(find(c, "step_inputs").measured_s, 0.03e-3, 1e-12);
-  EXPECT_NEAR(c.mean_op_error(), 2.0 * 0.5 / (2 + 6), 1e-9);
+  EXPECT_NEAR(c.mean_op_error(), 2.0 * 0.5 / (2 + 6 + 0.3), 1e-9);
   EXPECT_EQ(c.ops.front().op, "down_proj");
+}
+
+TEST(Comparison, TellsSharedExpertsFromRoutedOnes) {
+  std::string text = kRun;
+  for (const auto& [from, to] :
+       {std::pair{"[1, 2, 3, 4, 1, 2, 3, 4, 5]", "[1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 7]"},
+        {"[0.3, 0.4, 0.3, 0.4]", "[0.3, 0.4, 0.5, 0.3, 0.4, 0.5]"}})
+    text.replace(text.find(from), std::string_view(from).size(), to);
+  const Comparison c = compare(load(text), 1e-3, {.ops = {{.op = Op::kSharedDown, .seconds = 12e-3}}});
+  EXPECT_NEAR(find(c, "gate_up_proj").measured_s, 6e-3, 1e-12);
+  EXPECT_NEAR(find(c, "shared_gate_up_proj").measured_s, 8e-3, 1e-12);
+  EXPECT_NEAR(find(c, "down_proj").measured_s, 10e-3, 1e-12);
+  EXPECT_NEAR(find(c, "shared_down_proj").error(), 0, 1e-9);
+  EXPECT_NEAR(find(c, "lm_head").measured_s, 7e-3, 1e-12);
+  EXPECT_NEAR(find(c, "attention_quant").measured_s, 0.6e-3, 1e-12);
+  EXPECT_NEAR(find(c, "shared_quant").measured_s, 0.8e-3, 1e-12);
+  EXPECT_NEAR(find(c, "mlp_quant").measured_s, 1e-3, 1e-12);
 }
 
 /// An engine with other calls in a layer is compared op by op, not by guesses.

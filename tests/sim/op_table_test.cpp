@@ -17,7 +17,7 @@ constexpr const char* kGood = R"({"device": "H200", "ops": [
   {"op": "matmul", "shape": {"m": 16, "n": 1024, "k": 512, "dtype": "bf16"}, "ms": 0.02},
   {"op": "matmul", "shape": {"m": 64, "n": 1024, "k": 512, "dtype": "bf16"}, "ms": 0.05},
   {"op": "grouped_matmul", "shape": {"m": 4, "n": 256, "k": 512, "experts": 8, "dtype": "i8"}, "ms": 0.03},
-  {"op": "routed_matmul", "shape": {"tokens": 4, "n": 256, "k": 512, "experts": 8, "topk": 2, "groups": 2, "shared": 0,
+  {"op": "routed_matmul", "shape": {"tokens": 4, "n": 256, "k": 512, "experts": 8, "topk": 2, "groups": 2,
                                     "dtype": "i8"}, "ms": 0.02},
   {"op": "attention", "shape": {"batch": 4, "context": 100, "heads": 8, "kv_heads": 2, "head_dim": 64, "dtype": "bf16"},
    "ms": 0.04},
@@ -45,7 +45,7 @@ TEST(OpTable, InterpolatesBetweenMeasurements) {
   EXPECT_TRUE(matmul->has(16));
   EXPECT_FALSE(matmul->has(32));
   EXPECT_NE(table.find("grouped_matmul", "i8", {256, 512, 8}), nullptr);
-  EXPECT_NE(table.find("routed_matmul", "i8", {256, 512, 8, 2, 2, 0}), nullptr);
+  EXPECT_NE(table.find("routed_matmul", "i8", {256, 512, 8, 2, 2}), nullptr);
   EXPECT_EQ(table.find("matmul", "i8", {1024, 512}), nullptr);
 }
 

@@ -201,32 +201,33 @@ TEST(Step, OneTokensLayerMayBeOneMeasuredKernel) {
   EXPECT_EQ(in_two, 0) << "for more than one token there is no such kernel";
 }
 
-/// Our engine runs the shared expert as four more routed ones: one measured product stands for both.
-TEST(Step, MeasuredExpertsMayIncludeTheShared) {
+/// Our engine runs the shared experts as one dense MLP beside the routed ones.
+TEST(Step, MeasuredProductsOfRoutedAndSharedExperts) {
   const spec::ModelConfig model = shipped_model("pangu-pro-moe-72b-a16b");
   OpTable table;
   constexpr double kSeconds = 1e-3;
   for (const double rows : {1, 1024}) {
-    table.add("grouped_matmul", "bf16", {2 * 1344, 5120, 68}, rows, kSeconds);
-    table.add("grouped_matmul", "bf16", {5120, 1344, 68}, rows, kSeconds);
+    table.add("grouped_matmul", "bf16", {2 * 1344, 5120, 64}, rows, kSeconds);
+    table.add("grouped_matmul", "bf16", {5120, 1344, 64}, rows, kSeconds);
+    table.add("matmul", "bf16", {2 * 5376, 5120}, rows, 2 * kSeconds);
+    table.add("matmul", "bf16", {5120, 5376}, rows, 3 * kSeconds);
     table.add("attention", "bf16", {40, 8, 128}, rows, kSeconds, 2048);
   }
   const StepBreakdown b =
       StepModel(model, shipped_device("h200-sxm"), {}, {}, 0, &table).explain(decode_load(1, 2048));
   int found = 0;
   for (const OpRow& row : b.ops) {
-    EXPECT_NE(row.op, Op::kSharedGateUp);
-    // One token meets 8 routed experts and the 4 shared ones, of the 68 that were measured.
-    if (row.op == Op::kExpertGateUp || row.op == Op::kExpertDown) {
-      EXPECT_NEAR(row.seconds, 48 * kSeconds * 12 / 68, 1e-12);
-      ++found;
-    }
-    if (row.op == Op::kAttention) {
-      EXPECT_NEAR(row.seconds, 48 * kSeconds, 1e-12);
-      ++found;
-    }
+    double expected = 0;
+    if (row.op == Op::kExpertGateUp || row.op == Op::kExpertDown)
+      expected = kSeconds * 8 / 64;  // of those that were measured a token meets 8
+    if (row.op == Op::kSharedGateUp) expected = 2 * kSeconds;
+    if (row.op == Op::kSharedDown) expected = 3 * kSeconds;
+    if (row.op == Op::kAttention) expected = kSeconds;
+    if (expected == 0) continue;
+    EXPECT_NEAR(row.seconds, 48 * expected, 1e-12) << name_of(row.op);
+    ++found;
   }
-  EXPECT_EQ(found, 3);
+  EXPECT_EQ(found, 5);
 }
 
 TEST(Step, TokensPerStep) {

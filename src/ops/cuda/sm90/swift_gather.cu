@@ -22,8 +22,8 @@ __global__ void gather_rows_kernel(uint4* to, const uint4* from, const int* row_
 
 }  // namespace
 
-void gather_rows(const ExecContext& ctx, const QuantMatmul& a, int64_t rows, void* to) {
-  const int64_t element = size_of(a.a.dtype);
+void gather_rows(const ExecContext& ctx, const QuantMatmul& a, void* to) {
+  const int64_t rows = a.c.dim(0), element = size_of(a.a.dtype);
   constexpr int64_t kUnit = sizeof(uint4), kRows = kThreads / 32;
   launch(ctx, "quant_matmul: gather", gather_rows_kernel,
          {.grid = dim3(static_cast<unsigned>((rows + kRows - 1) / kRows)), .block = dim3(kThreads)},

@@ -4,8 +4,7 @@
 
 namespace moge::ops::cuda {
 
-/// to[r] = a[row_ids[r]] for the first `rows` rows of c; [rows, K] without gaps. K has a multiple of 16
-/// bytes.
-void gather_rows(const ExecContext& ctx, const QuantMatmul& args, int64_t rows, void* to);
+/// to[r] = a[row_ids[r]] for all rows of c; [R, K] without gaps. K has a multiple of 16 bytes.
+void gather_rows(const ExecContext& ctx, const QuantMatmul& args, void* to);
 
 }  // namespace moge::ops::cuda

@@ -75,14 +75,10 @@ SwiftTile choose_tile(const ExecContext& ctx, const QuantMatmul& a) {
   return default_tile(a, ctx.backend->info().num_sms);
 }
 
-/// Rows of c from which on row_ids names all rows of a in order.
-int64_t first_whole_row(const QuantMatmul& a) {
-  return a.row_ids ? a.c.dim(0) - a.whole_groups * a.a.dim(0) : 0;
-}
 /// For rows gathered once in device memory, instead of by every tile that reads them.
 int64_t workspace_bytes(const QuantMatmul& a, SwiftTile tile) {
   const bool gathers_first = a.row_ids && (blocks_of(tile) > 1 || rows_of_average_group(a) > 128);
-  return gathers_first ? first_whole_row(a) * a.a.dim(1) * size_of(a.a.dtype) : 0;
+  return gathers_first ? a.c.dim(0) * a.a.dim(1) * size_of(a.a.dtype) : 0;
 }
 
 }  // namespace
@@ -93,21 +89,19 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   const bool half_block = k_bytes % kBlockBytes != 0 && k_bytes % kBlockBytes <= kBlockBytes / 2;
   const int64_t blocks = (k_bytes + kBlockBytes - 1) / kBlockBytes;
   const int box_columns = static_cast<int>(kBlockBytes / size_of(a.a.dtype));
-  const int64_t whole_row = first_whole_row(a);
-  const bool gather_first = whole_row > 0 && !workspace.empty();
-  dcheck(gather_first || whole_row == 0 || blocks_of(tile) == 1,
-         "quant_matmul: pairs of blocks cannot gather");
-  if (gather_first) gather_rows(ctx, a, whole_row, workspace.data());
+  const bool gather_first = !workspace.empty(), gather = a.row_ids && !gather_first;
+  dcheck(!gather || blocks_of(tile) == 1, "quant_matmul: pairs of blocks cannot gather");
+  if (gather_first) gather_rows(ctx, a, workspace.data());
   // The end of a row and the beginning of the next are wanted at different times: where 256 bytes hold both,
   // fetching them together fetches them twice.
   const L2Fetch fetch = k_bytes % 256 == 0 ? L2Fetch::k256 : L2Fetch::k128;
   const auto map_of = [&](const void* data, int64_t rows, int box_rows, int64_t stride) {
     return matrix_map("quant_matmul", data, a.a.dtype, rows, k, box_rows, box_columns, fetch, stride);
   };
-  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}, .gathered = {}};
+  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}};
   for (int i = 0; 8 << i <= shape_of(tile).rows; ++i) {
-    maps.a[i] = map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
-    if (gather_first) maps.gathered[i] = map_of(workspace.data(), whole_row, 8 << i, k);
+    maps.a[i] = gather_first ? map_of(workspace.data(), a.c.dim(0), 8 << i, k)
+                             : map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
   }
   const int64_t c_columns = a.c.dim(1);
   const SwiftGmmParams params{
@@ -120,9 +114,7 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
       .row_weight = data_of<float>(a.row_weight),
       .offsets = data_of<int32_t>(a.offsets),
       .row_ids = data_of<int32_t>(a.row_ids),
-      .gather = whole_row > 0 && !gather_first,
-      .whole_row = static_cast<int>(whole_row),
-      .whole_rows = static_cast<int>(a.a.dim(0)),
+      .gather = gather,
       .num_groups = static_cast<int>(groups),
       .num_rows = static_cast<int>(a.c.dim(0)),
       .n = static_cast<int>(n),
@@ -132,6 +124,7 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
       .half_block = half_block,
       .interleave_groups = a.c.dim(0) <= 128 * groups,
       .c_vectors = c_columns % 8 == 0 && a.c.stride(0) % 8 == 0 && aligned(a.c),
+      .beside_previous = a.beside_previous && !gather_first,
       .output = a.silu_mul                  ? SwiftOutput::kSiluMulBF16
                 : a.c.dtype == DType::kBF16 ? SwiftOutput::kBF16
                                             : SwiftOutput::kF32,

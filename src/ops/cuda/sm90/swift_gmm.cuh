@@ -115,6 +115,9 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   int* const row_start = reinterpret_cast<int*>(memory + P::kRowStartAt);
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
 
+  const auto wait = [&] {
+    if (!p.beside_previous) wait_for_previous();
+  };
   if (threadIdx.x == 0) {
     prefetch_map(maps.w);
     for (int stage = 0; stage < P::kStages; ++stage) {
@@ -133,7 +136,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   }
   // Without offsets the tiles are known now, and the first weights are fetched while the previous kernel
   // ends.
-  if (p.offsets) wait_for_previous();
+  if (p.offsets) wait();
   const int rank = static_cast<int>(blockIdx.x) % P::kBlocks;
   const TileMap<P> map{
       start, row_start, p.num_groups, (p.n + P::kFeatures - 1) / P::kFeatures, p.interleave_groups, rank};
@@ -150,7 +153,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(P::kProducerRegisters));
     const int warp = static_cast<int>(threadIdx.x) % 128 / 32;
     if (warp == kGatherWarps) {
-      if (!p.offsets) wait_for_previous();
+      if (!p.offsets) wait();
       for (int step = first; step < num_steps; step += stride) {
         barrier_wait(shared + P::kFactorsEmptyAt + set.stage * 8, set.parity ^ 1);
         load_factors<P>(p, map.at(step), factors[set.stage]);
@@ -167,7 +170,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
           producer.begin(map.at(first));
           for (; ahead < min(P::kStages, num_blocks); ++ahead) producer.weights(ahead, ahead);
         }
-        wait_for_previous();
+        wait();
       }
       let_next_start();
       for (int step = first; step < num_steps; step += stride) {
@@ -190,7 +193,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     uint32_t empty = shared + P::kEmptyAt;
     if constexpr (P::kBlocks > 1) empty = cluster_address(empty, static_cast<int>(threadIdx.x) % P::kBlocks);
     Consumer<kType, P> consumer{shared, warpgroup, p.gather, empty, {}};
-    if (!p.offsets) wait_for_previous();
+    if (!p.offsets) wait();
     for (int step = first; step < num_steps; step += stride) {
       barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
       const Tile tile = factors[set.stage].tile;
@@ -207,6 +210,8 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       set.advance();
     }
   }
+  // What follows waits for this kernel's end alone, which must not come before the previous one's.
+  if (p.beside_previous) wait_for_previous();
   if constexpr (P::kBlocks > 1) {  // no block leaves while another may arrive at its barriers
     __syncwarp();
     cluster_arrive();

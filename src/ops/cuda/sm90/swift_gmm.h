@@ -28,9 +28,7 @@ struct SwiftGmmParams {
   const float* row_weight;  // [R]; may be null
   const int* offsets;       // [G + 1]; null: one group of all rows
   const int* row_ids;       // [R]; may be null
-  bool gather;     // rows before whole_row come from row row_ids[r] of a, not from the map of gathered rows
-  int whole_row;   // from this row of c on, rows are those of a in order, once or several times
-  int whole_rows;  // of a
+  bool gather;              // each tile's rows come from row_ids[r] of a, not from the map of rows in order
   int num_groups;
   int num_rows;             // R
   int n;                    // features of a group
@@ -40,6 +38,7 @@ struct SwiftGmmParams {
   bool half_block;          // a last one of at most 64 bytes
   bool interleave_groups;   // many groups at a time, so that some with few rows are always among them
   bool c_vectors;           // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
+  bool beside_previous;     // as in ops/quant_matmul.h
   SwiftOutput output;
 };
 
@@ -80,9 +79,8 @@ inline constexpr int kSwiftMaxGroups = 512;
 /// For the copy engine. An instruction takes it tens of cycles however small the box is, so contiguous rows
 /// come in as few boxes as their number, rounded up to eight, has bits.
 struct SwiftMaps {
-  CUtensorMap w;            // [G * N, K] in boxes of [64, 128 bytes]
-  CUtensorMap a[6];         // [T, K] in boxes of [8 << i, 128 bytes]
-  CUtensorMap gathered[6];  // [whole_row, K], the same, unless `gather`
+  CUtensorMap w;     // [G * N, K] in boxes of [64, 128 bytes]
+  CUtensorMap a[6];  // [R, K] in boxes of [8 << i, 128 bytes]: a, or what was gathered from it
 };
 
 template <DType kType>

@@ -18,8 +18,6 @@ class Producer {
 
   __device__ void begin(const Tile& t) {
     tile_ = t;
-    whole_ = t.row >= p_.whole_row;
-    from_row_ = whole_ ? (t.row - p_.whole_row) % p_.whole_rows : t.row;
     blocks_ = t.rows == 0 ? 0 : min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
   }
   /// After wait_for_previous().
@@ -47,14 +45,15 @@ class Producer {
   }
   __device__ void rows(int stage, int block) const {
     const uint32_t to = shared_ + stage * P::kStageBytes + P::kFeatures * kSwizzleBytes;
-    if (gathers()) return gather(to, block, full(stage));
-    copy_rows(to, block, full(stage));
-    if (P::kGathers && p_.gather) barrier_arrive(full(stage));  // counted on at every stage
+    if (gathers())
+      gather(to, block, full(stage));
+    else
+      copy_rows(to, block, full(stage));
   }
 
  private:
   __device__ bool gathers() const {
-    return P::kGathers && p_.gather && !whole_;
+    return P::kGathers && p_.gather;
   }
   /// Weights that several tiles want must outlast the first of them.
   __device__ uint64_t weight_policy() const {
@@ -78,9 +77,9 @@ class Producer {
     const int count = !tile_.shares_rows ? eights() : rank_ == 0 ? lower_half : eights() - lower_half;
     if (thread_ >= 6 || (count & 1 << thread_) == 0) return;
     const int r = (begin + (count >> (thread_ + 1) << (thread_ + 1))) * 8;  // after the larger boxes
-    const CUtensorMap& map = whole_ ? maps_.a[thread_] : maps_.gathered[thread_];
+    const CUtensorMap& map = maps_.a[thread_];
     const int x = block * kSwizzleBytes / kElementBytes;
-    const int y = from_row_ + r;
+    const int y = tile_.row + r;
     if (P::kBlocks > 1 && tile_.shares_rows)
       load_box_to_blocks(to + r * kSwizzleBytes, map, x, y, barrier, (1 << P::kBlocks) - 1, evict_last());
     else
@@ -110,8 +109,6 @@ class Producer {
   int rank_;
   int thread_;
   Tile tile_{};
-  bool whole_ = false;                    // its rows are rows of a in order
-  int from_row_ = 0;                      // the first of them, in a or among those gathered
   int blocks_ = 0;                        // of 64 features
   uint32_t row_units_[kThreadRows] = {};  // where rows of a begin, in units of 16 bytes
 };

@@ -36,14 +36,23 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 __device__ __forceinline__ BF16 to_bf16(float x) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 }
-__device__ __forceinline__ void barrier_arrive_named(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+constexpr int kWorkersBarrier = 1;  ///< of the warps that multiply
+
+/// What the shared expert's products of the block's features need. By the warp that routes, which has time;
+/// the others see it when they have seen `routed`.
+__device__ void prepare_shared(const Params& p, const Share& own, uint8_t* memory) {
+  if (p.SF == 0) return;
+  const int lane = threadIdx.x % kWarp;
+  if (lane == 0) reinterpret_cast<float*>(memory + p.at.weight)[p.K] = 1;
+  for (int f = lane; f < own.size(); f += kWarp) {
+    reinterpret_cast<int*>(memory + p.at.shared_sum)[f] = 0;
+    reinterpret_cast<float*>(memory + p.at.shared_scale)[f] = p.shared_down_scale[own.begin + f];
+  }
 }
-constexpr int kWorkersBarrier = 1, kMeetBarrier = 2,
-              kRouterBarrier = 3;  ///< of the warps that multiply; of these and the router
 
 /// The warp that routes: its share of the logits, then, as every block's does, all of the choice.
-__device__ void route(const Params& p, uint8_t* memory) {
+__device__ void route(const Params& p, const Share& own, uint8_t* memory) {
+  prepare_shared(p, own, memory);
   const Layout& at = p.at;
   const int lane = threadIdx.x % kWarp;
   RouteParams<float> r = p.route;
@@ -55,7 +64,7 @@ __device__ void route(const Params& p, uint8_t* memory) {
     if (begun) return;
     wait_for_previous();
     target = target_of(arrivals[kLogits]);
-    named_barrier(kRouterBarrier, (p.warps + 1) * kWarp);  // normed is there
+    barrier_wait(shared_address(memory) + at.normed_there, 0);
     begun = true;
   };
   for (int task = blockIdx.x; task < kSlices * tiles; task += gridDim.x) {
@@ -157,6 +166,12 @@ class Worker {
   __device__ float* own_x() const {
     return reinterpret_cast<float*>(memory_ + at_.x);
   }
+  __device__ int* shared_sum() const {
+    return reinterpret_cast<int*>(memory_ + at_.shared_sum);
+  }
+  __device__ const float* shared_scale() const {
+    return reinterpret_cast<const float*>(memory_ + at_.shared_scale);
+  }
   __device__ Divider* h_scale() const {
     return reinterpret_cast<Divider*>(memory_ + at_.h_scale);
   }
@@ -176,17 +191,18 @@ class Worker {
   /// wrote. Meanwhile all read on.
   template <class Finish>
   __device__ void meet(Meeting meeting, const Finish& finish) {
+    barrier_arrive(shared_ + at_.met);
     if (warp_ > 0) {
-      barrier_arrive_named(kMeetBarrier, threads_);
       read_all();
     } else {
-      named_barrier(kMeetBarrier, threads_);
+      barrier_wait(shared_ + at_.met, num_met_ % 2);
       finish();
       __syncwarp();
       if (lane_ == 0) arrive(arrivals[meeting]);
       while (!__shfl_sync(kAllLanes, lane_ == 0 && all_arrived(arrivals[meeting], targets()[meeting]), 0))
         read_ahead(num_used_);
     }
+    ++num_met_;
     sync();
   }
 
@@ -275,23 +291,24 @@ class Worker {
   /// The same of the rows of h, whose largest elements are known.
   __device__ void quantise_hidden() const {
     constexpr int kHeld = 8;
-    const int row_vecs = p_.F / kVec, vecs = p_.slots * row_vecs;
-    if (thread_ < p_.slots) {
-      const float scale = __int_as_float(__ldcg(hidden_max + thread_)) / largest_quantum(DType::kI8);
-      h_scale()[thread_] = Divider(scale);
-      weight()[thread_] = scale * weight()[thread_];
-    }
+    const int row_vecs = p_.F / kVec, vecs = (p_.K * p_.F + p_.SF) / kVec;
+    const float largest = thread_ < p_.slots ? __int_as_float(__ldcg(hidden_max + thread_)) : 0.0F;
     uint4 held[kHeld];
 #pragma unroll 1
     for (int begin = 0; begin < vecs; begin += kHeld * threads_) {
       const int first = begin + thread_;
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) held[i] = load_bf16(p_.h, first + i * threads_, vecs);
+      if (begin == 0 && thread_ < p_.slots) {
+        const float scale = largest / largest_quantum(DType::kI8);
+        h_scale()[thread_] = Divider(scale);
+        weight()[thread_] = scale * weight()[thread_];
+      }
       sync();  // the scales are there
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) {
         const int v = first + i * threads_;
-        if (v < vecs) quantise(h(0) + v * kVec, held[i], h_scale()[v / row_vecs]);
+        if (v < vecs) quantise(h(0) + v * kVec, held[i], h_scale()[min(v / row_vecs, p_.K)]);
       }
     }
     sync();
@@ -306,7 +323,11 @@ class Worker {
   __device__ void add_experts() const {
     for (int f = lane_; f < chunks_.own.size(); f += kWarp) {
       float sum = own_x()[f];
-      for (int slot = 0; slot < p_.slots; ++slot) sum += low_bf16(y(slot)[f].bits);
+      for (int slot = 0; slot < p_.K; ++slot) sum += low_bf16(y(slot)[f].bits);
+      if (p_.SF > 0) {
+        const float v = static_cast<float>(shared_sum()[f]) * shared_scale()[f];
+        sum += low_bf16(to_bf16(fmaf(v, weight()[p_.K], 0.0F)).bits);
+      }
       p_.x[chunks_.own.begin + f] = sum;
     }
   }
@@ -367,7 +388,7 @@ class Worker {
     scale_ = all.max * rstd / largest;
     sync();
     if (middle)
-      barrier_arrive_named(kRouterBarrier, threads_ + kWarp);
+      barrier_arrive(shared_ + at_.normed_there);
     else if (blockIdx.x == 0)
       reset();
   }
@@ -447,16 +468,20 @@ class Worker {
       return there;
     };
     const Chunk chunk{of_lane(place_.from), of_lane(place_.scale), of_lane(place_.kind)};
-    const int phase = chunk.kind.phase, rows = chunk.kind.rows;
-    const uint32_t barrier = full(num_begun_);
+    const int phase = chunk.kind.phase, rows = chunk.kind.rows, width = chunk.kind.lanes * kLaneBytes;
+    const bool adjacent = phase != kDown || chunk.kind.slot < p_.K;
+    const uint32_t barrier = full(num_begun_), stage = shared_ + stage_at(num_begun_);
     if (lane_ == 0) {
-      const auto bytes = static_cast<uint32_t>(rows * width_of(phase));
+      const auto bytes = static_cast<uint32_t>(rows * width);
       barrier_arrive_expect(barrier, bytes);
-      load_bytes(shared_ + stage_at(num_begun_), chunk.from, bytes, barrier, evict_first());
+      if (adjacent) load_bytes(stage, chunk.from, bytes, barrier, evict_first());
       kind(num_begun_) = chunk.kind;
     }
     __syncwarp();
     if (lane_ < rows) {
+      if (!adjacent)
+        load_bytes(stage + lane_ * width, chunk.from + static_cast<int64_t>(lane_) * p_.SF,
+                   static_cast<uint32_t>(width), barrier, evict_first());
       const float* const bias = phase == kOut ? p_.o_bias : phase == kQkv ? p_.next_bias : nullptr;
       const uint32_t to = shared_ + factors_at(num_begun_) + lane_ * 4;
       load_4(to, chunk.scale + lane_);
@@ -474,12 +499,13 @@ class Worker {
       placed_ = false;
     }
   }
-  /// Begins to read a chunk if none of those from the warp's number `landed` on is on its way. With more,
-  /// what else a multiprocessor reads, and the last chunk before a meeting, would wait behind them.
+  /// Begins to read a chunk if none of those from the warp's number `landed` on is on its way; of down's,
+  /// which are shorter, two may be. With more, what else a multiprocessor reads, and the last chunk before a
+  /// meeting, would wait behind them.
   __device__ void read_ahead(unsigned landed) {
     if (!can_read()) return;
-    const unsigned newest = num_begun_ - 1;
-    if (num_begun_ != landed && !barrier_test(full(newest), parity(newest))) return;
+    const unsigned flight = unread_phase_ == kDown ? 2 : 1, last = num_begun_ - flight;
+    if (num_begun_ - landed >= flight && !barrier_test(full(last), parity(last))) return;
     begin_read();
   }
   /// Into all stages, one after the other.
@@ -491,14 +517,10 @@ class Worker {
     }
   }
 
-  __device__ int width_of(int phase) const {
-    return phase == kOut ? p_.A : phase == kDown ? p_.F : p_.D;
-  }
-
-  /// The product of a row of weights, of which the lane has `pieces` times 16 bytes, and row_. So many pieces
-  /// are loaded at once.
+  /// The product of a row of weights, which has `pieces`, of the lane `own` (one less at a row's end), and
+  /// row_. kAtOnce are loaded at once.
   template <int kAtOnce>
-  __device__ int dot(const uint8_t* w, int pieces) const {
+  __device__ int dot(const uint8_t* w, int pieces, int own) const {
     int sum[4] = {};
 #pragma unroll
     for (int begin = 0; begin < kPieces; begin += kAtOnce) {
@@ -506,7 +528,7 @@ class Worker {
       uint4 v[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i)
-        v[i] = begin + i < pieces ? *reinterpret_cast<const uint4*>(w + (begin + i) * kPieceBytes) : uint4{};
+        v[i] = begin + i < own ? *reinterpret_cast<const uint4*>(w + (begin + i) * kPieceBytes) : uint4{};
 #pragma unroll
       for (int i = 0; i < kAtOnce && begin + i < kPieces; ++i) {
         const uint4& row = row_[begin + i];
@@ -518,24 +540,25 @@ class Worker {
     }
     return __reduce_add_sync(kAllLanes, sum[0] + sum[1] + sum[2] + sum[3]);
   }
-  __device__ int product(const uint8_t* w, int pieces) const {
-    return pieces <= 3 ? dot<3>(w, pieces) : dot<kPieces / 2>(w, pieces);
+  __device__ int product(const uint8_t* w, int pieces, int own) const {
+    return pieces <= 3 ? dot<3>(w, pieces, own) : dot<kPieces / 2>(w, pieces, own);
   }
 
   /// The warp's chunks of a phase.
   __device__ void multiply(int phase) {
-    const int bytes = width_of(phase), pieces = (bytes + kPieceBytes - 1) / kPieceBytes;
     const bool pairs = phase == kShared || phase == kRouted;
 #pragma unroll 1
     while (num_used_ != num_begun_) {
       const Chunk::Kind chunk = kind(num_used_);
       if (chunk.phase != phase) break;
+      const int bytes = chunk.lanes * kLaneBytes, pieces = (chunk.lanes + kWarp - 1) / kWarp;
       if (phase == kDown) load_row<kMaxHidden>(h(chunk.slot), bytes);
       barrier_wait(full(num_used_), parity(num_used_));
       read_ahead(num_used_ + 1);
       const uint8_t* const w = memory_ + stage_at(num_used_) + lane_ * kLaneBytes;
       const auto* const factors = reinterpret_cast<const float*>(memory_ + factors_at(num_used_));
-      int sum = product(w, pieces);
+      const int own = (chunk.lanes - lane_ + kWarp - 1) / kWarp;
+      int sum = product(w, pieces, own);
       if (pairs) {
         if (lane_ == num_pairs_) {
           (chunk.up ? up_ : gate_) = fmaf(static_cast<float>(sum) * factors[0], scale_, 0.0F);
@@ -545,11 +568,15 @@ class Worker {
       } else {
 #pragma unroll 1
         for (int r = 1; r < chunk.rows; ++r) {
-          const int of_row = product(w + r * bytes, pieces);
+          const int of_row = product(w + r * bytes, pieces, own);
           if (lane_ == r) sum = of_row;
         }
-        if (lane_ < chunk.rows)
-          finish(chunk, static_cast<float>(sum) * factors[lane_], factors[at_.factor_rows + lane_]);
+        if (lane_ < chunk.rows) {
+          if (phase == kDown && chunk.slot >= p_.K)
+            atomicAdd(shared_sum() + chunk.feature + lane_ - chunks_.own.begin, sum);
+          else
+            finish(chunk, static_cast<float>(sum) * factors[lane_], factors[at_.factor_rows + lane_]);
+        }
       }
       __syncwarp();  // all lanes have read the stage
       ++num_used_;
@@ -592,8 +619,9 @@ class Worker {
   bool placed_ = false;
   int place_lane_ = 0;
   Chunk place_{};
-  int pair_ = 0;      // in lane 0: the pair after unread_
-  int known_ = kOut;  // the last phase of which it is known where the chunks are
+  int pair_ = 0;          // in lane 0: the pair after unread_
+  uint32_t num_met_ = 0;  // meetings of the block
+  int known_ = kOut;      // the last phase of which it is known where the chunks are
   // A pair each lane, whose products wait for the others':
   int num_pairs_ = 0, pair_slot_ = 0, pair_feature_ = 0;
   float gate_ = 0, up_ = 0;
@@ -606,16 +634,15 @@ __global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __gri
   let_next_start();
   const Layout& at = p.at;
   const uint32_t shared = shared_address(memory);
-  auto* const expert = reinterpret_cast<int*>(memory + at.expert);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
   if (thread < p.warps * static_cast<int>(kWarpStages))
     barrier_init(shared + at.full + thread * 8, 1 + kWarp);
-  if (thread == 0) barrier_init(shared + at.routed, kWarp);
-  if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
-  if (thread < p.S) {
-    expert[p.slots - p.S + thread] = p.E + thread;
-    reinterpret_cast<float*>(memory + at.weight)[p.slots - p.S + thread] = 1;
+  if (thread == 0) {
+    barrier_init(shared + at.routed, kWarp);
+    barrier_init(shared + at.met, p.warps * kWarp);
+    barrier_init(shared + at.normed_there, p.warps * kWarp);
   }
+  if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
   auto* const chunks = reinterpret_cast<Chunks*>(memory + at.chunks);
   if (thread == 0) *chunks = Chunks(p);
   fence_barrier_init();
@@ -623,7 +650,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __gri
   if (warp < p.warps)
     Worker(p, *chunks, memory).run();
   else
-    route(p, memory);
+    route(p, chunks->own, memory);
 }
 
 }  // namespace
@@ -646,8 +673,11 @@ int num_blocks() {
   return blocks;
 }
 
-int64_t num_slots(const TokenLayer& a) {
-  return a.experts_per_token + a.gate_up.dim(0) - a.gate.dim(0);
+int64_t shared_width(const TokenLayer& a) {
+  return a.shared_down ? a.shared_down.dim(1) : 0;
+}
+int64_t num_hidden(const TokenLayer& a) {
+  return a.experts_per_token * a.down.dim(2) + shared_width(a);
 }
 
 /// delta, h and the logits' parts, in the workspace.
@@ -659,7 +689,7 @@ struct Between {
       return at;
     };
     delta = take(a.x.dim(1) * 2);
-    h = take(num_slots(a) * a.down.dim(2) * 2);
+    h = take(num_hidden(a) * 2);
     parts = take(kSlices * a.gate.dim(0) * 4);
   }
   int64_t delta, h, parts, bytes = 0;
@@ -678,9 +708,10 @@ token::Params sizes_of(const TokenLayer& a) {
   p.F = size(a.down.dim(2));
   p.N = a.next_qkv ? size(a.next_qkv.dim(0)) : 0;
   p.E = size(a.gate.dim(0));
-  p.S = size(a.gate_up.dim(0)) - p.E;
+  p.K = a.experts_per_token;
+  p.SF = size(shared_width(a));
   p.by_F = token::SmallDivisor(static_cast<unsigned>(p.F));
-  p.slots = size(num_slots(a));
+  p.slots = p.K + (p.SF > 0 ? 1 : 0);
   p.warps = (p.D / kVec + kRowVecs - 1) / kRowVecs;
   token::Layout& at = p.at;
   const auto up = [](int n, int to) { return (n + to - 1) / to * to; };
@@ -692,12 +723,13 @@ token::Params sizes_of(const TokenLayer& a) {
     at.bytes += up(bytes, 16);
     return begin;
   };
-  // First, because a row's last piece may reach beyond the ring.
   const int stages = p.warps * static_cast<int>(token::kWarpStages);
   at.ring = take(stages * at.stage_bytes);
   at.row = take(kMaxWidth);
-  at.h = at.normed = take(std::max(p.slots * p.F, p.D * 2));
-  at.y = take(p.slots * at.y_pitch * 2);
+  at.h = at.normed = take(std::max(size(num_hidden(a)), p.D * 2));
+  at.y = take(p.K * at.y_pitch * 2);
+  at.shared_sum = take(at.y_pitch * 4);
+  at.shared_scale = take(at.y_pitch * 4);
   at.x = take(at.y_pitch * 4);
   at.h_scale = take(p.slots * static_cast<int>(sizeof(Divider)));
   at.h_max = take(p.slots * 4);
@@ -709,6 +741,8 @@ token::Params sizes_of(const TokenLayer& a) {
   at.kinds = take(stages * static_cast<int>(sizeof(token::Chunk::Kind)));
   at.full = take(stages * 8);
   at.routed = take(8);
+  at.normed_there = take(8);
+  at.met = take(8);
   at.chunks = take(static_cast<int>(sizeof(token::Chunks)));
   at.targets = take(token::kNumMeetings * 8);
   return p;
@@ -720,14 +754,38 @@ Refusal supports(const TokenLayer& a) {
                ? Refusal()
                : str("width ", width, ": expected a multiple of ", token::kLaneBytes, ", at most ", most);
   };
-  for (const Refusal& refusal : {fits(a.x.dim(1), kMaxWidth), fits(a.attn_out.dim(1), kMaxWidth),
-                                 fits(a.down.dim(2), token::kMaxHidden)})
+  for (const Refusal& refusal :
+       {fits(a.x.dim(1), kMaxWidth), fits(a.attn_out.dim(1), kMaxWidth),
+        fits(a.down.dim(2), token::kMaxHidden),
+        a.shared_down ? fits(shared_width(a), kMaxSlots * token::kMaxHidden) : Refusal()})
     if (!refusal.empty()) return refusal;
+  if (a.next_qkv && a.next_qkv.dim(0) > token::kMaxFeatures)
+    return str(a.next_qkv.dim(0), " rows of qkv: expected at most ", token::kMaxFeatures);
   if (a.gate.dim(0) > 2 * kWarp) return str(a.gate.dim(0), " experts: expected at most ", 2 * kWarp);
-  if (num_slots(a) > kMaxSlots) return str(num_slots(a), " experts a token: expected at most ", kMaxSlots);
-  for (const Tensor* t : {&a.x, &a.qkv, &a.normed, &a.attn_out, &a.o_proj, &a.o_scale, &a.o_bias, &a.norm,
-                          &a.gate, &a.router_scale, &a.gate_up, &a.gate_up_scale, &a.down, &a.down_scale,
-                          &a.next_norm, &a.next_qkv, &a.next_scale, &a.next_bias}) {
+  const int64_t F = a.down.dim(2), slots = a.experts_per_token + (shared_width(a) + F - 1) / F;
+  if (slots > kMaxSlots) return str(slots, " experts a token: expected at most ", kMaxSlots);
+  for (const Tensor* t : {&a.x,
+                          &a.qkv,
+                          &a.normed,
+                          &a.attn_out,
+                          &a.o_proj,
+                          &a.o_scale,
+                          &a.o_bias,
+                          &a.norm,
+                          &a.gate,
+                          &a.router_scale,
+                          &a.gate_up,
+                          &a.gate_up_scale,
+                          &a.down,
+                          &a.down_scale,
+                          &a.shared_gate_up,
+                          &a.shared_gate_up_scale,
+                          &a.shared_down,
+                          &a.shared_down_scale,
+                          &a.next_norm,
+                          &a.next_qkv,
+                          &a.next_scale,
+                          &a.next_bias}) {
     if (*t && !t->is_contiguous()) return str(t->str(), ": expected a contiguous tensor");
     if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0)
       return str(t->str(), ": expected alignment to 16 bytes");
@@ -755,6 +813,10 @@ void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) 
   p.gate_up_scale = f32(a.gate_up_scale);
   p.down = i8(a.down);
   p.down_scale = f32(a.down_scale);
+  p.shared_gate_up = i8(a.shared_gate_up);
+  p.shared_gate_up_scale = f32(a.shared_gate_up_scale);
+  p.shared_down = i8(a.shared_down);
+  p.shared_down_scale = f32(a.shared_down_scale);
   p.next_norm = f32(a.next_norm);
   p.next_qkv = i8(a.next_qkv);
   p.next_scale = f32(a.next_scale);

@@ -17,22 +17,25 @@ inline constexpr int kLaneBytes = 16;                   ///< that a lane multipl
 inline constexpr int kPieceBytes = kWarp * kLaneBytes;  ///< and a warp
 inline constexpr int kPieces = 10;                      ///< of the longest row
 inline constexpr int kMaxWidth = kPieces * kPieceBytes;
-inline constexpr int kMaxHidden = 2048;  ///< width of an expert
+inline constexpr int kMaxHidden = 2048;  ///< width of a routed expert
 inline constexpr int kThreadVecs = 2;    ///< of a row of the width of the model
 inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< that multiply
 inline constexpr int kMaxThreads = (kMaxWarps + 1) * kWarp;               ///< and the one that routes
-inline constexpr int kMaxSlots = 32;
-inline constexpr int kMaxRows = 32;         ///< of a chunk: a lane each
-inline constexpr unsigned kWarpStages = 4;  ///< chunks of a warp that are on their way or multiplied
+inline constexpr int kMaxSlots = 32;  ///< of h: routed experts, and the shared one in pieces of their width
+inline constexpr int kMaxFeatures = 1 << 16;  ///< of a product: Chunk::Kind::feature
+inline constexpr int kMaxRows = 32;           ///< of a chunk: a lane each
+inline constexpr unsigned kWarpStages = 4;    ///< chunks of a warp that are on their way or multiplied
 
 /// Where things lie in a block's shared memory, in bytes. Made on the host: in constant memory it costs no
 /// registers.
 struct Layout {
   int ring;            // [warps][kWarpStages][stage_bytes]: weights
   int row;             // [kMaxWidth] i8: what the weights multiply, but down's
-  int h;               // [slots][F] i8: what down's multiply
+  int h;               // [K][F] and [SF] i8: what down's multiply
   int normed;          // [D] bf16: what the router reads, before h
-  int y;               // [slots][y_pitch] bf16: the experts' results, of the block's features
+  int y;               // [K][y_pitch] bf16: the routed experts' results, of the block's features
+  int shared_sum;      // [y_pitch] i32: the shared expert's products, of these
+  int shared_scale;    // [y_pitch] f32: and the scales of its weights
   int x;               // [y_pitch] f32: the residual stream, of the block's features
   int h_scale;         // [slots]: dividers by the scales of h
   int h_max;           // [slots]: of the |h| that the block has found, as the bits of a float
@@ -43,6 +46,8 @@ struct Layout {
   int kinds;           // [warps][kWarpStages] Chunk::Kind
   int full;            // [warps][kWarpStages]: barriers, a stage has arrived
   int routed;          // barrier: expert and weight are there
+  int normed_there;    // barrier: normed is
+  int met;             // barrier: the block's warps have come to a meeting
   int targets;         // of the meetings
   int chunks;          // Chunks
   int stage_bytes, factor_rows, y_pitch;
@@ -76,6 +81,10 @@ struct Params {
   const float* gate_up_scale;
   const int8_t* down;
   const float* down_scale;
+  const int8_t* shared_gate_up;
+  const float* shared_gate_up_scale;
+  const int8_t* shared_down;
+  const float* shared_down_scale;
   const float* next_norm;
   const int8_t* next_qkv;
   const float* next_scale;
@@ -83,11 +92,11 @@ struct Params {
   RouteParams<float> route;  ///< of which x, parts and the outputs are not used
   // Between the blocks:
   BF16* delta;   // [D]
-  BF16* h;       // [slots, F]
+  BF16* h;       // [K, F] and [SF]
   float* parts;  // [32 slices, E]: of the logits
-  int D, A, F, N, E, S;
+  int D, A, F, SF, N, E, K;
   SmallDivisor by_F;
-  int slots;  ///< routed experts of a token and shared ones
+  int slots;  ///< K routed experts of a token, then the shared one
   int warps;  ///< that multiply
   float eps, inverse_width;
   Layout at;
@@ -106,14 +115,18 @@ __device__ __forceinline__ Share share_of(int n, unsigned from, unsigned to, uns
 /// What the warps that multiply do in turn. They have nothing to multiply in the first.
 enum Phase { kFill, kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
 
-/// Adjacent rows of weights that arrive together.
+/// Rows of weights that arrive together: adjacent ones, or pieces of such, because the shared expert's rows
+/// of down are longer than a stage. They are cut as wide as a routed expert's, and their sums added in
+/// shared_sum.
 struct Chunk {
   const int8_t* from;
   const float* scale;  ///< of each row
   struct Kind {
-    uint8_t phase, rows, slot;
-    bool up;      ///< the second row of a pair
-    int feature;  ///< of the first row
+    uint8_t phase, rows;
+    uint8_t slot;      ///< of h; of down from K on a piece of the shared expert's
+    bool up;           ///< the second row of a pair
+    uint16_t feature;  ///< of the first row
+    uint16_t lanes;    ///< that hold kLaneBytes each of a row
   } kind;
 };
 
@@ -132,16 +145,17 @@ struct Chunks {
     const unsigned from = blocks_before(block % teams), to = blocks_before(block % teams + 1);
     own = share_of(p.D, block, block + 1, blocks);
     qkv = share_of(p.N, block, block + 1, blocks);
-    shared = share_of(p.S * p.F, from, to, blocks);
-    routed = share_of((p.slots - p.S) * p.F, from, to, blocks);
+    shared = share_of(p.SF, from, to, blocks);
+    routed = share_of(p.K * p.F, from, to, blocks);
     out_rows = min(kMaxRows, p.at.stage_bytes / p.A);
     down_rows = min(kMaxRows, p.at.stage_bytes / p.F);
     qkv_rows = min(kMaxRows, p.at.stage_bytes / p.D);
     slot_chunks = ceil(own.size(), down_rows);
+    down_slots = p.K + ceil(p.SF, p.F);
     by_slot_chunks = SmallDivisor(static_cast<unsigned>(max(slot_chunks, 1)));
     count[kOut] = ceil(own.size(), out_rows);
     count[kShared] = shared.size() + routed.size();
-    count[kDown] = p.slots * slot_chunks;
+    count[kDown] = down_slots * slot_chunks;
     count[kQkv] = ceil(qkv.size(), qkv_rows);
   }
 
@@ -152,21 +166,29 @@ struct Chunks {
     if (phase == kOut) return dense(p.o_proj, p.o_scale, phase, own, out_rows, i, p.A);
     if (phase == kQkv) return dense(p.next_qkv, p.next_scale, phase, qkv, qkv_rows, i, p.D);
     if (phase == kDown) {
-      const int slot = by_slot_chunks.divide(i);
+      const int slot = by_slot_chunks.divide(i), part = slot - p.K, row = i - slot * slot_chunks;
+      if (part >= 0) {
+        const int begin = part * p.F;
+        Chunk chunk = dense(p.shared_down, p.shared_down_scale, phase, own, down_rows, row, p.SF);
+        chunk.from += begin;
+        chunk.kind.slot = static_cast<uint8_t>(slot);
+        chunk.kind.lanes = lanes_of(min(p.F, p.SF - begin));
+        return chunk;
+      }
       const int group = expert[slot] * p.D;
       Chunk chunk = dense(p.down + static_cast<int64_t>(group) * p.F, p.down_scale + group, phase, own,
-                          down_rows, i - slot * slot_chunks, p.F);
+                          down_rows, row, p.F);
       chunk.kind.slot = static_cast<uint8_t>(slot);
       return chunk;
     }
     const bool is_shared = phase == kShared;
     const int pair = is_shared ? shared.begin + i : routed.begin + i - shared.size();
-    const int slot_before = p.by_F.divide(pair), slot = is_shared ? p.slots - p.S + slot_before : slot_before;
-    const int feature = pair - slot_before * p.F;
-    const int64_t row = static_cast<int64_t>(expert[slot]) * 2 * p.F + gate_up_row(feature, false);
-    return {p.gate_up + row * p.D,
-            p.gate_up_scale + row,
-            {static_cast<uint8_t>(phase), 1, static_cast<uint8_t>(slot), false, feature}};
+    const int slot = is_shared ? p.K : p.by_F.divide(pair), feature = is_shared ? pair : pair - slot * p.F;
+    const int row = (is_shared ? 0 : expert[slot] * 2 * p.F) + gate_row(feature);
+    return {(is_shared ? p.shared_gate_up : p.gate_up) + static_cast<int64_t>(row) * p.D,
+            (is_shared ? p.shared_gate_up_scale : p.gate_up_scale) + row,
+            {static_cast<uint8_t>(phase), 1, static_cast<uint8_t>(slot), false,
+             static_cast<uint16_t>(feature), lanes_of(p.D)}};
   }
   static __device__ Chunk up_row_of(const Params& p, Chunk gate) {
     gate.from += kGateUpBlock * p.D;
@@ -177,8 +199,9 @@ struct Chunks {
 
   int team;
   Share own, qkv;        ///< the block's, of D (rows of o_proj and of every expert's down) and of N
-  Share shared, routed;  ///< the team's, of slots x F: pairs of a gate and an up row
+  Share shared, routed;  ///< the team's, of SF and of K x F: pairs of a gate and an up row
   int out_rows, down_rows, qkv_rows, slot_chunks;
+  int down_slots;  ///< K and the pieces of the shared expert's row
   SmallDivisor by_slot_chunks;
   int count[kNumPhases];  ///< of chunks; kShared's and kRouted's together, the team's, at kShared
 
@@ -187,10 +210,17 @@ struct Chunks {
   static __device__ Chunk dense(const int8_t* w, const float* scale, int phase, const Share& share, int rows,
                                 int i, int bytes) {
     const int first = share.begin + i * rows;
-    return {
-        w + static_cast<int64_t>(first) * bytes,
-        scale + first,
-        {static_cast<uint8_t>(phase), static_cast<uint8_t>(min(rows, share.end - first)), 0, false, first}};
+    return {w + static_cast<int64_t>(first) * bytes,
+            scale + first,
+            {static_cast<uint8_t>(phase), static_cast<uint8_t>(min(rows, share.end - first)), 0, false,
+             static_cast<uint16_t>(first), lanes_of(bytes)}};
+  }
+  static __device__ uint16_t lanes_of(int bytes) { return static_cast<uint16_t>(bytes / kLaneBytes); }
+  /// gate_up_row() in few instructions.
+  static __device__ int gate_row(int feature) {
+    static_assert(gate_up_row(kGateUpBlock - 1, false) == kGateUpBlock - 1 &&
+                  gate_up_row(kGateUpBlock, false) == 2 * kGateUpBlock);
+    return feature + (feature & -static_cast<int>(kGateUpBlock));
   }
 };
 
