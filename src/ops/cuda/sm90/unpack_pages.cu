@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(kThreads) unpack_pages_kernel(const __grid_con
   let_next_start();
   const int b = blockIdx.z, i = blockIdx.x, heads = gridDim.y / 2, head = blockIdx.y % heads;
   const Pages& of = p.of[blockIdx.y / heads];
-  if (i * p.PS >= p.kv_lens[b]) return;
+  const int rows = p.kv_lens[b] - i * p.PS;  // of the sequence, from this page on
+  if (rows <= 0) return;
   const int64_t block = int64_t{p.block_table[b * p.table_row + i]} * heads + head;
   constexpr int kBytes = static_cast<int>(size_of(kDType)), kLoads = kElements * kBytes / 16;
   const int vectors = p.PS * p.Dh / kElements;
@@ -56,11 +57,14 @@ __global__ void __launch_bounds__(kThreads) unpack_pages_kernel(const __grid_con
   uint4* to = of.out + ((int64_t{b} * p.MP + i) * heads + head) * vectors * 2;
 #pragma unroll 4
   for (int j = threadIdx.x; j < vectors; j += kThreads) {
-    uint4 raw[kLoads];
-#pragma unroll
-    for (int k = 0; k < kLoads; ++k) raw[k] = from[j * kLoads + k];
+    const int row = j * kElements / p.Dh;
+    uint4 raw[kLoads] = {};
     float scale = 1;
-    if constexpr (kBytes == 1) scale = of.scales[block * p.PS + j * kElements / p.Dh];
+    if (row < rows) {
+#pragma unroll
+      for (int k = 0; k < kLoads; ++k) raw[k] = from[j * kLoads + k];
+      if constexpr (kBytes == 1) scale = of.scales[block * p.PS + row];
+    }
     const auto pair = [&](int index) {
       const int byte = index * 2 * kBytes;
       const uint4& v = raw[byte / 16];

@@ -6,7 +6,7 @@
 namespace moge::ops::cuda {
 
 /// Page i of sequence b becomes page b MP + i of `k_out` and `v_out`: elements times their row's scale, if
-/// any. Pages past a sequence's length are left alone.
+/// any. What lies past a sequence's length is not read: zeros in its last page, pages behind that left alone.
 struct UnpackPages {
   Tensor k_out, v_out;        // [B MP, KV, PS, Dh] bf16
   Tensor k_pages, v_pages;    // [P, KV, PS, Dh] f16 | i8 | fp8_e4m3, contiguous; Dh a multiple of 16
