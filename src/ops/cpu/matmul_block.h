@@ -39,7 +39,7 @@ class RowsAhead {
   /// `cols` columns from `col` of rows first .. first + count - 1.
   RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
             int64_t tiles);
-  /// Sets what t, the next tile, fetches. False: nothing.
+  /// Sets what t, the next tile, fetches; false: it has nothing to fetch and is left as it was.
   bool next_tile(vec::MatmulTile& t);
 
  private:
