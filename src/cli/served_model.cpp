@@ -33,7 +33,7 @@ model::ServingModel load_on_device(ExecContext& ctx, const FoundModel& found, co
     return model::random_serving_model(ctx, found.config, o.dtype, layers, static_cast<uint64_t>(o.seed));
   check<UsageError>(layers == 0, "--layers cuts a model with --random-weights only");
   int64_t tenths = 0;
-  return model::load_serving_model(ctx, found.dir, o.dtype, [&](int64_t done, int64_t total) {
+  return model::load_serving_model(ctx, found.dir, found.config, o.dtype, [&](int64_t done, int64_t total) {
     if (10 * done / total > tenths) log_info("loading: ", 10 * (tenths = 10 * done / total), "%");
   });
 }

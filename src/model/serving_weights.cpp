@@ -236,11 +236,10 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
   return w;
 }
 
-ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype,
-                                const LoadProgress& progress) {
-  const spec::ModelConfig config = spec::load_model_config(dir);
-  ServingModel model = allocate_model(ctx, config, dtype);
+ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir,
+                                const spec::ModelConfig& config, DType dtype, const LoadProgress& progress) {
   io::CheckpointReader reader(dir);
+  ServingModel model = allocate_model(ctx, config, dtype);
   if (config.tie_word_embeddings) reader.skip("lm_head.weight");
 
   // One layer of host memory serves all: every layer of `staged` is the same views, under its own names.

@@ -59,8 +59,8 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 /// Reads a Hugging Face directory layer by layer, copies it to ctx.backend's device and quantises there, or
 /// on the CPU without one. Host memory: one layer and two of its tensors. Throws FileError as load_model
 /// does, OutOfMemoryError.
-ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir, DType dtype,
-                                const LoadProgress& progress);
+ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir,
+                                const spec::ModelConfig& config, DType dtype, const LoadProgress& progress);
 
 /// Random weights of initializer_range, made where they will be read; only the first `num_layers` layers (0:
 /// all).

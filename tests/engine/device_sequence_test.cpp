@@ -17,7 +17,9 @@ class DeviceSequenceTest : public testing::Test {
   void SetUp() override { write_checkpoint(temp_ / "dense", small_dense()); }
   Generator open() {
     return Generator(std::make_unique<DeviceSequence>(
-        ctx_, model::load_serving_model(ctx_, temp_ / "dense", DType::kI8, {}),
+        ctx_,
+        model::load_serving_model(ctx_, temp_ / "dense", spec::load_model_config(temp_ / "dense"), DType::kI8,
+                                  {}),
         RunnerConfig{.context = 100, .max_batch_tokens = 16, .penalties = true}));
   }
   test::TempDir temp_;

@@ -101,7 +101,7 @@ struct RunnerCase {
   Runner make(int64_t max_sequences, bool graphs = true) const {
     ExecContext c = ctx;
     return {c,
-            model::load_serving_model(c, dir, weights, {}),
+            model::load_serving_model(c, dir, spec::load_model_config(dir), weights, {}),
             {.max_sequences = max_sequences,
              .context = 600,
              .max_batch_tokens = 256,
