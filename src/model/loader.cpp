@@ -25,8 +25,8 @@ void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::Mo
 
 Model load_model(ExecContext& ctx, const std::filesystem::path& dir, const spec::ModelConfig& config,
                  DType dtype) {
-  Model model = allocate_model(config, dtype);
   io::CheckpointReader reader(dir);
+  Model model = allocate_model(config, dtype);
   reader.check(reader.names(), *ctx.pool);
   load_weights(ctx, reader, model.config, model.weights);
   return model;

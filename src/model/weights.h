@@ -41,7 +41,7 @@ inline int64_t expert_width(const spec::ModelConfig& config) {
   return config.is_moe() ? config.moe_intermediate_size : config.intermediate_size;
 }
 
-/// Of these as one MLP: all that they hold side by side.
+/// Width of the always-on experts side by side, as one MLP; 0 without any.
 inline int64_t always_on_width(const spec::ModelConfig& config) {
   return num_always_on_experts(config) * expert_width(config);
 }

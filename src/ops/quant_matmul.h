@@ -28,7 +28,7 @@ struct QuantMatmul {
   bool silu_mul = false;  ///< w's rows come as kGateUpBlock rows of gate, the same of up, and so on
   /// Neither reads what the op right before it writes nor overwrites what that touches, so that this one may
   /// begin where that one's last tiles leave multiprocessors free. What follows finds both ended. The op
-  /// before is a quant_matmul for which this is false.
+  /// before is a quant_matmul with rows for which this is false.
   bool beside_previous = false;
 };
 

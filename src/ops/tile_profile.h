@@ -3,7 +3,7 @@
 //
 // A text file, a line per measurement: dtype, groups, "gathered" or "contiguous", N, K, rows of c, tile
 // (features x rows), microseconds. A # begins a comment.
-//   i8 68 gathered 2688 5120 49152 256x256 1293.7
+//   i8 64 gathered 2688 5120 32768 256x256 981.4
 #pragma once
 #include <filesystem>
 #include <optional>

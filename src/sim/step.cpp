@@ -442,7 +442,7 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   }
   kernel(Op::kExpertGateUp, gate_up);
   // Where our engine was measured its products end with SiLU, and a kernel quantises what they give.
-  if (expert_gate_up_.routed && fused.mlp_quant)
+  if ((expert_gate_up_.routed || expert_gate_up_.measured) && fused.mlp_quant)
     kernel(Op::kExpertQuant, measured(vector_cost(expert_rows * expert_width_ * (kBytes16 + quant_bytes)),
                                       fused.mlp_quant, expert_rows));
   else

@@ -62,7 +62,7 @@ struct ModelConfig {
   bool is_moe() const { return num_experts > 0; }
   int64_t experts_per_group() const { return num_experts / num_expert_groups; }       ///< E / G
   int64_t topk_per_group() const { return num_experts_per_tok / num_expert_groups; }  ///< K' = K / G
-  /// The shared expert counted in experts of width F (the grouped matmul runs it as that many).
+  /// The shared expert counted in experts of width F (training's grouped product runs it as that many).
   int64_t num_shared_experts() const {
     return is_moe() ? shared_expert_intermediate_size / moe_intermediate_size : 0;
   }

@@ -17,7 +17,7 @@ namespace moge::engine {
 /// takes such rows in parts); sizes that the fast kernels take (heads of 64, widths of 64).
 /// With topk 16 every expert is chosen: then rounding cannot flip a selection, and two computations can be
 /// compared closely.
-inline spec::ModelConfig small_moge(int64_t topk = 4) {
+inline spec::ModelConfig small_moge(int64_t topk = 4, int64_t shared_width = 1344) {
   spec::ModelConfig c;
   c.model_type = "PanguProMoE";
   c.vocab_size = 500;
@@ -31,7 +31,7 @@ inline spec::ModelConfig small_moge(int64_t topk = 4) {
   c.num_experts_per_tok = topk;
   c.num_expert_groups = 4;
   c.moe_intermediate_size = 192;
-  c.shared_expert_intermediate_size = 1344;
+  c.shared_expert_intermediate_size = shared_width;
   c.use_router_scale = true;
   c.attention_bias = c.o_proj_bias = true;
   c.initializer_range = 0.1;  // logits that differ
@@ -71,6 +71,14 @@ inline spec::ModelConfig small_dense() {
   c.initializer_range = 0.1;
   c.validate("small_dense");
   return c;
+}
+
+/// The models of the tests by name.
+inline spec::ModelConfig runner_model(const std::string& name) {
+  if (name == "dense") return small_dense();
+  if (name == "wide") return wide_moge();
+  if (name == "none_shared") return small_moge(16, 0);
+  return small_moge(name == "every_expert" ? 16 : 4);
 }
 
 /// Writes a randomly initialised checkpoint.

@@ -13,8 +13,7 @@ class RunnerTest : public testing::Test {
   /// The directory of a model, written at first use: a test does not pay for those it has no use for.
   std::filesystem::path model(const std::string& name) {
     const std::filesystem::path dir = temp_ / name;
-    if (!std::filesystem::exists(dir))
-      write_checkpoint(dir, name == "dense" ? small_dense() : small_moge(name == "moge" ? 4 : 16));
+    if (!std::filesystem::exists(dir)) write_checkpoint(dir, runner_model(name));
     return dir;
   }
   RunnerCase moge(DType weights = DType::kI8, DType kv = DType::kBF16) {
@@ -49,7 +48,7 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
 TEST_F(RunnerTest, AgreesWithTheSession) {
   ExecContext ctx{.pool = &pool_};
   const std::vector<int32_t> tokens = prompt(60, 1);
-  for (const char* name : {"every_expert", "dense"}) {
+  for (const char* name : {"every_expert", "none_shared", "dense"}) {
     const std::filesystem::path dir = model(name);
     Session session({.pool = &pool_}, model::load_model(ctx, dir, spec::load_model_config(dir), DType::kBF16),
                     {.context = 100});

@@ -22,10 +22,7 @@ class GpuRunner : public testing::TestWithParam<Format> {
   void SetUp() override {
     if (const std::string why = cuda_refusal(); !why.empty()) GTEST_SKIP() << why;
     const Format& f = GetParam();
-    const std::string name = f.model;
-    write_checkpoint(temp_ / "model", name == "dense"  ? small_dense()
-                                      : name == "wide" ? wide_moge()
-                                                       : small_moge(name == "moge" ? 4 : 16));
+    write_checkpoint(temp_ / "model", runner_model(f.model));
     gpu_ = {{.device = {DeviceKind::kCuda, 0}, .pool = &pool_, .backend = &cuda_backend()},
             temp_ / "model",
             f.weights,
@@ -122,14 +119,13 @@ TEST_P(GpuRunner, SaysWhatDoesNotFit) {
 
 INSTANTIATE_TEST_SUITE_P(
     , GpuRunner,
-    testing::Values(Format{"every_expert", DType::kI8, DType::kBF16},
-                    Format{"every_expert", DType::kFP8E4M3, DType::kI8},
-                    Format{"every_expert", DType::kBF16, DType::kFP8E4M3},
-                    Format{"moge", DType::kI8, DType::kBF16}, Format{"moge", DType::kI8, DType::kI8},
-                    Format{"wide", DType::kI8, DType::kI8}, Format{"moge", DType::kFP8E4M3, DType::kFP8E4M3},
-                    Format{"moge", DType::kBF16, DType::kBF16},
-                    Format{"every_expert", DType::kI8, DType::kF16}, Format{"dense", DType::kI8, DType::kI8},
-                    Format{"dense", DType::kBF16, DType::kBF16}),
+    testing::Values(
+        Format{"every_expert", DType::kI8, DType::kBF16}, Format{"every_expert", DType::kFP8E4M3, DType::kI8},
+        Format{"every_expert", DType::kBF16, DType::kFP8E4M3}, Format{"moge", DType::kI8, DType::kBF16},
+        Format{"moge", DType::kI8, DType::kI8}, Format{"none_shared", DType::kI8, DType::kBF16},
+        Format{"wide", DType::kI8, DType::kI8}, Format{"moge", DType::kFP8E4M3, DType::kFP8E4M3},
+        Format{"moge", DType::kBF16, DType::kBF16}, Format{"every_expert", DType::kI8, DType::kF16},
+        Format{"dense", DType::kI8, DType::kI8}, Format{"dense", DType::kBF16, DType::kBF16}),
     name_of_format);
 
 }  // namespace

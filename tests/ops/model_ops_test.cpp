@@ -106,6 +106,11 @@ TEST(IndexErrors, NameThePosition) {
                      .topk_ids = five,
                      .segments = in.values(std::vector<int32_t>{0, 2})},
                     "topk_ids[1, 3]: expected 0..4, got -7");
+  expect_all_refuse(ops::expert_counts_table(),
+                    {.counts = in.zeros({1, 0}, DType::kI32),
+                     .topk_ids = five,
+                     .segments = in.values(std::vector<int32_t>{0, 2})},
+                    "topk_ids[0, 0]: expected 0..-1, got 0");
   expect_all_refuse(ops::kv_write_table(),
                     {.k_pages = in.zeros({2, 1, 4, 3}),
                      .v_pages = in.zeros({2, 1, 4, 3}),

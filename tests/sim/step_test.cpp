@@ -230,6 +230,23 @@ TEST(Step, MeasuredProductsOfRoutedAndSharedExperts) {
   EXPECT_EQ(found, 5);
 }
 
+/// A skew takes the table's equal rows for the products; what lies between them is of the same engine then.
+TEST(Step, MeasuredQuantisationGoesWithMeasuredProducts) {
+  OpTable table;
+  for (const double rows : {1, 1024}) {
+    table.add("grouped_matmul", "i8", {2 * 1344, 5120, 64}, rows, 1e-3);
+    table.add("quantize_rows", "i8", {1344}, rows, 2e-3);
+  }
+  const StepModel step(shipped_model("pangu-pro-moe-72b-a16b"), shipped_device("h200-sxm"), kW8A8, {}, 1,
+                       &table);
+  double quantised = 0;
+  for (const OpRow& row : step.explain(decode_load(16, 2048)).ops) {
+    EXPECT_NE(row.op, Op::kExpertSwiglu);
+    if (row.op == Op::kExpertQuant) quantised = row.seconds;
+  }
+  EXPECT_NEAR(quantised, 48 * 2e-3, 1e-9);
+}
+
 TEST(Step, TokensPerStep) {
   EXPECT_EQ(tokens_per_step(0, 0.9), 1);
   EXPECT_DOUBLE_EQ(tokens_per_step(1, 0.7), 1.7);

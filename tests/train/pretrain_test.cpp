@@ -156,6 +156,7 @@ TEST_F(PretrainTest, MicroBatchesChangeNothingButTheOrderOfSums) {
   const double u = 0x1p-24;     // the most that rounding to float changes, relative
   const auto want = rows_of(dir_ / "a" / "train.csv"), got = rows_of(dir_ / "b" / "train.csv");
   ASSERT_EQ(got.size(), 20U);
+  ASSERT_EQ(want.size(), got.size());
   for (size_t s = 0; s < got.size(); ++s) {
     for (size_t c = 0; c < want[s].size(); ++c) {
       double tolerance = 0;

@@ -28,7 +28,8 @@ struct LeftRows {
 };
 
 /// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile
-/// fetches a line a step or, where that would be ahead of an even pace over all tiles, nothing. Gathered rows
+/// of more than four rows (vec/matmul_tile.h; a shorter one waits for B itself) fetches a line a step or,
+/// where that would be ahead of an even pace over all tiles, nothing. Gathered rows
 /// are fetched before the tile, as many lines as keep the pace.
 class RowsAhead {
  public:

@@ -11,9 +11,8 @@
 //     step wrote. That is so for mul_attention (lengths, block table, older keys), thus in rope_kv_write and
 //     decode_inputs; and it keeps two mul_attention launches, which share a counter, from running at once.
 //   - A kernel that is beside_previous (ops/quant_matmul.h) waits last of all. It begins when all blocks of
-//   the
-//     one before have let it, which in a product comes after that one's wait: then all kernels before that
-//     one have ended, and what they wrote may be read.
+//     the one before have let it. So a quant_matmul kernel lets the next start after its own wait, or not at
+//     all: then all kernels before it have ended, and what they wrote may be read beside it.
 #pragma once
 #include <cuda_runtime.h>
 

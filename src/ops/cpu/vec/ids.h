@@ -15,6 +15,7 @@ template <class Four, class One>
 inline __attribute__((always_inline)) int64_t for_ids(const int32_t* ids, int64_t stride, int64_t end,
                                                       int64_t T, int64_t K, const Four& four,
                                                       const One& one) {
+  if (end <= 0) return K > 0 ? 0 : T;
   // As unsigned numbers, negative ids are too large as well.
   const __m128i last = _mm_set1_epi32(static_cast<int>(end - 1));
   for (int64_t t = 0; t < T; ++t, ids += stride) {

@@ -20,7 +20,7 @@ class Producer {
     tile_ = t;
     blocks_ = t.rows == 0 ? 0 : min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
   }
-  /// After wait_for_previous().
+  /// When row_ids may be read.
   __device__ void begin_rows() {
     if (!gathers()) return;
 #pragma unroll
