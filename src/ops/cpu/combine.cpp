@@ -28,13 +28,6 @@ float bwd_row_ref(float* drow, const float* dy, const float* row, float weight, 
 
 const vec::CombineKernels kRef{fwd_row_ref, bwd_row_ref};
 
-void check_slots(const char* op, const int32_t* slots, int64_t t, int64_t S, int64_t R) {
-  for (int64_t s = 0; s < S; ++s) {
-    if (slots[s] < 0 || slots[s] >= R)
-      throw ShapeError(str(op, ": slot_row[", t, ", ", s, "]: expected 0..", R - 1, ", got ", slots[s]));
-  }
-}
-
 template <const vec::CombineKernels& kernels>
 void fwd(ExecContext& ctx, const CombineFwd& a, std::span<std::byte>) {
   const int64_t D = a.y.dim(1);
@@ -44,7 +37,7 @@ void fwd(ExecContext& ctx, const CombineFwd& a, std::span<std::byte>) {
   const Rows<int32_t> slot_row(a.slot_row);
   parallel_for(*ctx.pool, a.y.dim(0), rows_per_task((S + 1) * D), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      check_slots("combine_fwd", slot_row[t], t, S, R);
+      check_indices("combine_fwd", "slot_row", slot_row[t], t, S, R);
       kernels.fwd_row(y[t], add[t], rows[0], rows.stride(), slot_row[t], weights[t], S, D);
     }
   });
@@ -59,7 +52,7 @@ void bwd(ExecContext& ctx, const CombineBwd& a, std::span<std::byte>) {
   const Rows<int32_t> slot_row(a.slot_row);
   parallel_for(*ctx.pool, a.dy.dim(0), rows_per_task((S + 1) * D), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      check_slots("combine_bwd", slot_row[t], t, S, R);
+      check_indices("combine_bwd", "slot_row", slot_row[t], t, S, R);
       for (int64_t s = 0; s < S; ++s) {
         const int32_t r = slot_row[t][s];
         const float dot =

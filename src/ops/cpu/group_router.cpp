@@ -125,9 +125,7 @@ void bwd(ExecContext& ctx, const GroupRouterBwd& a, std::span<std::byte> ws) {
     const float* dw = dweights[t];
     float kept = 0;
     for (int64_t k = 0; k < K; ++k) {
-      if (ids[k] < 0 || ids[k] >= E)
-        throw ShapeError(
-            str("group_router_bwd: topk_ids[", t, ", ", k, "]: expected 0..", E - 1, ", got ", ids[k]));
+      check_index("group_router_bwd", "topk_ids", t, k, ids[k], E);
       kept += p[ids[k]];
     }
     if (!a.renormalize) kept = 1;

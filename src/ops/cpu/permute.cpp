@@ -11,8 +11,7 @@ namespace {
 constexpr int64_t kBlockTokens = 256;
 
 void check_id(int32_t id, int64_t t, int64_t k, int64_t E) {
-  if (id < 0 || id >= E)
-    throw ShapeError(str("permute_fwd: topk_ids[", t, ", ", k, "]: expected 0..", E - 1, ", got ", id));
+  check_index("permute_fwd", "topk_ids", t, k, id, E);
 }
 
 struct Sizes {
@@ -129,9 +128,7 @@ void bwd(ExecContext& ctx, const PermuteBwd& a, std::span<std::byte>) {
     const int64_t done =
         begin + kernels.gather(dtopk_weights[begin], a.drow_weight.ptr<float>(), slot_row[begin],
                                dtopk_weights.stride(), slot_row.stride(), R, end - begin, K);
-    for (int64_t k = 0; done < end && k < K; ++k)
-      check<ShapeError>(slot_row[done][k] >= 0 && slot_row[done][k] < R, "permute_bwd: slot_row[", done, ", ",
-                        k, "]: expected 0..", R - 1, ", got ", slot_row[done][k]);
+    if (done < end) check_indices("permute_bwd", "slot_row", slot_row[done], done, K, R);
   });
 }
 

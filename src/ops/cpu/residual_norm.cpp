@@ -27,8 +27,7 @@ void run(ExecContext& ctx, const ResidualNorm& a, std::span<std::byte> ws) {
     if (delta) add_row(sum, delta[t], D);
     for (int64_t s = 0; s < S; ++s) {
       const int32_t r = slot_row[t][s];
-      check<ShapeError>(r >= 0 && r < R, "residual_norm: slot_row[", t, ", ", s, "]: expected 0..", R - 1,
-                        ", got ", r);
+      check_index("residual_norm", "slot_row", t, s, r, R);
       add_row(sum, rows[r], D);
     }
     double squares = 0;

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/tensor.h"
 
 namespace moge::ops::cpu {
@@ -19,6 +20,18 @@ class Rows {
   T* base_;
   int64_t stride_;
 };
+
+/// Throws ShapeError unless element [t, k] of an op's tensor of indices is one of 0..end-1.
+inline void check_index(const char* op, const char* tensor, int64_t t, int64_t k, int32_t index,
+                        int64_t end) {
+  check<ShapeError>(index >= 0 && index < end, op, ": ", tensor, "[", t, ", ", k, "]: expected 0..", end - 1,
+                    ", got ", index);
+}
+/// All n of row t.
+inline void check_indices(const char* op, const char* tensor, const int32_t* row, int64_t t, int64_t n,
+                          int64_t end) {
+  for (int64_t k = 0; k < n; ++k) check_index(op, tensor, t, k, row[k], end);
+}
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
