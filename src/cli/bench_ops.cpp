@@ -557,13 +557,7 @@ class OpsBench {
     std::ranges::sort(values);
     return values[values.size() / 2];
   }
-  double seconds(Graph& graph) {
-    const auto begin = backend_.make_event(), end = backend_.make_event();
-    begin->record();
-    graph.launch();
-    end->record();
-    return end->seconds_since(*begin);
-  }
+  double seconds(Graph& graph) { return launch_seconds(backend_, graph); }
 
   /// Measures the operators added so far, and forgets them. Each is timed alone, kCalls in a chain, but
   /// behind a layer of all of them, long enough that clocks are those of the layer and not of one kernel;

@@ -13,6 +13,14 @@ int64_t planned_bytes(Backend& backend, const std::function<void(ExecContext&, s
   return planner.planned_bytes();
 }
 
+double launch_seconds(Backend& backend, Graph& graph) {
+  const auto begin = backend.make_event(), end = backend.make_event();
+  begin->record();
+  graph.launch();
+  end->record();
+  return end->seconds_since(*begin);
+}
+
 double graph_seconds(Backend& backend, const std::function<void(ExecContext&, size_t)>& call) {
   constexpr size_t kCalls = 8;
   constexpr int kRepeats = 7;
@@ -25,18 +33,11 @@ double graph_seconds(Backend& backend, const std::function<void(ExecContext&, si
   backend.begin_capture();
   for (size_t i = 0; i < kCalls; ++i) call(ctx, i);
   const std::unique_ptr<Graph> graph = backend.end_capture();
-  const auto launch = [&] {
-    const auto begin = backend.make_event(), end = backend.make_event();
-    begin->record();
-    graph->launch();
-    end->record();
-    return end->seconds_since(*begin);
-  };
-  const double first = launch();
+  const double first = launch_seconds(backend, *graph);
   if (first > kLong * kCalls)
-    for (double ran = first; ran < kHotSeconds;) ran += launch();
+    for (double ran = first; ran < kHotSeconds;) ran += launch_seconds(backend, *graph);
   std::vector<double> seconds;
-  for (int r = 0; r < kRepeats; ++r) seconds.push_back(launch() / kCalls);
+  for (int r = 0; r < kRepeats; ++r) seconds.push_back(launch_seconds(backend, *graph) / kCalls);
   std::ranges::sort(seconds);
   return seconds[seconds.size() / 2];
 }

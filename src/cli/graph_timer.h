@@ -9,6 +9,9 @@ namespace moge::cli {
 /// Workspace that `call` asks for, which gets a context that plans, and 0.
 int64_t planned_bytes(Backend& backend, const std::function<void(ExecContext&, size_t)>& call);
 
+/// Seconds of one launch, between events; returns when it has ended.
+double launch_seconds(Backend& backend, Graph& graph);
+
 /// Median seconds of one of several calls inside a recorded graph, over which launches do not show. `call`
 /// gets the number of the call; it runs with planning first.
 double graph_seconds(Backend& backend, const std::function<void(ExecContext&, size_t)>& call);
