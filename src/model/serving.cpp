@@ -137,9 +137,11 @@ void moge_block(ExecContext& ctx, const spec::ModelConfig& c, const ServingLayer
                           .offsets = offsets,
                           .row_ids = a.row_token.slice(0, 0, R),
                           .silu_mul = true});
-  if (shared) shared_gate_up(ctx, w, a, true);
   Rows shared_h;
-  if (shared) shared_h = quantise(ctx, a.shared_h, a.shared_h_q8, a.shared_h_scale);
+  if (shared) {
+    shared_gate_up(ctx, w, a, true);
+    shared_h = quantise(ctx, a.shared_h, a.shared_h_q8, a.shared_h_scale);
+  }
   const Rows h = quantise(ctx, a.h, a.h_q8, a.h_scale);
   ops::quant_matmul(ctx, {.c = a.down.slice(0, 0, R),
                           .a = h.a,

@@ -21,25 +21,24 @@ constexpr double kMaxMs = 1e9;
 /// The comparison's name of a call of the engine's: in each layer its ops come in a fixed order.
 std::string name_of_call(const MeasuredRun::Op& op, int64_t layers, size_t index) {
   const size_t calls = op.call_seconds.size(), L = static_cast<size_t>(layers);
-  if (op.op == "quant_matmul" && calls == 4 * L + 1) {
-    static constexpr const char* kProducts[] = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"};
-    return index == 4 * L ? "lm_head" : kProducts[index % 4];
-  }
-  if (op.op == "quant_matmul" && calls == 6 * L + 1) {  // with shared experts
-    static constexpr const char* kProducts[] = {
-        "qkv_proj", "o_proj", "gate_up_proj", "shared_gate_up_proj", "down_proj", "shared_down_proj"};
-    return index == 6 * L ? "lm_head" : kProducts[index % 6];
+  const auto in_turn = [&](const auto&... names) {
+    const char* const all[] = {names...};
+    return all[index % sizeof...(names)];
+  };
+  if (op.op == "quant_matmul" && (calls == 4 * L + 1 || calls == 6 * L + 1)) {
+    if (index + 1 == calls) return "lm_head";
+    return calls == 4 * L + 1 ? in_turn("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+                              : in_turn("qkv_proj", "o_proj", "gate_up_proj", "shared_gate_up_proj",
+                                        "down_proj", "shared_down_proj");
   }
   // A step of one token: the first layer's norm and qkv stand for what the last layer's op does not do.
   if (op.op == "quant_matmul" && calls == 2) return index == 0 ? "token_layer" : "lm_head";
   if (op.op == "residual_norm" && calls == 1) return "token_layer";
   // The first norm of a step adds nothing, its last one adds the last layer's experts: one for the other.
-  if (op.op == "residual_norm" && calls == 2 * L + 1) return index % 2 == 0 ? "attention_norm" : "mlp_norm";
-  if (op.op == "quantize_rows" && calls == 2 * L) return index % 2 == 0 ? "attention_quant" : "mlp_quant";
-  if (op.op == "quantize_rows" && calls == 3 * L) {
-    static constexpr const char* kRows[] = {"attention_quant", "shared_quant", "mlp_quant"};
-    return kRows[index % 3];
-  }
+  if (op.op == "residual_norm" && calls == 2 * L + 1) return in_turn("attention_norm", "mlp_norm");
+  if (op.op == "quantize_rows" && calls == 2 * L) return in_turn("attention_quant", "mlp_quant");
+  if (op.op == "quantize_rows" && calls == 3 * L)
+    return in_turn("attention_quant", "shared_quant", "mlp_quant");
   if (op.op == "decode_inputs" || op.op == "rope_table" || op.op == "embedding_fwd") return "step_inputs";
   return op.op;
 }

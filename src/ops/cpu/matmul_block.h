@@ -27,10 +27,10 @@ struct LeftRows {
   int64_t step_stride;
 };
 
-/// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile
-/// of more than four rows (vec/matmul_tile.h; a shorter one waits for B itself) fetches a line a step or,
-/// where that would be ahead of an even pace over all tiles, nothing. Gathered rows
-/// are fetched before the tile, as many lines as keep the pace.
+/// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile of
+/// more than four rows (vec/matmul_tile.h; a shorter one waits for B itself) fetches a line a step or, where
+/// that would be ahead of an even pace over all tiles, nothing. Gathered rows are fetched before the tile, as
+/// many lines as keep the pace.
 class RowsAhead {
  public:
   /// `count` rows of `bytes` bytes, row i at base + (ids ? ids[i] : i) * stride bytes, in the course of
