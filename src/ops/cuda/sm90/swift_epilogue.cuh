@@ -72,8 +72,12 @@ struct Epilogue {
             .hi = {value(d[2], s.hi, f.y, s.bias_hi), value(d[3], s.hi, f.w, s.bias_hi)}};
   }
 
-  template <int kRegisters>
-  __device__ __forceinline__ void run(const uint32_t (&d)[kRegisters]) const {
+  static constexpr int kRegisters = P::kRows / 2;
+  using Sums = uint32_t[kRegisters];
+  /// Rows that do not exist are left out, so many at a time.
+  static constexpr int kRowsTogether = P::kRows < 128 ? 16 : 32;
+
+  __device__ __forceinline__ void run(const Sums& d) const {
     switch (p.output) {
       case SwiftOutput::kBF16:
         return store_staged<false>(d);
@@ -86,11 +90,10 @@ struct Epilogue {
 
   /// A thread's values are of two features, but neighbouring features lie side by side in c: the warpgroup
   /// transposes some rows in shared memory, swizzled in units of 16 bytes, then writes whole lines.
-  template <bool kActivate, int kRegisters>
-  __device__ __forceinline__ void store_staged(const uint32_t (&d)[kRegisters]) const {
-    constexpr int kColumns = kRegisters * 2;
+  template <bool kActivate>
+  __device__ __forceinline__ void store_staged(const Sums& d) const {
     constexpr int kPitch = kActivate ? kBlockFeatures : kBlockFeatures * 2;  // bytes of a staged row
-    constexpr int kBlocks = kColumns >= 16 ? 2 : 1;                          // of 8 rows at once
+    constexpr int kBlocks = 2;                                               // of 8 rows at once
     constexpr int kMatrices = kActivate ? kBlocks : kBlocks * 2;
     const Scales s = scales();
     const int warp = thread() / 32, matrix = lane() / 8, row_in_block = lane() % 8;
@@ -99,11 +102,12 @@ struct Epilogue {
     const uint32_t to = shared_address(staged) +
                         static_cast<uint32_t>((block_of_matrix * 8 + row_in_block) * kPitch + unit * 16);
 #pragma unroll
-    for (int begin = 0; begin < kColumns; begin += P::kStagedRows) {
+    for (int begin = 0; begin < P::kRows; begin += P::kStagedRows) {
       if (begin >= tile.rows) break;
       warpgroup_barrier(warpgroup);  // the rows before are on their way
 #pragma unroll
-      for (int j = begin / 8; j < kColumns / 8 && j < (begin + P::kStagedRows) / 8; j += kBlocks) {
+      for (int j = begin / 8; j < (begin + P::kStagedRows) / 8; j += kBlocks) {
+        if (j * 8 % kRowsTogether == 0 && j * 8 >= tile.rows) break;
         uint32_t m[kMatrices];
 #pragma unroll
         for (int b = 0; b < kBlocks; ++b) {
@@ -118,8 +122,7 @@ struct Epilogue {
         store_transposed(to + static_cast<uint32_t>((j * 8 - begin) * kPitch), m);
       }
       warpgroup_barrier(warpgroup);
-      constexpr int kRowsLeft = kColumns < P::kStagedRows ? kColumns : P::kStagedRows;
-      write_lines<kActivate>(begin, min(tile.rows - begin, kRowsLeft));
+      write_lines<kActivate>(begin, min(tile.rows - begin, P::kStagedRows));
     }
   }
   /// Staged rows to rows `begin`.. of the tile.
@@ -147,8 +150,7 @@ struct Epilogue {
         c[r * p.c_stride + i] = reinterpret_cast<const uint16_t*>(staged_unit(r))[i];
   }
 
-  template <int kRegisters>
-  __device__ __forceinline__ void store_f32(const uint32_t (&d)[kRegisters]) const {
+  __device__ __forceinline__ void store_f32(const Sums& d) const {
     const Scales s = scales();
     const int lo = tile.feature + feature();
     // Its multiples must not be computed before the products: they need registers.
@@ -156,6 +158,7 @@ struct Epilogue {
     asm volatile("" : "+l"(stride));
 #pragma unroll
     for (int j = 0; j < kRegisters / 4; ++j) {
+      if (j * 8 % kRowsTogether == 0 && j * 8 >= tile.rows) break;
       const Values v = values<false>(d + j * 4, j, s);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {

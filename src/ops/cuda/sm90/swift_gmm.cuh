@@ -47,8 +47,8 @@ struct Consumer {
   uint32_t empty;  ///< barriers of a block of the cluster, one for each of a warp's first lanes
   RingPosition<P::kStages> ring;
 
-  /// d += the first kCount products of the ring's next stage.
-  template <int kCount, int kRegisters>
+  /// d += the first kCount products of the ring's next stage with kColumns rows of tokens.
+  template <int kCount, int kColumns, int kRegisters>
   __device__ __forceinline__ void multiply(uint32_t (&d)[kRegisters]) {
     const uint32_t stage = shared + ring.stage * P::kStageBytes;
     const uint64_t w = operand_descriptor(stage + warpgroup * kBlockBytes);
@@ -57,7 +57,7 @@ struct Consumer {
     if (P::kGathers && gathered) fence_async_proxy();
     wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < kCount; ++step) wgmma<kType>(d, w + 2 * step, a + 2 * step);
+    for (int step = 0; step < kCount; ++step) wgmma<kType, kColumns>(d, w + 2 * step, a + 2 * step);
     wgmma_commit();
   }
   /// Rows come to all blocks of the cluster at once, so all must know.
@@ -78,15 +78,13 @@ struct Consumer {
     }
   }
 
-  /// d = the sum over K of the warpgroup's 64 features x 2 * kRegisters rows. The products stay in flight
-  /// while the next stage is awaited.
-  template <int kRegisters>
+  /// d += the sum over K of the warpgroup's 64 features x kColumns rows. The products stay in flight while
+  /// the next stage is awaited.
+  template <int kColumns, int kRegisters>
   __device__ __forceinline__ void accumulate(uint32_t (&d)[kRegisters], int full_blocks, bool half_block) {
-#pragma unroll
-    for (uint32_t& x : d) x = 0;
     int previous = -1;
     for (int block = 0; block < full_blocks; ++block) {
-      multiply<kSteps>(d);
+      multiply<kSteps, kColumns>(d);
       wgmma_wait<1>();
       if (previous >= 0) release(previous);
       previous = ring.stage;
@@ -95,7 +93,7 @@ struct Consumer {
     wgmma_wait<0>();
     if (previous >= 0) release(previous);
     if (half_block) {
-      multiply<kSteps / 2>(d);
+      multiply<kSteps / 2, kColumns>(d);
       wgmma_wait<0>();
       release(ring.stage);
       ring.advance();
@@ -198,11 +196,12 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
       const Tile tile = factors[set.stage].tile;
       if (tile.rows > 0 && tile.feature + warpgroup * kBlockFeatures < p.n) {
+        uint32_t d[P::kRows / 2] = {};
         with_columns_of<P::kRows>(tile.rows, [&](auto columns) {
-          uint32_t d[decltype(columns)::value / 2];
-          consumer.accumulate(d, p.full_blocks, p.half_block);
-          Epilogue<kType, P>{p, factors[set.stage], staged, tile, warpgroup}.run(d);
+          consumer.template accumulate<decltype(columns)::value>(d, p.full_blocks, p.half_block);
         });
+        // One copy for all: instructions that another tile's rows have not brought cost thousands of cycles.
+        Epilogue<kType, P>{p, factors[set.stage], staged, tile, warpgroup}.run(d);
       } else {
         consumer.skip(p.full_blocks + (p.half_block ? 1 : 0));
       }
