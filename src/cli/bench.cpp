@@ -48,7 +48,8 @@ ordered_json to_json(const ops::MachineCeilings& m) {
     out["compute"].push_back({{"isa", c.isa},
                               {"num_threads", c.num_threads},
                               {"f32_flops", c.f32_flops},
-                              {"bf16_flops", c.bf16_flops}});
+                              {"bf16_flops", c.bf16_flops},
+                              {"i8_ops", c.i8_ops}});
   for (const ops::MemoryCeiling& c : m.memory)
     out["memory"].push_back({{"num_threads", c.num_threads},
                              {"dram_read_bytes", c.dram_read_bytes},
@@ -66,10 +67,11 @@ void bench_machine(const BenchMachineOptions& o) {
     std::cout << to_json(m).dump(2) << '\n';
     return;
   }
-  std::cout << std::fixed << std::setprecision(1) << "GFLOP/s   threads      f32     bf16\n";
+  std::cout << std::fixed << std::setprecision(1) << "GFLOP/s   threads      f32     bf16       i8\n";
   for (const ops::ComputeCeiling& c : m.compute)
     std::cout << std::left << std::setw(10) << c.isa << std::right << std::setw(7) << c.num_threads
-              << std::setw(9) << c.f32_flops * 1e-9 << std::setw(9) << c.bf16_flops * 1e-9 << '\n';
+              << std::setw(9) << c.f32_flops * 1e-9 << std::setw(9) << c.bf16_flops * 1e-9 << std::setw(9)
+              << c.i8_ops * 1e-9 << '\n';
   std::cout << "GB/s      threads     read     copy    triad  L3 read\n";
   for (const ops::MemoryCeiling& c : m.memory)
     std::cout << "memory    " << std::setw(7) << c.num_threads << std::setw(9) << c.dram_read_bytes * 1e-9

@@ -39,7 +39,7 @@ double best_seconds(ThreadPool& pool, int num_threads, const Work& work) {
 }
 
 ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* isa,
-                               const cpu::vec::MachineKernels& kernels, bool bf16) {
+                               const cpu::vec::MachineKernels& kernels, bool bf16, bool i8) {
   constexpr int64_t kRounds = 500'000;  // about 1 ms
   const auto rate = [&](float (*kernel)(int64_t), double flops) {
     volatile float sink = 0;
@@ -47,7 +47,8 @@ ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* is
            best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
   };
   return {isa, num_threads, rate(kernels.fma_f32, kernels.fma_f32_flops),
-          bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0};
+          bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0,
+          i8 ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0};
 }
 
 const cpu::vec::MachineKernels& memory_kernels() {
@@ -110,12 +111,13 @@ std::vector<int> thread_counts(const ThreadPool& pool) {
 
 std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
   std::vector<ComputeCeiling> ceilings;
-  const auto add = [&](const char* isa, const cpu::vec::MachineKernels& kernels, bool bf16) {
+  const CpuInfo& cpu = cpu_info();
+  const auto add = [&](const char* isa, const cpu::vec::MachineKernels& kernels, bool bf16, bool i8) {
     for (const int n : thread_counts(*ctx.pool))
-      ceilings.push_back(compute_ceiling(*ctx.pool, n, isa, kernels, bf16));
+      ceilings.push_back(compute_ceiling(*ctx.pool, n, isa, kernels, bf16, i8));
   };
-  if (cpu_info().avx512) add("avx512", cpu::vec::avx512::machine, cpu_info().avx512_bf16);
-  if (cpu_info().avx2) add("avx2", cpu::vec::avx2::machine, false);
+  if (cpu.avx512) add("avx512", cpu::vec::avx512::machine, cpu.avx512_bf16, cpu.avx512_vnni);
+  if (cpu.avx2) add("avx2", cpu::vec::avx2::machine, false, false);
   return ceilings;
 }
 

@@ -1,7 +1,9 @@
 // Measured ceilings of this machine: what "percent of the roof" is a percentage of. Never nominal figures,
 // because clocks, virtual machines and neighbours decide. Each ceiling is the best of repeated runs in about
 // 0.1 s:
-//   compute  fused multiply-adds (f32) or pair dots (bf16) on registers only, for each instruction set
+//   compute  fused multiply-adds (f32), pair dots (bf16) or dots of four bytes (i8) on registers only, for
+//   each
+//            instruction set
 //   DRAM     buffers of eight times the L3 each, every thread on its own part: read (a sum), copy and triad
 //            (a + 3 b); bytes are those the loop names (4, 8 and 12 an element), not the lines that caches
 //            fetch before they are written
@@ -19,6 +21,7 @@ struct ComputeCeiling {
   int num_threads;
   double f32_flops;   ///< per second
   double bf16_flops;  ///< per second; 0: no such instruction
+  double i8_ops;      ///< likewise
 };
 
 struct MemoryCeiling {

@@ -97,6 +97,7 @@ Roof cpu_roof() {
     if (ceiling.num_threads < threads) continue;
     roof.flops[DType::kF32] = std::max(roof.flops[DType::kF32], ceiling.f32_flops);
     roof.flops[DType::kBF16] = std::max({roof.flops[DType::kBF16], ceiling.f32_flops, ceiling.bf16_flops});
+    if (ceiling.i8_ops > 0) roof.flops[DType::kI8] = std::max(roof.flops[DType::kI8], ceiling.i8_ops);
   }
   for (const ops::MemoryCeiling& ceiling : machine.memory)
     roof.bytes = std::max(roof.bytes, ceiling.dram_copy_bytes);

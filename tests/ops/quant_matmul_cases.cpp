@@ -1,6 +1,7 @@
 #include "ops/quant_matmul.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 
@@ -96,10 +97,15 @@ std::vector<double> aligned_magnitude(const QuantMatmul& q) {
 }
 
 std::vector<Output<QuantMatmul>> outputs(const Dims& d) {
+  // i8 sums are exact, and without SiLU the CPU rounds what follows as the reference does.
+  Output<QuantMatmul> exact{"c", &QuantMatmul::c};
+  exact.holds_for = [exact_on_cpu = d.dtype == DType::kI8 && !d.silu](std::string_view impl) {
+    return exact_on_cpu && impl.starts_with("cpu");
+  };
   // bf16 results: theirs and the reference's rounding. fp32 results: i8 sums are exact and five roundings
   // follow; the products of bf16 and fp8 are exact and their sum walks at random.
-  if (d.out == DType::kBF16) return {{"c", &QuantMatmul::c, 2, 0x1p-8}};
-  if (d.dtype == DType::kI8) return {{"c", &QuantMatmul::c, 8}};
+  if (d.out == DType::kBF16) return {exact, {"c", &QuantMatmul::c, 2, 0x1p-8}};
+  if (d.dtype == DType::kI8) return {exact, {"c", &QuantMatmul::c, 8}};
   Output<QuantMatmul> f32_sums{"c", &QuantMatmul::c, 8 + 4 * std::sqrt(static_cast<double>(d.K))};
   if (d.dtype == DType::kBF16) return {f32_sums};
   const auto by_tensor_core = [](std::string_view impl) { return impl.starts_with("cuda.swift_gmm"); };
@@ -129,6 +135,9 @@ const Cases cases([] {
     for (const int64_t R : {1, 7, 8, 63, 65}) add_case(slow({{R}, 128, 256, dtype}));
     add_case({{0}, 128, 256, dtype});
     add_case({{9}, 96, 192, dtype, f32});
+    add_case({{1}, 1, 1, dtype, f32});
+    add_case({{5}, 33, 77, dtype, f32, false, true, true, true});  // no whole step, tile or line
+    add_case({{11, 0, 6}, 48, 203, dtype, bf16, true, true, true});
     add_case({{65}, 256, 512, dtype, f32, false, false, true, true});
     add_case({{5, 0, 63, 1}, 128, 256, dtype, bf16, false, true, true});
     add_case(slow({{0, 0, 130, 0}, 128, 256, dtype, f32, false, true}));  // all on one expert
@@ -141,6 +150,16 @@ const Cases cases([] {
     add_case(slow({{300, 0, 2, 530}, 160, 208, dtype, bf16, true, true, true}));
     add_case(slow({{0, 257, 600}, 288, 96, dtype, f32}));
   }
+  // Weights from memory (more than a cache holds), and from cache.
+  for (const DType dtype : {DType::kI8, bf16})
+    for (const auto& [R, N, K] : {std::array<int64_t, 3>{1, 65536, 4096},
+                                  {1, 4096, 1024},
+                                  {8, 65536, 4096},
+                                  {64, 4096, 1024},
+                                  {256, 4096, 1024},
+                                  {256, 1344, 5120},
+                                  {2048, 1344, 5120}})
+      add_case({{R}, N, K, dtype, bf16, false, false, false, false, false, true});
 });
 
 }  // namespace

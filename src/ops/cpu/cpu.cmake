@@ -18,5 +18,6 @@ function(moge_ops_isa isa)
   target_sources(moge_ops PRIVATE $<TARGET_OBJECTS:moge_ops_${isa}>)
 endfunction()
 moge_ops_isa(avx2 -mavx2 -mfma -mf16c)
-moge_ops_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
+# BF16 and VNNI are for intrinsics behind a check of their own: compilers make neither of such loops as these.
+moge_ops_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mavx512vnni -mfma
              -mprefer-vector-width=512)

@@ -12,6 +12,21 @@ namespace moge::ops::cpu {
 /// Rows of one block; with a panel's 64 columns about 10 us of work at an inner dimension of 256. A multiple
 /// of the tile's 6.
 inline constexpr int64_t kBlockRows = 96;
+/// Up to kBlockRows rows of one group.
+struct RowBlock {
+  int64_t group;
+  int64_t begin;
+  int64_t rows;
+  int64_t first_of_group = 0, blocks_of_group = 1;  ///< index and number of the group's blocks
+};
+
+/// All groups' rows in blocks of near equal height, written to `blocks`; returns how many.
+int64_t cut_blocks(const Groups& groups, RowBlock* blocks);
+/// The most that cut_blocks makes of R rows.
+constexpr int64_t max_row_blocks(int64_t groups, int64_t R) {
+  return R / kBlockRows + std::min(groups, R);
+}
+
 /// Steps after which a block turns back to its first tile: 512 x 64 words of B (128 KB) stay in L2 and a
 /// tile's rows of A (12 KB) in L1. A tile costs some 240 cycles beside its 12 a step, so fewer steps are
 /// slower.

@@ -56,14 +56,6 @@ constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
 /// Neighbouring panels that a task packs together.
 constexpr int64_t kMostPanelsTogether = 4;
 
-/// Up to kBlockRows rows of one group.
-struct RowBlock {
-  int64_t group;
-  int64_t begin;
-  int64_t rows;
-  int64_t first_of_group = 0, blocks_of_group = 1;  ///< index and number of the group's blocks
-};
-
 /// Most rows that are packed before they are multiplied.
 int64_t most_shared_rows(int num_threads) {
   return 4 * kBlockRows * num_threads;
@@ -74,7 +66,7 @@ struct Plan {
   Plan(const RowsProduct& p, int64_t R, int num_threads) : panels(p.panels()) {
     a_stride = align_up(panels.steps, 16) + 16;  // not a multiple of 4 KiB: six rows would share L1 sets
     shared_rows = R <= most_shared_rows(num_threads);
-    max_blocks = R / kBlockRows + std::min(p.num_groups(), R);
+    max_blocks = max_row_blocks(p.num_groups(), R);
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     const bool packed = p.w.layout == Layout::kPanels;
     fused = shared_rows && !packed;
@@ -98,20 +90,6 @@ struct Plan {
   int64_t partial_words;  ///< of a thread
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
 };
-
-/// All groups' rows in blocks of near equal height.
-int64_t cut_blocks(const Groups& groups, RowBlock* blocks) {
-  int64_t count = 0;
-  for (int64_t g = 0; g < groups.count(); ++g) {
-    const int64_t rows = groups.end(g) - groups.begin(g);
-    const int64_t parts = (rows + kBlockRows - 1) / kBlockRows;
-    const int64_t height = parts == 0 ? 1 : align_up((rows + parts - 1) / parts, vec::kTileRows);
-    const int64_t first = count, blocks_of_group = (rows + height - 1) / height;
-    for (int64_t r = 0; r < rows; r += height)
-      blocks[count++] = {g, groups.begin(g) + r, std::min(height, rows - r), first, blocks_of_group};
-  }
-  return count;
-}
 
 class Multiplication {
  public:

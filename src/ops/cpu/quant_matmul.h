@@ -1,4 +1,4 @@
-// The CPU implementation of ops/quant_matmul.h.
+// The CPU implementations of ops/quant_matmul.h.
 #pragma once
 #include "ops/quant_matmul.h"
 

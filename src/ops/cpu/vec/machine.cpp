@@ -48,6 +48,18 @@ float dot_bf16(int64_t rounds) {
   }
   return total(acc);
 }
+
+float dot_i8(int64_t rounds) {
+  __m512i acc[kChains];
+  const __m512i x = _mm512_set1_epi8(3);
+  for (__m512i& a : acc) a = _mm512_setzero_si512();
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) asm volatile("vpdpbusd %1, %1, %0" : "+v"(acc[i]) : "v"(x));
+  __m512i all = acc[0];
+  for (int i = 1; i < kChains; ++i) all = _mm512_add_epi32(all, acc[i]);
+  return static_cast<float>(_mm512_reduce_add_epi32(all));
+}
 #endif
 
 float read(const float* p, int64_t n) {
@@ -82,10 +94,25 @@ void triad(float* to, const float* a, const float* b, int64_t n) {
 }  // namespace
 
 #ifdef __AVX512F__
-extern const MachineKernels machine{
-    fma_f32, kChains* kLanes * 2.0, dot_bf16, kChains* kLanes * 4.0, read, copy, triad};
+extern const MachineKernels machine{.fma_f32 = fma_f32,
+                                    .fma_f32_flops = kChains * kLanes * 2.0,
+                                    .dot_bf16 = dot_bf16,
+                                    .dot_bf16_flops = kChains * kLanes * 4.0,
+                                    .dot_i8 = dot_i8,
+                                    .dot_i8_ops = kChains * kLanes * 8.0,
+                                    .read = read,
+                                    .copy = copy,
+                                    .triad = triad};
 #else
-extern const MachineKernels machine{fma_f32, kChains* kLanes * 2.0, nullptr, 0, read, copy, triad};
+extern const MachineKernels machine{.fma_f32 = fma_f32,
+                                    .fma_f32_flops = kChains * kLanes * 2.0,
+                                    .dot_bf16 = nullptr,
+                                    .dot_bf16_flops = 0,
+                                    .dot_i8 = nullptr,
+                                    .dot_i8_ops = 0,
+                                    .read = read,
+                                    .copy = copy,
+                                    .triad = triad};
 #endif
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

@@ -11,6 +11,9 @@ struct MachineKernels {
   /// The same with bf16 pair dots (vdpbf16ps); null where the instruction set has none.
   float (*dot_bf16)(int64_t rounds);
   double dot_bf16_flops;
+  /// The same with dots of four bytes (vpdpbusd), two operations a product; null where there is none.
+  float (*dot_i8)(int64_t rounds);
+  double dot_i8_ops;
   /// Sum of p[n]; n is a multiple of 128, as below.
   float (*read)(const float* p, int64_t n);
   /// to[n] = from[n].
