@@ -23,7 +23,7 @@ class RoomyBench : public Bench {
   explicit RoomyBench(int num_threads) : Bench(num_threads) { ctx.workspace = &workspace_; }
 
  private:
-  Workspace workspace_{1 << 16};
+  Workspace workspace_{1 << 20};
 };
 
 template <class T>

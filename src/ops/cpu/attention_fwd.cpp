@@ -11,7 +11,7 @@ using vec::kKeyBlock;
 
 template <const vec::AttentionKernels& kernels>
 void run(ExecContext& ctx, const AttentionFwd& a, std::span<std::byte> ws) {
-  const Heads q(a.q), k(a.k), v(a.v), out(a.out);
+  const Heads k(a.k), v(a.v);
   const int64_t T = a.q.dim(0), KV = a.k.dim(1), G = a.q.dim(1) / std::max<int64_t>(KV, 1), Dh = a.q.dim(2);
   const auto cu = checked_offsets("attention_fwd", "cu_seqlens", a.cu_seqlens, T);
   Scratch shared(ws);
@@ -25,7 +25,7 @@ void run(ExecContext& ctx, const AttentionFwd& a, std::span<std::byte> ws) {
     const int64_t kv_head = task % KV;
     Scratch scratch(ws.subspan(shared.used_bytes() + thread * thread_bytes));
     RowAttention rows(kernels, G, Dh, scratch);
-    rows.start(q, block, kv_head);
+    rows.start(a.q, block, kv_head);
     const int64_t first = cu[block.b], first_visible = block.begin + 1 - first;
     const int64_t seen = first_visible + block.count - 1;
     for (int64_t begin = 0; begin < seen; begin += kKeyBlock) {
@@ -39,7 +39,7 @@ void run(ExecContext& ctx, const AttentionFwd& a, std::span<std::byte> ws) {
       rows.attend(kernels.f32, k_rows, v_rows, begin, keys, first_visible, a.scale, rows.partial());
       rows.merge(rows.partial());
     }
-    rows.finish(out, a.lse);
+    rows.finish(a.out, a.lse);
   });
 }
 

@@ -7,6 +7,15 @@ namespace moge::ops::cpu {
 
 using vec::kKeyBlock;
 
+namespace {
+
+/// Row (t, h) of [T, H, Dh].
+std::byte* head_row(const Tensor& x, int64_t t, int64_t h) {
+  return static_cast<std::byte*>(x.data) + (t * x.stride(0) + h * x.stride(1)) * size_of(x.dtype);
+}
+
+}  // namespace
+
 QueryBlocks::QueryBlocks(std::span<const int32_t> cu, int64_t G, Scratch& scratch)
     : cu_(cu), tokens_(tokens(G)), starts_(scratch.take<int64_t>(static_cast<int64_t>(cu.size()))) {
   if (!starts_) return;
@@ -36,12 +45,12 @@ RowAttention::RowAttention(const vec::AttentionKernels& kernels, int64_t G, int6
   }
 }
 
-void RowAttention::start(const Heads& q, const QueryBlock& block, int64_t kv_head) {
+void RowAttention::start(const Tensor& q, const QueryBlock& block, int64_t kv_head) {
   block_ = block;
   kv_head_ = kv_head;
   for (int64_t r = 0; r < rows(); ++r) {
-    const void* row = q.at(block.begin + r / G_, kv_head * G_ + r % G_);
-    kernels_.f32.rows(q_ + r * ld_, &row, 1, Dh_);
+    const void* row = head_row(q, block.begin + r / G_, kv_head * G_ + r % G_);
+    (q.dtype == DType::kF32 ? kernels_.f32 : kernels_.bf16).rows(q_ + r * ld_, &row, 1, Dh_);
   }
   std::fill_n(state_.m, rows(), -INFINITY);
   std::fill_n(state_.l, rows(), 0.0F);
@@ -73,12 +82,15 @@ void RowAttention::merge(const vec::AttentionState& block) {
   kernels_.merge(rows(), Dh_, state_, block);
 }
 
-void RowAttention::finish(const Heads& out, const Tensor& lse) const {
+void RowAttention::finish(const Tensor& out, const Tensor& lse) const {
   for (int64_t r = 0; r < rows(); ++r) {
     const int64_t t = block_.begin + r / G_, h = kv_head_ * G_ + r % G_;
-    float* to = out.at(t, h);
+    std::byte* to = head_row(out, t, h);
     const float inverse = state_.l[r] == 0 ? 0 : 1 / state_.l[r];  // an idle sequence's rows see nothing
-    for (int64_t i = 0; i < Dh_; ++i) to[i] = state_.o[r * ld_ + i] * inverse;
+    if (out.dtype == DType::kF32)
+      kernels_.scale(reinterpret_cast<float*>(to), state_.o + r * ld_, inverse, Dh_);
+    else
+      kernels_.scale_bf16(reinterpret_cast<uint16_t*>(to), state_.o + r * ld_, inverse, Dh_);
     if (lse) lse.ptr<float>()[t * lse.stride(0) + h] = state_.m[r] + std::log(state_.l[r]);
   }
 }

@@ -31,16 +31,16 @@ class QueryBlocks {
 class RowAttention {
  public:
   RowAttention(const vec::AttentionKernels& kernels, int64_t G, int64_t Dh, Scratch& scratch);
-  /// Takes the query rows of a block and KV head and forgets what was seen.
-  void start(const Heads& q, const QueryBlock& block, int64_t kv_head);
+  /// Takes the query rows (f32 or bf16) of a block and KV head and forgets what was seen.
+  void start(const Tensor& q, const QueryBlock& block, int64_t kv_head);
   /// Attends to the keys at positions begin .. begin + keys - 1 (keys <= kKeyBlock, begin a multiple of it),
   /// `into` overwritten. The block's first token sees the positions below first_visible, the next one more.
   void attend(const vec::PackKernels& pack, const void* const* k_rows, const void* const* v_rows,
               int64_t begin, int64_t keys, int64_t first_visible, float scale,
               const vec::AttentionState& into);
   void merge(const vec::AttentionState& block);
-  /// Writes softmax-weighted values and, where lse has memory, the log sum exp.
-  void finish(const Heads& out, const Tensor& lse) const;
+  /// Writes softmax-weighted values (f32 or bf16) and, where lse has memory, the log sum exp.
+  void finish(const Tensor& out, const Tensor& lse) const;
 
   int64_t rows() const { return block_.count * G_; }
   int64_t ld() const { return ld_; }

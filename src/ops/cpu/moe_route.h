@@ -1,4 +1,4 @@
-// The CPU implementation of ops/moe_route.h.
+// The CPU implementations of ops/moe_route.h.
 #pragma once
 #include "ops/moe_route.h"
 

@@ -38,8 +38,6 @@ class Batch {
   Batch(const PagedAttention& a, std::span<std::byte> ws, int num_threads)
       : a_(a),
         n_(a),
-        q_(a.q),
-        out_(a.out),
         cache_(a),
         shared_(ws),
         blocks_(cache_.cu_q, n_.G, shared_),
@@ -94,27 +92,27 @@ class Batch {
 
   void whole(int64_t task, int thread) const {
     Task t(*this, task, thread);
-    t.rows.start(q_, t.block, t.kv_head);
+    t.rows.start(a_.q, t.block, t.kv_head);
     for (int64_t begin = 0; begin < t.seen; begin += kKeyBlock) {
       attend(t, begin, t.rows.partial());
       t.rows.merge(t.rows.partial());
     }
-    t.rows.finish(out_, {});
+    t.rows.finish(a_.out, {});
   }
 
   void split(int64_t task, int64_t key_block, int thread) const {
     Task t(*this, task, thread);
     if (key_block * kKeyBlock >= t.seen) return;
-    t.rows.start(q_, t.block, t.kv_head);
+    t.rows.start(a_.q, t.block, t.kv_head);
     attend(t, key_block * kKeyBlock, partial(t, key_block));
   }
 
   void combine(int64_t task, int thread) const {
     Task t(*this, task, thread);
-    t.rows.start(q_, t.block, t.kv_head);
+    t.rows.start(a_.q, t.block, t.kv_head);
     for (int64_t key_block = 0; key_block * kKeyBlock < t.seen; ++key_block)
       t.rows.merge(partial(t, key_block));
-    t.rows.finish(out_, {});
+    t.rows.finish(a_.out, {});
   }
 
   /// Where the state of a task's rows after one key block is kept: [rows] of each member.
@@ -127,7 +125,6 @@ class Batch {
 
   const PagedAttention& a_;
   Sizes n_;
-  Heads q_, out_;
   PagedCache cache_;
   Scratch shared_;
   QueryBlocks blocks_;
@@ -141,10 +138,9 @@ void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> ws) {
   if (a.q.dim(0) > 0) Batch<kernels>(a, ws, ctx.pool->num_threads()).run(*ctx.pool);
 }
 
-/// f32 queries, and pages that need no scale.
+/// Pages that are read as they are.
 template <Refusal (*isa)(const PagedAttention&)>
 Refusal supports(const PagedAttention& a) {
-  if (a.q.dtype != DType::kF32) return str("q ", name_of(a.q.dtype), ": expected f32");
   if (a.k_pages.dtype != DType::kF32 && a.k_pages.dtype != DType::kBF16)
     return str("pages of ", name_of(a.k_pages.dtype), ": expected f32 or bf16");
   return isa(a);

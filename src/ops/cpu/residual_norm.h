@@ -1,4 +1,4 @@
-// The CPU implementation of ops/residual_norm.h.
+// The CPU implementations of ops/residual_norm.h.
 #pragma once
 #include "ops/residual_norm.h"
 

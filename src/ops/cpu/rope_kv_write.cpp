@@ -1,9 +1,11 @@
 #include "ops/cpu/rope_kv_write.h"
 
-#include "ops/cpu/element.h"
+#include <cmath>
+
 #include "ops/cpu/isa.h"
 #include "ops/cpu/quantize.h"
 #include "ops/cpu/rows.h"
+#include "ops/cpu/vec/rope_kv_write.h"
 
 namespace moge::ops::cpu {
 
@@ -25,6 +27,9 @@ void turn_head(float* x, const float* cos_sin, int64_t Dh) {
   }
 }
 
+const vec::RopeKvWriteKernels kRef{norm_head, turn_head};
+
+template <const vec::RopeKvWriteKernels& kernels, const vec::StoredRowKernels& stored>
 void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
   const int64_t T = a.q.dim(0), H = a.q.dim(1), Dh = a.q.dim(2);
   const int64_t P = a.k_pages.dim(0), KV = a.k_pages.dim(1), PS = a.k_pages.dim(2);
@@ -33,8 +38,7 @@ void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
   ctx.pool->run(T, [&](int64_t t, int thread) {
     float* x = reinterpret_cast<float*>(ws.data()) + thread * Dh;
     const auto load = [&](int64_t head) {
-      for (int64_t i = 0; i < Dh; ++i)
-        x[i] = load_element(a.qkv, t * a.qkv.stride(0) + head * a.qkv.stride(1) + i);
+      load_row(stored, x, a.qkv, t * a.qkv.stride(0) + head * a.qkv.stride(1), Dh);
     };
     const int64_t slot = *slots[t];
     check<ShapeError>(slot >= 0 && slot < P * PS, "rope_kv_write: slots[", t,
@@ -43,22 +47,21 @@ void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
       const auto at = [&](const Tensor& paged) {
         return slot / PS * paged.stride(0) + kv * paged.stride(1) + slot % PS * paged.stride(2);
       };
-      if (scales) {
-        scales.ptr<float>()[at(scales)] = quantize_row(pages, at(pages), x, Dh);
-      } else {
-        for (int64_t i = 0; i < Dh; ++i) store_element(pages, at(pages) + i, x[i]);
-      }
+      if (scales)
+        scales.ptr<float>()[at(scales)] = quantize_row(stored, pages, at(pages), x, Dh);
+      else
+        store_row(stored, pages, at(pages), x, Dh);
     };
     for (int64_t h = 0; h < H; ++h) {
       load(h);
-      if (q_norm) norm_head(x, q_norm[0], Dh, a.eps);
-      turn_head(x, cos_sin[t], Dh);
-      for (int64_t i = 0; i < Dh; ++i) store_element(a.q, t * a.q.stride(0) + h * a.q.stride(1) + i, x[i]);
+      if (q_norm) kernels.norm(x, q_norm[0], Dh, a.eps);
+      kernels.turn(x, cos_sin[t], Dh);
+      store_row(stored, a.q, t * a.q.stride(0) + h * a.q.stride(1), x, Dh);
     }
     for (int64_t kv = 0; kv < KV; ++kv) {
       load(H + kv);
-      if (k_norm) norm_head(x, k_norm[0], Dh, a.eps);
-      turn_head(x, cos_sin[t], Dh);
+      if (k_norm) kernels.norm(x, k_norm[0], Dh, a.eps);
+      kernels.turn(x, cos_sin[t], Dh);
       write(a.k_pages, a.k_scales, kv);
       load(H + KV + kv);
       write(a.v_pages, a.v_scales, kv);
@@ -73,7 +76,9 @@ int64_t workspace(const ExecContext& ctx, const RopeKvWrite& a) {
 }  // namespace
 
 std::vector<Impl<RopeKvWrite>> rope_kv_write_impls() {
-  return {{"cpu.ref", DeviceKind::kCpu, supports_all<RopeKvWrite>, run, workspace}};
+  return isa_impls<RopeKvWrite>(run<vec::avx512::rope_kv_write, vec::avx512::stored_rows>,
+                                run<vec::avx2::rope_kv_write, vec::avx2::stored_rows>,
+                                run<kRef, stored_rows_ref>, workspace);
 }
 
 }  // namespace moge::ops::cpu

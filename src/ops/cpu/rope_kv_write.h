@@ -1,4 +1,4 @@
-// The CPU implementation of ops/rope_kv_write.h.
+// The CPU implementations of ops/rope_kv_write.h.
 #pragma once
 #include "ops/rope_kv_write.h"
 

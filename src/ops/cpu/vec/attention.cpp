@@ -1,5 +1,6 @@
 #include "ops/cpu/vec/attention.h"
 
+#include "ops/cpu/vec/bf16.h"
 #include "ops/cpu/vec/tile.h"
 
 namespace moge::ops::cpu::vec::MOGE_ISA {
@@ -113,9 +114,24 @@ void pack(float* to, const void* const* rows, int64_t n, int64_t D) {
   pack_rows<T>(to, row_stride(D), rows, n, D, padded(D));
 }
 
+void scale(float* to, const float* x, float factor, int64_t n) {
+  for_lanes(n,
+            [&](int64_t i, int64_t lanes) { store_n(to + i, load_n(x + i, lanes) * splat(factor), lanes); });
+}
+void scale_bf16(uint16_t* to, const float* x, float factor, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t lanes) {
+    store_bf16_n(to + i, load_n(x + i, lanes) * splat(factor), lanes);
+  });
+}
+
 }  // namespace
 
-extern const AttentionKernels attention{
-    {pack_transposed<float>, pack<float>}, {pack_transposed<uint16_t>, pack<uint16_t>}, fwd, merge, bwd};
+extern const AttentionKernels attention{{pack_transposed<float>, pack<float>},
+                                        {pack_transposed<uint16_t>, pack<uint16_t>},
+                                        fwd,
+                                        merge,
+                                        bwd,
+                                        scale,
+                                        scale_bf16};
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

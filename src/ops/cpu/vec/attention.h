@@ -61,6 +61,9 @@ struct AttentionKernels {
   /// Adds a block's state to what precedes it.
   void (*merge)(int64_t rows, int64_t Dh, const AttentionState& state, const AttentionState& block);
   void (*bwd)(const AttentionBwdBlock& block);
+  /// to[n] = x[n] * factor.
+  void (*scale)(float* to, const float* x, float factor, int64_t n);
+  void (*scale_bf16)(uint16_t* to, const float* x, float factor, int64_t n);
 };
 namespace avx2 {
 extern const AttentionKernels attention;
