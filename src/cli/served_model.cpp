@@ -18,9 +18,20 @@ namespace {
 /// A long context costs memory from the start: models made for more get this much unless --context asks.
 constexpr int64_t kDefaultContext = 4096;
 
+/// Of one pass on the CPU: more do not make it faster, and memory is planned for all.
+constexpr int64_t kCpuBatchTokens = 256;
+
+/// Whether the CPU runs a model as the GPU does, over a Runner, rather than over a Session.
+bool serves_on_cpu(const ModelOptions& o) {
+  check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32 || o.dtype == DType::kI8, "--dtype ",
+                    name_of(o.dtype), ": on the CPU weights are bf16, f32 or i8");
+  const bool serves = o.dtype == DType::kI8;
+  check<UsageError>(o.kv_dtype == DType::kBF16 || !serves, "--kv-dtype ", name_of(o.kv_dtype),
+                    ": on the CPU keys and values beside i8 weights are bf16");
+  return serves;
+}
+
 model::Model load(ExecContext ctx, const FoundModel& found, const ModelOptions& o) {
-  check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32, "--dtype ", name_of(o.dtype),
-                    ": on the CPU weights are bf16 or f32");
   if (!o.random_weights) return model::load_model(ctx, found.dir, found.config, o.dtype);
   model::Model model = model::allocate_model(found.config, o.dtype);
   model::init_weights(model.weights, model.config, static_cast<uint64_t>(o.seed), *ctx.pool);
@@ -54,11 +65,13 @@ std::vector<Option> ModelOptions::options() {
       {.name = "dtype",
        .target = &dtype,
        .value = "TYPE",
-       .help = "Of the weights: bf16 or f32; on a GPU bf16, i8 or fp8_e4m3 (W8A8)"},
+       .help = "Of the weights: bf16, f32 or i8; on a GPU bf16, i8 or fp8_e4m3. Eight bits: W8A8, made while "
+               "loading"},
       {.name = "kv-dtype",
        .target = &kv_dtype,
        .value = "TYPE",
-       .help = "Of cached keys and values: bf16 or f32; on a GPU bf16, f16, i8 or fp8_e4m3"},
+       .help = "Of cached keys and values: bf16, or f32 beside weights of bf16 or f32; on a GPU bf16, f16, "
+               "i8 or fp8_e4m3"},
       {.name = "context",
        .target = &context,
        .value = "N",
@@ -95,14 +108,18 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
   const auto start = std::chrono::steady_clock::now();
   ctx_.pool = &pool_;
   const int64_t context = o.context.value_or(std::min(found.config.max_position_embeddings, kDefaultContext));
+  const bool on_gpu = use_cuda(o.device);
   std::unique_ptr<engine::Sequence> sequence;
-  if (use_cuda(o.device)) {
+  if (on_gpu) {
     ctx_.device = {DeviceKind::kCuda, 0};
     ctx_.backend = &cuda_backend();
-    const engine::RunnerConfig limits{.context = context,
-                                      .max_batch_tokens = std::min(context, kDefaultContext),
-                                      .kv_dtype = o.kv_dtype,
-                                      .penalties = true};
+  }
+  if (on_gpu || serves_on_cpu(o)) {
+    const engine::RunnerConfig limits{
+        .context = context,
+        .max_batch_tokens = std::min(context, on_gpu ? kDefaultContext : kCpuBatchTokens),
+        .kv_dtype = o.kv_dtype,
+        .penalties = true};
     engine::Runner::check_fits(ctx_, found.config, o.dtype, limits);
     sequence = std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits);
   } else {

@@ -39,8 +39,8 @@ struct FoundModel {
 /// is found: the file that should have them is named when they are read.
 FoundModel find_served_model(const ModelOptions& options);
 
-/// The weights of a model on ctx.backend's device: from its directory with progress on standard error, or
-/// random, then only the first `layers` of them (0: all).
+/// The weights of a model on ctx.backend's device (the CPU without one): from its directory with progress on
+/// standard error, or random, then only the first `layers` of them (0: all).
 model::ServingModel load_on_device(ExecContext& ctx, const ModelOptions& options, int64_t layers);
 
 /// `count` ids below the vocabulary's size that only depend on seed and stream.

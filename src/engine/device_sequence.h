@@ -1,4 +1,4 @@
-// One sequence on a GPU, over a Runner of one row.
+// One sequence over a Runner of one row: on a GPU, or on the CPU with the weights of serving.
 #pragma once
 #include <vector>
 

@@ -1,5 +1,5 @@
-// One growing text on some device: what generation for one user stands on. A Session is one on the CPU, a
-// DeviceSequence one on a GPU.
+// One growing text on some device: what generation for one user stands on. A Session is one on the CPU in the
+// numbers of training, a DeviceSequence one on a GPU, or on the CPU in eight bits.
 #pragma once
 #include <cstdint>
 #include <span>
