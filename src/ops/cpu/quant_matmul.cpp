@@ -139,6 +139,7 @@ class Pieces {
                      .row_bytes = K_ * element_,
                      .a = {},
                      .w = static_cast<const char*>(a_.w.data) + (block.group * N_ + col) * K_ * element_,
+                     .stream = false,
                      .w_ahead = 0,
                      .next_rows = 0,
                      .next_a = {},
@@ -151,14 +152,16 @@ class Pieces {
                      .silu_mul = a_.silu_mul};
     if (a_.w_scale)
       t.w_scale = a_.w_scale.ptr<float>() + (a_.offsets ? block.group * a_.w_scale.stride(0) : 0) + col;
-    // Tiles of near equal height. The last of several fetches the next columns' weights, each the next one's
-    // rows; one alone waits for memory, and fetches what it reads next.
+    // Tiles of near equal height, each of which fetches the next one's rows. The first waits for the weights
+    // unless it has many rows: it fetches them two pages ahead, because the hardware prefetcher stops at a
+    // page's end. The last of several fetches those of the next columns.
     const int64_t tiles = ceil_div(block.rows, kernels_.tile_rows), height = ceil_div(block.rows, tiles);
     for (int64_t begin = 0; begin < block.rows; begin += height) {
       const int64_t left = block.rows - begin - height;
       t.rows = static_cast<int>(std::min(height, block.rows - begin));
       t.next_rows = static_cast<int>(std::clamp<int64_t>(left, 0, height));
-      t.w_ahead = (tiles > 1 && left <= 0 ? cols : kernels_.tile_cols) * t.row_bytes;
+      t.stream = begin == 0 && height <= kernels_.stream_rows;
+      t.w_ahead = t.stream ? 8192 : (left > 0 || tiles == 1 ? kernels_.tile_cols : cols) * t.row_bytes;
       for (int i = 0; i < t.next_rows; ++i) t.next_a[i] = left_row(block.begin + begin + height + i);
       for (int i = 0; i < t.rows; ++i) {
         const int64_t r = block.begin + begin + i;

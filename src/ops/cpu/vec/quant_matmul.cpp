@@ -8,7 +8,7 @@ namespace {
 // A Dot advances kBytes of both rows at a time. The first n bytes of a row (n < kBytes, zeros behind) come by
 // the same loads with n.
 #ifdef __AVX512F__
-constexpr int kTileRows = 6, kTileCols = 4;
+constexpr int kTileRows = 6, kTileCols = 4, kStreamRows = 4;
 
 inline __m512i load_bytes(const char* p) {
   return _mm512_loadu_si512(p);
@@ -86,11 +86,17 @@ struct DotBf16 {
     const __m128 sums = _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
     _mm_storeu_ps(to, add ? _mm_loadu_ps(to) + sums : sums);
   }
-  static void store_sums(Sum* to, const Acc (&s)[1], bool add) { *to = (add ? *to : 0) + sum(s[0]); }
+  /// In the same order.
+  static void store_sums(Sum* to, const Acc (&s)[1], bool add) {
+    const Acc copies[4] = {s[0], s[0], s[0], s[0]};
+    Sum sums[4];
+    store_sums(sums, copies, false);
+    *to = (add ? *to : 0) + sums[0];
+  }
   static F32 value(const Sum* sums, Sum) { return load(sums); }
 };
 #else
-constexpr int kTileRows = 4, kTileCols = 2;
+constexpr int kTileRows = 4, kTileCols = 2, kStreamRows = 2;
 
 /// The first n bytes at p, zeros behind.
 struct Bytes {
@@ -258,25 +264,27 @@ void fetch_next_rows(const QuantTile& t, int64_t part, int64_t parts) {
     for (int i = 0; i < t.next_rows; ++i) __builtin_prefetch(t.next_a[i] + line * kLineBytes, 0, 2);
 }
 
-/// Few rows read w in the order of memory; more keep a block of theirs in L1 meanwhile.
 template <class Dot, int Rows>
 void columns(typename Dot::Sum* sums, const QuantTile& t) {
-  const auto tiles_of_block = [&](int64_t j, int64_t begin) {
-    if (j + kTileCols <= t.cols)
-      tile<Dot, Rows, kTileCols>(sums + j, t, t.w + j * t.row_bytes, begin);
-    else
-      for (; j < t.cols; ++j) tile<Dot, Rows, 1>(sums + j, t, t.w + j * t.row_bytes, begin);
-  };
-  if (Rows <= kTileRows - 2) {
-    for (int64_t j = 0; j < t.cols; j += kTileCols)
-      for (int64_t begin = 0; begin < t.row_bytes; begin += kBlockBytes) tiles_of_block(j, begin);
-    return;
+  if constexpr (Rows <= kStreamRows) {
+    if (t.stream) {
+      for (int64_t j = 0; j < t.cols; ++j)
+        for (int64_t begin = 0; begin < t.row_bytes; begin += kBlockBytes)
+          tile<Dot, Rows, 1>(sums + j, t, t.w + j * t.row_bytes, begin);
+      return;
+    }
   }
+  // A block of the rows stays in L1 while all columns are multiplied by it.
   const int64_t tiles = (t.cols + kTileCols - 1) / kTileCols;
   const int64_t blocks = (t.row_bytes + kBlockBytes - 1) / kBlockBytes;
   for (int64_t i = 0; i < blocks * tiles; ++i) {
     fetch_next_rows(t, i, blocks * tiles);
-    tiles_of_block(i % tiles * kTileCols, i / tiles * kBlockBytes);
+    const int64_t begin = i / tiles * kBlockBytes;
+    int64_t j = i % tiles * kTileCols;
+    if (j + kTileCols <= t.cols)
+      tile<Dot, Rows, kTileCols>(sums + j, t, t.w + j * t.row_bytes, begin);
+    else
+      for (; j < t.cols; ++j) tile<Dot, Rows, 1>(sums + j, t, t.w + j * t.row_bytes, begin);
   }
 }
 
@@ -311,6 +319,7 @@ void multiply(const QuantTile& t) {
 
 }  // namespace
 
-extern const QuantMatmulKernels quant_matmul{kTileRows, kTileCols, multiply<DotI8>, multiply<DotBf16>};
+extern const QuantMatmulKernels quant_matmul{kTileRows, kTileCols, kStreamRows, multiply<DotI8>,
+                                             multiply<DotBf16>};
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

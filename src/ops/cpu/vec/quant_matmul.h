@@ -19,6 +19,7 @@ struct QuantTile {
   int64_t row_bytes;              ///< of K elements
   const char* a[kQuantTileRows];  ///< [K] each
   const char* w;                  // [cols, K]
+  bool stream;                    ///< w comes from memory and is read strictly forward
   int64_t w_ahead;                ///< bytes from what is read of w to what is fetched meanwhile
   int next_rows;                  ///< of next_a, which are fetched into L2
   const char* next_a[kQuantTileRows];
@@ -34,6 +35,7 @@ struct QuantTile {
 /// An element is the same bits whatever the tile's rows and columns.
 struct QuantMatmulKernels {
   int tile_rows, tile_cols;
+  int stream_rows;  ///< of a tile that streams, at most
   void (*i8)(const QuantTile& t);
   void (*bf16)(const QuantTile& t);
 };

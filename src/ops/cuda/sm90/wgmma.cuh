@@ -36,8 +36,8 @@ __device__ __forceinline__ void wgmma_wait() {
 // REGS, A and B are the operand numbers of d, a and b.
 #define MOGE_WGMMA(N, REGS, A, B, ...)                                                        \
   template <DType kType, int kColumns, int kRegisters>                                        \
-    requires(kColumns == N && kRegisters >= N / 2)                                            \
-  __device__ __forceinline__ void wgmma(uint32_t(&d)[kRegisters], uint64_t a, uint64_t b) {   \
+  requires(kColumns == N && kRegisters >= N / 2) __device__ __forceinline__ void wgmma(       \
+      uint32_t(&d)[kRegisters], uint64_t a, uint64_t b) {                                     \
     if constexpr (kType == DType::kI8)                                                        \
       asm volatile("{.reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n" #N \
                    "k32.s32.s8.s8 {" REGS "}, %" #A ", %" #B ", p;}"                          \
