@@ -318,6 +318,7 @@ std::vector<Command> bench_commands() {
            "--batch sequences that already hold --context tokens (random keys and values) decode "
            "together.\n\n"
            "  moge bench decode dense-500m --random-weights\n"
+           "  moge bench decode dense-500m --random-weights --device cpu --dtype i8\n"
            "  moge bench decode pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "
            "300\n"},
           bench_decode),
