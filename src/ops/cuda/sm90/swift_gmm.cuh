@@ -10,6 +10,7 @@
 // The largest tile is a cluster's of two blocks: each has half of its features, and fetches half of its rows
 // for both. A stage is refilled when the warpgroups of both have used it.
 #pragma once
+#include <bit>
 #include <type_traits>
 #include <utility>
 
@@ -116,6 +117,8 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   const auto wait = [&] {
     if (!p.beside_previous) wait_for_previous();
   };
+  if (threadIdx.x >= 32 && threadIdx.x < 32 + std::bit_width(unsigned{P::kRows / 8}))
+    prefetch_map(maps.a[threadIdx.x - 32]);
   if (threadIdx.x == 0) {
     prefetch_map(maps.w);
     for (int stage = 0; stage < P::kStages; ++stage) {
@@ -123,6 +126,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       barrier_init(shared + P::kEmptyAt + stage * 8, P::kWarpgroups * 4 * P::kBlocks);
     }
     for (int set = 0; set < P::kFactorSets; ++set) {
+      barrier_init(shared + P::kTileFullAt + set * 8, 1);
       barrier_init(shared + P::kFactorsFullAt + set * 8, 32);
       barrier_init(shared + P::kFactorsEmptyAt + set * 8, P::kWarpgroups * 128);
     }
@@ -144,6 +148,8 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   const int first = static_cast<int>(blockIdx.x) / P::kBlocks;
   const int stride = static_cast<int>(gridDim.x) / P::kBlocks;
   auto* const factors = reinterpret_cast<typename P::Factors*>(memory + P::kFactorsAt);
+  const auto* const no_factors = reinterpret_cast<const typename P::Factors*>(start);  // any numbers
+  static_assert(sizeof(typename P::Factors) <= 2 * P::kMapBytes);
   RingPosition<P::kFactorSets> set;
 
   if (warpgroup == P::kWarpgroups) {
@@ -151,10 +157,15 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(P::kProducerRegisters));
     const int warp = static_cast<int>(threadIdx.x) % 128 / 32;
     if (warp == kGatherWarps) {
-      if (!p.offsets) wait();
       for (int step = first; step < num_steps; step += stride) {
         barrier_wait(shared + P::kFactorsEmptyAt + set.stage * 8, set.parity ^ 1);
-        load_factors<P>(p, map.at(step), factors[set.stage]);
+        const Tile tile = map.at(step);
+        if (threadIdx.x % 32 == 0) {
+          factors[set.stage].tile = tile;
+          barrier_arrive(shared + P::kTileFullAt + set.stage * 8);
+        }
+        if (step == first && !p.offsets) wait();
+        load_factors<P>(p, tile, factors[set.stage]);
         barrier_arrive(shared + P::kFactorsFullAt + set.stage * 8);
         set.advance();
       }
@@ -191,19 +202,29 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     uint32_t empty = shared + P::kEmptyAt;
     if constexpr (P::kBlocks > 1) empty = cluster_address(empty, static_cast<int>(threadIdx.x) % P::kBlocks);
     Consumer<kType, P> consumer{shared, warpgroup, p.gather, empty, {}};
-    if (!p.offsets) wait();
-    for (int step = first; step < num_steps; step += stride) {
-      barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
-      const Tile tile = factors[set.stage].tile;
-      if (tile.rows > 0 && tile.feature + warpgroup * kBlockFeatures < p.n) {
-        uint32_t d[P::kRows / 2] = {};
-        with_columns_of<P::kRows>(tile.rows, [&](auto columns) {
-          consumer.template accumulate<decltype(columns)::value>(d, p.full_blocks, p.half_block);
-        });
-        // One copy for all: instructions that another tile's rows have not brought cost thousands of cycles.
-        Epilogue<kType, P>{p, factors[set.stage], staged, tile, warpgroup}.run(d);
-      } else {
-        consumer.skip(p.full_blocks + (p.half_block ? 1 : 0));
+    // Instructions of an epilogue that no tile has brought cost thousands of cycles. So there is one copy for
+    // all tiles, and while the first data is on its way, a tile beyond the last feature goes through it.
+    const Tile no_tile{.rows = P::kRows, .feature = p.n};
+#pragma unroll 1
+    for (int step = first - stride; step < num_steps; step += stride) {
+      const bool is_first = step < first;
+      if (!is_first) barrier_wait(shared + P::kTileFullAt + set.stage * 8, set.parity);
+      const Tile tile = is_first ? no_tile : factors[set.stage].tile;
+      uint32_t d[P::kRows / 2] = {};
+      if (!is_first) {
+        if (tile.rows == 0 || tile.feature + warpgroup * kBlockFeatures >= p.n) {
+          consumer.skip(p.full_blocks + (p.half_block ? 1 : 0));
+        } else {
+          with_columns_of<P::kRows>(tile.rows, [&](auto columns) {
+            consumer.template accumulate<decltype(columns)::value>(d, p.full_blocks, p.half_block);
+          });
+        }
+        barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
+      }
+      Epilogue<kType, P>{p, is_first ? *no_factors : factors[set.stage], staged, tile, warpgroup}.run(d);
+      if (is_first) {
+        if (!p.offsets) wait();
+        continue;
       }
       barrier_arrive(shared + P::kFactorsEmptyAt + set.stage * 8);
       set.advance();

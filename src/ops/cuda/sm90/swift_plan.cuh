@@ -63,18 +63,19 @@ struct Plan {
   static constexpr int kStageBytes = (kFeatures + kRows) * kSwizzleBytes;
   static constexpr int kMapBytes = (kSwiftMaxGroups + 4) * 4;
   static constexpr int kFixedBytes =
-      kWarpgroups * kStagedBytes + kFactorSets * static_cast<int>(sizeof(Factors) + 16) + 2 * kMapBytes;
+      kWarpgroups * kStagedBytes + kFactorSets * static_cast<int>(sizeof(Factors) + 24) + 2 * kMapBytes;
   static constexpr int kStages = (kSharedBytes - kAlignment - kFixedBytes) / (kStageBytes + 16);
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kFactorsAt = kStagedAt + kWarpgroups * kStagedBytes;
   static constexpr int kStartAt = kFactorsAt + kFactorSets * static_cast<int>(sizeof(Factors));
   static constexpr int kRowStartAt = kStartAt + kMapBytes;
-  // Barriers: a stage, or a set of factors, has arrived (full) or has been used (empty).
+  // Barriers: a stage, or a set of factors, or its tile alone, has arrived (full) or has been used (empty).
   static constexpr int kFullAt = kRowStartAt + kMapBytes;
   static constexpr int kEmptyAt = kFullAt + kStages * 8;
   static constexpr int kFactorsFullAt = kEmptyAt + kStages * 8;
   static constexpr int kFactorsEmptyAt = kFactorsFullAt + kFactorSets * 8;
-  static constexpr int kBytes = kFactorsEmptyAt + kFactorSets * 8 + kAlignment;
+  static constexpr int kTileFullAt = kFactorsEmptyAt + kFactorSets * 8;
+  static constexpr int kBytes = kTileFullAt + kFactorSets * 8 + kAlignment;
 };
 
 /// A place in the ring, and how often it was passed.

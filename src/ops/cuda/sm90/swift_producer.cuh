@@ -117,7 +117,6 @@ class Producer {
 template <class P>
 __device__ void load_factors(const SwiftGmmParams& p, const Tile& tile, typename P::Factors& to) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (lane == 0) to.tile = tile;
 #pragma unroll
   for (int i = 0; i < (P::kRows + 31) / 32; ++i) {
     const int r = i * 32 + lane;
