@@ -281,6 +281,10 @@ const Cases cases([] {
     // So wide that matmul_nn packs panels together, over several step blocks; and in groups.
     add_cases({.rows = {25}, .N = 1100, .K = 2130, .dtype = dtype, .in_place = true});
     add_cases({.rows = {30, 0, 40}, .N = 40, .K = 700, .dtype = dtype, .grouped = true, .add = true});
+    // Few rows, by which matmul_nn multiplies fp32 weights where they lie; several step blocks, a narrow
+    // panel.
+    add_cases({.rows = {8}, .N = 210, .K = 208, .dtype = dtype, .strided = true, .add = true});
+    add_cases({.rows = {2, 0, 5}, .N = 70, .K = 144, .dtype = dtype, .grouped = true, .gather = true});
     // More rows than a chunk or a batch holds; odd groups across the cut.
     add_cases({.rows = {3001}, .N = 16, .K = 24, .dtype = dtype});
     add_cases(

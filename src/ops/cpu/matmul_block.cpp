@@ -5,6 +5,11 @@ namespace moge::ops::cpu {
 namespace {
 
 constexpr int64_t kLine = kAlignment / 4;  // floats
+constexpr int64_t kLinesOfPanel = vec::kPanelCols / kLine;
+
+/// Bytes of B fetched ahead of use by tiles that wait for memory: two pages, because the hardware prefetcher
+/// stops at each page's end.
+constexpr int64_t kPrefetchBytes = 8192;
 
 /// Rows begin .. end-1, to be written.
 void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64_t end) {
@@ -41,7 +46,7 @@ RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t cou
     : RowsAhead(rows.base + col + (rows.ids ? 0 : first * rows.stride), rows.stride * 4,
                 rows.ids ? rows.ids + first : nullptr, count, cols * 4, tiles) {}
 
-bool RowsAhead::next_tile(vec::MatmulTile& t) {
+bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits) {
   const int64_t tile = tile_++;
   if (fetched_ >= lines_) return false;
   if (ids_) {
@@ -52,6 +57,13 @@ bool RowsAhead::next_tile(vec::MatmulTile& t) {
     return false;
   }
   if (fetched_ * tiles_ > lines_ * tile) return false;
+  if (waits) {  // down the rows, a panel's width of each
+    const int64_t rows = lines_ / lines_of_row_, at = fetched_ / kLinesOfPanel;
+    t.ahead = base_ + at % rows * stride_ + at / rows * kLinesOfPanel * kAlignment;
+    t.ahead_step = stride_;
+    fetched_ += t.steps * kLinesOfPanel;
+    return true;
+  }
   const int64_t row = fetched_ / lines_of_row_, line = fetched_ % lines_of_row_;
   t.ahead = base_ + row * stride_ + line * kAlignment;
   t.ahead_left = lines_of_row_ - line;
@@ -77,6 +89,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   vec::MatmulTile t{};
   t.a_step = a.step_stride;
   t.b = steps.b;
+  t.b_stride = steps.stride;
   t.b_width = panels.width_of(panel);
   t.steps = steps.count;
   t.cols = panels.cols_of(panel);
@@ -95,11 +108,20 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     // A weight's gradient is read from memory, row by row of a few cache lines.
     if (out.accumulate)
       fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
-    if (!ahead || !ahead->next_tile(t)) {
-      t.ahead = next;
+    const bool waits = height <= vec::kWaitingRows;
+    if (!ahead || !ahead->next_tile(t, waits)) {
       t.ahead_left = INT64_MAX;
-      t.ahead_step = next_step;
-      next += t.steps * next_step;
+      if (!next) {
+        t.ahead = reinterpret_cast<const char*>(t.b);  // any line in cache
+        t.ahead_step = 0;
+      } else if (waits) {
+        t.ahead = reinterpret_cast<const char*>(t.b) + kPrefetchBytes;
+        t.ahead_step = t.b_stride * 4;
+      } else {
+        t.ahead = next;
+        t.ahead_step = next_step;
+        next += t.steps * next_step;
+      }
     }
     kernels.tile(height, t);
     row += height;
@@ -111,7 +133,9 @@ void multiply_block(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
                     RowsAhead* ahead) {
   const int64_t width = panels.width_of(panel);
   const int64_t most = num_tiles(rows) == 1 ? panels.steps : block_steps(rows);
-  StepBlock steps{.b = b + panels.offset_of(panel), .begin = 0, .count = 0, .next = nullptr, .last = false};
+  StepBlock steps{};
+  steps.b = b + panels.offset_of(panel);
+  steps.stride = width;
   // At least once: with an empty inner dimension c is still bias + add.
   do {
     steps.count = std::min(most, panels.steps - steps.begin);

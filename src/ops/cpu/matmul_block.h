@@ -42,10 +42,10 @@ struct LeftRows {
   int64_t step_stride;
 };
 
-/// Rows that a thread packs next: tiles fetch them into L2, so that memory works while they do. A tile of
-/// more than four rows (vec/matmul_tile.h; a shorter one waits for B itself) fetches a line a step or, where
-/// that would be ahead of an even pace over all tiles, nothing. Gathered rows are fetched before the tile, as
-/// many lines as keep the pace.
+/// Rows that a thread packs (or multiplies by) next: tiles fetch them into L2, so that memory works while
+/// they do. A tile fetches one line a step (four, if of few rows: vec/matmul.h) or, where that would be ahead
+/// of an even pace over all tiles, nothing. Gathered rows are fetched before the tile, as many lines as keep
+/// the pace.
 class RowsAhead {
  public:
   /// `count` rows of `bytes` bytes, row i at base + (ids ? ids[i] : i) * stride bytes, in the course of
@@ -55,8 +55,9 @@ class RowsAhead {
   /// `cols` columns from `col` of rows first .. first + count - 1.
   RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
             int64_t tiles);
-  /// Sets what t, the next tile, fetches; false: it has nothing to fetch and is left as it was.
-  bool next_tile(vec::MatmulTile& t);
+  /// Sets what t, the next tile, fetches (`waits`: it is of up to vec::kWaitingRows rows); false: it has
+  /// nothing to fetch and is left as it was.
+  bool next_tile(vec::MatmulTile& t, bool waits);
 
  private:
   const char* base_;
@@ -79,14 +80,20 @@ struct BlockOutput {
 /// Steps of one panel.
 struct StepBlock {
   const uint32_t* b;  ///< [count, the panel's width]
+  int64_t stride;     ///< words from step to step
   int64_t begin;      ///< of the panel's steps
   int64_t count;
-  const void* next;  ///< as many bytes as b has: fetched into L2 by tiles that have no rows to fetch
-  bool last;         ///< then bias and `add` follow
+  /// As many bytes as b has: fetched into L2 by tiles that have no rows to fetch. Null: none.
+  const void* next;
+  bool last;  ///< then bias and `add` follow
 };
 /// Register tiles of a block.
 constexpr int64_t num_tiles(int64_t rows) {
   return (rows + vec::kTileRows - 1) / vec::kTileRows;
+}
+/// Whether all of a block's tiles are so low that they fetch as fast as they read B.
+constexpr bool tiles_wait(int64_t rows) {
+  return rows <= num_tiles(rows) * vec::kWaitingRows;
 }
 /// How many steps a product of `rows` rows takes at a time.
 int64_t block_steps(int64_t rows);

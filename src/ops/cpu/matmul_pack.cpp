@@ -9,6 +9,9 @@ namespace moge::ops::cpu {
 
 namespace {
 
+/// Bytes that are fetched ahead along a row that becomes a column.
+constexpr int64_t kRowBytesAhead = 512;
+
 /// Steps that pack_panels fetches ahead, into L2: rows a power of two apart share too few sets of L1.
 constexpr int64_t kPanelStepsAhead = 32;
 
@@ -19,14 +22,14 @@ constexpr int64_t kMostPackSteps = 128;
 
 /// Columns of the panel are rows of w: w[n, :] becomes column n.
 void pack_columns(const vec::MatmulIsa& isa, const Tensor& w, const Panels& panels, int64_t panel,
-                  int64_t begin, int64_t count, uint32_t* to) {
+                  int64_t begin, int64_t count, int64_t ahead_bytes, uint32_t* to) {
   const int64_t element = size_of(w.dtype);
   const int64_t per_word = 4 / element;
   const int64_t stride = w.stride(0) * element;
   const int64_t cols = panels.cols_of(panel), width = panels.width_of(panel);
   const auto* rows = static_cast<const std::byte*>(w.data) + panel * vec::kPanelCols * stride;
   const int64_t whole = std::min(count, w.dim(1) / per_word - begin);
-  isa.transpose(to, width, rows + begin * 4, stride, cols, whole);
+  isa.transpose(to, width, rows + begin * 4, stride, cols, whole, ahead_bytes);
   if (whole == count) return;
   // An odd inner dimension in bf16: the last element's partner is zero.
   uint32_t* last = to + whole * width;
@@ -50,10 +53,11 @@ void pack_step(const vec::MatmulIsa& isa, const Tensor& w, int64_t s, int64_t co
 }  // namespace
 
 void pack_panels(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
-                 int64_t first, int64_t last, int64_t begin, int64_t count, uint32_t* to) {
+                 int64_t first, int64_t last, int64_t begin, int64_t count, bool fetched, uint32_t* to) {
   if (!transposed) {
     for (int64_t panel = first; panel < last; ++panel)
-      pack_columns(isa, w, panels, panel, begin, count, to + (panel - first) * vec::kPanelCols * count);
+      pack_columns(isa, w, panels, panel, begin, count, fetched ? 0 : kRowBytesAhead,
+                   to + (panel - first) * vec::kPanelCols * count);
     return;
   }
   const int64_t col = first * vec::kPanelCols;
@@ -91,7 +95,7 @@ void pack_weights(ThreadPool& pool, const vec::MatmulIsa& isa, const Tensor& w, 
       return;
     }
     const int64_t panel = task % tasks / parts;
-    pack_columns(isa, weight, panels, panel, step, step_end - step,
+    pack_columns(isa, weight, panels, panel, step, step_end - step, kRowBytesAhead,
                  data + panels.offset_of(panel) + step * panels.width_of(panel));
   });
 }
@@ -113,7 +117,8 @@ Tensor pack_weight(ExecContext& ctx, const Tensor& w) {
         static_cast<uint32_t*>(w.data) + task / panels.count() * panels.words() + panels.offset_of(panel);
     uint32_t* copy = reinterpret_cast<uint32_t*>(copies.data()) + thread * copy_words;
     std::memcpy(copy, rows, static_cast<size_t>(panels.width_of(panel) * panels.steps) * 4);
-    isa.transpose(rows, panels.width_of(panel), copy, panels.steps * 4, panels.cols_of(panel), panels.steps);
+    isa.transpose(rows, panels.width_of(panel), copy, panels.steps * 4, panels.cols_of(panel), panels.steps,
+                  0);
   });
   Tensor packed = w;
   packed.layout = Layout::kPanels;

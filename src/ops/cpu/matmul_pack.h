@@ -18,9 +18,9 @@ inline void prefetch_row(const float* row, int64_t n) {
 }
 
 /// Steps begin .. begin + count - 1 of the panels first .. last - 1 of w [N, K] strided, into `to`, for each
-/// panel [count, its width].
+/// panel [count, its width]. `fetched`: rows that become columns (not `transposed`) are in cache already.
 void pack_panels(const vec::MatmulIsa& isa, const Tensor& w, bool transposed, const Panels& panels,
-                 int64_t first, int64_t last, int64_t begin, int64_t count, uint32_t* to);
+                 int64_t first, int64_t last, int64_t begin, int64_t count, bool fetched, uint32_t* to);
 
 /// Packs w, [N, K] or [G, N, K] strided, into `to` [G, panels.words()]. The inner dimension is K, or N when
 /// `transposed`. Groups without rows are left out.

@@ -70,9 +70,10 @@ struct Plan {
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     const bool packed = p.w.layout == Layout::kPanels;
     fused = shared_rows && !packed;
+    in_place = fused && p.transposed && !p.bf16() && tiles_wait(R) && panels.cols == panels.padded_cols;
     // Where panels are columns of the weight, neighbouring ones: a row of one is only a cache line or two.
     const int64_t many_enough = p.num_groups() * panels.count() / (int64_t{4} * num_threads);
-    run = p.transposed ? std::clamp<int64_t>(many_enough, 1, kMostPanelsTogether) : 1;
+    run = p.transposed && !in_place ? std::clamp<int64_t>(many_enough, 1, kMostPanelsTogether) : 1;
     const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
     b_bytes = packed ? 0 : align_up(b_words * 4);
     a_bytes = packed_rows * a_stride * 4;
@@ -84,9 +85,10 @@ struct Plan {
 
   Panels panels;
   int64_t a_stride, max_blocks;
-  bool shared_rows;       ///< rows are packed before, else by the task that multiplies them
-  bool fused;             ///< the weight is packed by the task that multiplies it
-  int64_t run;            ///< panels that a task packs together, when fused
+  bool shared_rows;  ///< rows are packed before, else by the task that multiplies them
+  bool fused;        ///< the weight is packed by the task that multiplies it
+  bool in_place;     ///< fused, but a piece of the weight is a panel as it lies: few rows don't repay packing
+  int64_t run;       ///< panels that a task packs together, when fused
   int64_t partial_words;  ///< of a thread
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
 };
@@ -240,19 +242,26 @@ class Multiplication {
     const Tensor w = weight(piece);
     const LeftRows a = left_rows(piece.block, thread);
     uint32_t* b = b_ + thread * kPanelBlockWords;
-    StepBlock steps{.b = b, .begin = 0, .count = 0, .next = b, .last = false};
+    // Else packing does, along the rows; but beside few rows it is half of the work, and memory has to work
+    // in the other half too.
+    const bool fetches = p_.transposed || tiles_wait(rows);
+    StepBlock steps{};
     do {  // at least once, as in multiply_block
       steps.count = std::min(most, panels.steps - steps.begin);
       steps.last = steps.begin + steps.count == panels.steps;
-      pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, b);
+      if (!plan_.in_place)
+        pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, fetches, b);
       const int64_t tiles = num_tiles(rows) * (last - first);
       std::optional<RowsAhead> ahead;
-      if (p_.transposed && !steps.last)
+      if (fetches && !steps.last)
         ahead = weight_ahead(piece, steps.begin + steps.count, most, tiles);
-      else if (p_.transposed && next && next->block.rows > 0)
+      else if (fetches && next && next->block.rows > 0)
         ahead = weight_ahead(*next, 0, packed_steps(next->block.rows), tiles);
       for (int64_t panel = first; panel < last; ++panel) {
-        steps.b = b + (panel - first) * vec::kPanelCols * steps.count;
+        steps.stride = plan_.in_place ? w.stride(0) : panels.width_of(panel);
+        steps.b = plan_.in_place ? static_cast<const uint32_t*>(w.data) + steps.begin * steps.stride +
+                                       panel * vec::kPanelCols
+                                 : b + (panel - first) * vec::kPanelCols * steps.count;
         multiply_steps(kernels_, a, rows, steps, panels, panel, output(piece.block, panel),
                        partial(thread) + (panel - first) * rows * vec::kPanelCols, ahead ? &*ahead : nullptr);
       }
@@ -262,18 +271,19 @@ class Multiplication {
 
   Tensor weight(const Piece& piece) const { return p_.w.shape.ndim() == 3 ? p_.w[piece.block.group] : p_.w; }
 
-  /// Up to `most` steps from `begin` of a piece's panels that are columns of its weight, in the course of
-  /// `tiles` tiles.
+  /// Up to `most` steps from `begin` of a piece's panels, in the course of `tiles` tiles.
   RowsAhead weight_ahead(const Piece& piece, int64_t begin, int64_t most, int64_t tiles) const {
     const Tensor w = weight(piece);
     const int64_t col = piece.panel * vec::kPanelCols;
     const int64_t cols = std::min(plan_.run * vec::kPanelCols, plan_.panels.cols - col);
-    const int64_t element = size_of(w.dtype), rows_of_step = 4 / element, row = begin * rows_of_step;
-    return {static_cast<const std::byte*>(w.data) + (row * w.stride(0) + col) * element,
+    const int64_t element = size_of(w.dtype), inner = begin * 4 / element;
+    const int64_t inners = std::min(p_.inner - inner, most * 4 / element);
+    const int64_t row = p_.transposed ? inner : col, along = p_.transposed ? col : inner;
+    return {static_cast<const std::byte*>(w.data) + (row * w.stride(0) + along) * element,
             w.stride(0) * element,
             nullptr,
-            std::min(p_.inner - row, most * rows_of_step),
-            cols * element,
+            p_.transposed ? inners : cols,
+            (p_.transposed ? cols : inners) * element,
             tiles};
   }
 

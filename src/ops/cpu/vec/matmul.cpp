@@ -176,10 +176,8 @@ inline void transpose_block(uint32_t* to, int64_t width, const char* from, int64
 }
 #endif
 
-/// Bytes of a row that transpose() fetches ahead.
-constexpr int64_t kRowAhead = 512;
-
-void transpose(uint32_t* to, int64_t width, const void* from, int64_t stride, int64_t n, int64_t steps) {
+void transpose(uint32_t* to, int64_t width, const void* from, int64_t stride, int64_t n, int64_t steps,
+               int64_t ahead) {
   const auto* rows = static_cast<const char*>(from);
   const int64_t whole_rows = n / kBlock * kBlock;
   const int64_t whole_steps = steps / kBlock * kBlock;
@@ -187,7 +185,8 @@ void transpose(uint32_t* to, int64_t width, const void* from, int64_t stride, in
   for (int64_t j = 0; j < whole_rows; j += kBlock)
     for (int64_t s = 0; s < whole_steps; s += kBlock) {
       const char* from_block = rows + j * stride + s * 4;
-      for (int64_t i = 0; i < kBlock; ++i) __builtin_prefetch(from_block + i * stride + kRowAhead);
+      if (ahead > 0)
+        for (int64_t i = 0; i < kBlock; ++i) __builtin_prefetch(from_block + i * stride + ahead);
       transpose_block(to + s * width + j, width, from_block, stride);
     }
   const auto copy = [&](int64_t s, int64_t j_begin) {

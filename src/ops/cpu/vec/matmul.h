@@ -11,6 +11,8 @@ inline constexpr int64_t kPanelCols = 64;
 inline constexpr int64_t kPanelUnit = 16;
 /// Most rows of one register tile: 6 x 64 fp32 are 24 of AVX-512's 32 registers.
 inline constexpr int kTileRows = 6;
+/// Tiles of up to so many rows wait for memory rather than for arithmetic, so they fetch more of it.
+inline constexpr int kWaitingRows = 4;
 
 /// A packed [steps, cols] matrix of words: strips of `strip` columns, each [steps, width], one after the
 /// other; the last is as narrow as its columns allow in multiples of kPanelUnit.
@@ -25,8 +27,9 @@ struct Strips {
 struct MatmulTile {
   const uint32_t* a[kTileRows];  // row i's words, a_step apart
   int64_t a_step;
-  const uint32_t* b;  // [steps, b_width]
-  int64_t b_width;    // of the panel: 16, 32, 48 or 64
+  const uint32_t* b;  // [steps, b_width], steps b_stride words apart
+  int64_t b_stride;
+  int64_t b_width;  // of the panel: 16, 32, 48 or 64
   int64_t steps;
   int64_t cols;       // <= b_width
   const float* init;  // rows init_stride apart; null: zero
@@ -36,8 +39,8 @@ struct MatmulTile {
   const float* bias;  // null: none
   const float* add;   // null: none
   int64_t add_stride;
-  // Tiles of more than four rows fetch one address a step into L2, ahead_step bytes apart; after the first
-  // ahead_left and then each ahead_lines, the next is ahead_jump bytes apart.
+  // Each step fetches an address into L2 (tiles of few rows: as many lines as b has columns for), ahead_step
+  // bytes apart; after the first ahead_left and then each ahead_lines, the next is ahead_jump bytes apart.
   const char* ahead;
   int64_t ahead_left;
   int64_t ahead_step;
@@ -62,9 +65,9 @@ struct MatmulIsa {
   MatmulKernels f32;
   MatmulKernels bf16;
   /// to[s, j] = from[j, s] for s < steps, j < n; zero for n <= j < width. from_stride in words need not be
-  /// whole, so it is in bytes; rows of bf16 may start at odd elements.
+  /// whole, so it is in bytes; rows of bf16 may start at odd elements. Fetches each row so many bytes ahead.
   void (*transpose)(uint32_t* to, int64_t width, const void* from, int64_t from_stride_bytes, int64_t n,
-                    int64_t steps);
+                    int64_t steps, int64_t ahead_bytes);
 };
 namespace avx2 {
 extern const MatmulIsa matmul;

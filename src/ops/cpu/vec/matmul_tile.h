@@ -62,10 +62,6 @@ struct DotBf16 {
 #endif
 };
 
-/// Bytes of B fetched ahead of use by tiles that wait for memory: two pages, because the hardware prefetcher
-/// stops at each page's end.
-constexpr int64_t kPrefetchBytes = 8192;
-
 /// Rows x Vectors sums in registers. `kWhole`: all columns are there; else loads and stores are masked.
 template <class Dot, int Rows, int Vectors, bool kWhole>
 void tile_cols(const MatmulTile& t, int64_t col) {
@@ -93,16 +89,16 @@ void tile_cols(const MatmulTile& t, int64_t col) {
   for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
   const uint32_t* b = t.b + col;
   int64_t offset = 0;
-  const char* ahead = t.ahead;
+  const char* ahead = t.ahead + (Rows <= kWaitingRows ? col * 4 : 0);
   int64_t ahead_left = t.ahead_left;
   for (int64_t s = 0; s < t.steps; ++s) {
     typename Dot::Word bv[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
-    if constexpr (Rows <= 4) {
+    if constexpr (Rows <= kWaitingRows) {
 #pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v)
-        __builtin_prefetch(reinterpret_cast<const char*>(b + v * kLanes) + kPrefetchBytes, 0, 3);
+      for (int v = 0; v < Vectors; ++v) __builtin_prefetch(ahead + v * kLanes * 4, 0, 3);
+      ahead += t.ahead_step;
     } else {
       __builtin_prefetch(ahead, 0, 2);
       const bool jump = --ahead_left == 0;  // without a branch, which is mispredicted
@@ -115,7 +111,7 @@ void tile_cols(const MatmulTile& t, int64_t col) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
     }
-    b += t.b_width;
+    b += t.b_stride;
     offset += t.a_step;
   }
 
