@@ -22,12 +22,14 @@ struct Dims {
   bool perf = false;
   DType q = DType::kF32;  ///< of q and out
   int decode_rows = 0;
+  float sharpness = 1;  ///< times the usual scale: where it is high, a row's largest score keeps growing
   std::string params() const {
     std::string s = "kv:n=";
     for (size_t i = 0; i < seqs.size() && i < 3; ++i) s += str(i ? "," : "", seqs[i].kv_len, ":", seqs[i].n);
     if (seqs.size() > 3) s += str(",..(", seqs.size(), ")");
     return s + str(" H=", H, " KV=", KV, " Dh=", Dh, " PS=", PS, " ", name_of(dtype),
-                   q == DType::kF32 ? "" : str(" q ", name_of(q)), decode_rows ? " decode" : "");
+                   q == DType::kF32 ? "" : str(" q ", name_of(q)), decode_rows ? " decode" : "",
+                   sharpness == 1 ? "" : str(" sharpness ", sharpness));
   }
   int64_t longest() const {
     int64_t n = 0;
@@ -86,7 +88,7 @@ PagedAttention make(Inputs& in, const Dims& d) {
           .block_table = table,
           .cu_q = in.values(cu),
           .kv_lens = in.values(lens),
-          .scale = 1 / std::sqrt(static_cast<float>(d.Dh)),
+          .scale = d.sharpness / std::sqrt(static_cast<float>(d.Dh)),
           .decode_rows = d.decode_rows};
 }
 
@@ -225,6 +227,7 @@ const Cases cases([] {
                                1},
                           {{{64, 3}, {5, 3}, {-1, 3}, {129, 3}}, 16, 8, 128, 64, pages, false, bf16, 3},
                           {{{63, 63}, {65, 64}, {0, 0}, {200, 7}}, 8, 1, 64, 64, pages, false, bf16},
+                          {{{300, 300}, {190, 100}}, 4, 2, 128, 64, pages, false, bf16, 0, 16},
                           {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1},
                           {crowd(1), 10, 2, 64, 64, pages, false, bf16, 1}}) {
       // Tensor cores take bf16: weights may be rounded to it, and keys and values that were unpacked.
@@ -254,6 +257,8 @@ const Cases cases([] {
   // A row's bits do not depend on the batch or on the chunks (decode is a chunk of one).
   for (const Dims& d :
        {Dims{{{300, 300}, {70, 40}, {129, 1}}, 8, 2, 64, 16, bf16},
+        {{{700, 700}, {300, 250}, {129, 100}}, 8, 2, 128, 64, bf16, false, bf16},
+        {{{700, 700}, {300, 250}, {129, 100}}, 8, 2, 128, 64, bf16, false, bf16, 0, 16},
         {{{5, 5}, {1, 1}, {400, 3}, {17, 1}, {64, 1}, {700, 1}, {2, 2}, {129, 129}}, 4, 1, 24, 1, f32},
         {std::vector<Sequence>(8, {260, 1}), 16, 8, 128, 64, bf16}}) {
     std::vector<int64_t> all(d.seqs.size());

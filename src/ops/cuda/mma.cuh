@@ -44,6 +44,14 @@ __device__ __forceinline__ void store_matrices_transposed(uint32_t shared, uint3
                "r"(r1)
                : "memory");
 }
+/// Four 8x8 matrices: lane i gives the address of row i % 8 of matrix i / 8, each lane elements (g, 2t..) of
+/// every matrix.
+__device__ __forceinline__ void store_matrices(uint32_t shared, uint32_t r0, uint32_t r1, uint32_t r2,
+                                               uint32_t r3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(r0),
+               "r"(r1), "r"(r2), "r"(r3)
+               : "memory");
+}
 
 /// The nearest bf16s or f16s, `low` in the lower half.
 template <DType kDType>

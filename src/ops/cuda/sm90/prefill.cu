@@ -73,6 +73,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_map(k_map);
     prefetch_map(v_map);
   }
+  constexpr uint32_t kOnes = 0x3f803f80U;  // two of bf16
+  for (int i = threadIdx.x; i < PrefillShared<kDh>::kBlock / 16; i += kThreads)
+    reinterpret_cast<uint4*>(memory + layout.ones)[i] = make_uint4(kOnes, kOnes, kOnes, kOnes);
+  fence_async_proxy();
   wait_for_previous();
   let_next_start();
   count_tiles(a, reinterpret_cast<int*>(memory + layout.tiles));

@@ -63,7 +63,7 @@ struct alignas(16) PrefillItem {
 /// Byte offsets in dynamic shared memory.
 template <int kDh>
 struct PrefillShared {
-  static constexpr int kTileBytes = PrefillTile<kDh>::kBytes;
+  static constexpr int kTileBytes = PrefillTile<kDh>::kBytes, kBoxes = PrefillTile<kDh>::kBoxes;
   __host__ __device__ explicit PrefillShared(int B)
       : tiles(barriers + (6 * kPrefillStages + 1) * 8), bytes(tiles + (B + 1) * 4) {}
   __host__ __device__ int q_full(int slot) const { return barriers + slot * 8; }
@@ -73,8 +73,17 @@ struct PrefillShared {
   __host__ __device__ int v_full(int slot) const { return q_full(4 * kPrefillStages + slot); }
   __host__ __device__ int v_empty(int slot) const { return q_full(5 * kPrefillStages + slot); }
   __host__ __device__ int tail() const { return q_full(6 * kPrefillStages); }
-  static constexpr int q = 0, k = kPrefillStages * kTileBytes, v = 2 * kPrefillStages * kTileBytes,
-                       items = 3 * kPrefillStages * kTileBytes,
+  static constexpr int kBlock = kPrefillTile * 128;  ///< 64 columns of a tile
+  static constexpr int q(int slot) { return slot * kTileBytes; }
+  static constexpr int k(int slot) { return (slot == 0 ? 2 * kBoxes : 3 * kBoxes + kBoxes / 2) * kBlock; }
+  /// The blocks of a tile of values are v_stride(slot) apart, and so is the block of ones after the last:
+  /// they are one operand, so that a product with weights ends with the weights' sums. In blocks of a head
+  /// of 128: q q q q k k v k k v v v 1, the values of slot 0 those at 6 and 9.
+  static constexpr int v(int slot) { return ones - kBoxes * v_stride(slot); }
+  static constexpr int v_stride(int slot) { return (slot == 0 ? kBoxes + 1 : 1) * kBlock; }
+  static_assert(kPrefillStages == 2);
+  static constexpr int ones = 6 * kTileBytes;
+  static constexpr int items = ones + kBlock,
                        barriers = items + kPrefillStages * static_cast<int>(sizeof(PrefillItem));
   int tiles, bytes;
 };

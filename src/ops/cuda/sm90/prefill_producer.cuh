@@ -21,27 +21,47 @@ class PrefillProducer {
         shared_(shared_address(memory)),
         tiles_before_(reinterpret_cast<const int*>(memory + layout.tiles)) {}
 
-  /// One warp. Products of keys run ahead of those of values: K0 K1 V0 K2 V1 ... Vn of every item. Items are
-  /// given out one by one, so that blocks end together; the next one is asked for late.
+  /// One warp. Products of keys run ahead of those of values, across items: K0 K1 V0 K2 V1 ... Kn Vn-1, then
+  /// the next item's K0 Vn K1 V0 .... Items are given out one by one, so that blocks end together; the next
+  /// one is asked for late.
   __device__ void run(PrefillSchedule& schedule) {
     const int count = tiles_before_[a_.B] * a_.H;
-    int id = blockIdx.x;
-    while (id < count) {
+    Place values{.tile = -1};  // the last keys loaded, whose values are still to be loaded
+    const auto load_last_values = [&] {
+      if (values.tile >= 0) load_values(values);
+      values.tile = -1;
+    };
+    for (int id = blockIdx.x; id < count;) {
       const PrefillItem item(a_, tiles_before_, id);
       load_queries(item);
       for (int tile = 0; tile < item.tiles; ++tile) {
-        load_keys(item, tile);
-        if (tile > 0) load_values(item, tile - 1);
+        const Place keys{item.b, item.kv_head, item.length, tile};
+        load_keys(keys);
+        if (tile == item.tiles - 1) id = ask(schedule);
+        load_last_values();
+        values = keys;
       }
-      if (lane_ == 0) id = static_cast<int>(gridDim.x) + atomicAdd(&schedule.given, 1);
-      if (item.tiles > 0) load_values(item, item.tiles - 1);
+      if (item.tiles == 0) {
+        load_last_values();
+        id = ask(schedule);
+      }
       id = __shfl_sync(~0U, id, 0);
     }
+    load_last_values();
     finish(schedule);
   }
 
  private:
   using Tile = PrefillTile<kDh>;
+  /// A tile of keys or values.
+  struct Place {
+    int b, kv_head, length, tile;
+  };
+
+  /// Lane 0: the next item.
+  __device__ int ask(PrefillSchedule& schedule) const {
+    return lane_ == 0 ? static_cast<int>(gridDim.x) + atomicAdd(&schedule.given, 1) : 0;
+  }
 
   /// Waits for the next place for queries and says whose they are.
   __device__ void announce(const PrefillItem& item) {
@@ -56,8 +76,8 @@ class PrefillProducer {
       const uint32_t full = shared_ + layout_.q_full(slot);
       barrier_arrive_expect(full, item.tiles > 0 ? Tile::kBytes : 0);
       for (int i = 0; i < Tile::kBoxes && item.tiles > 0; ++i)
-        load_box_3d(shared_ + layout_.q + slot * Tile::kBytes + i * kPrefillRows * 128, q_map_, i * 64,
-                    item.head, item.first_row, full);
+        load_box_3d(shared_ + layout_.q(slot) + i * kPrefillRows * 128, q_map_, i * 64, item.head,
+                    item.first_row, full);
     }
     q_at_.next(kPrefillStages);
   }
@@ -73,27 +93,29 @@ class PrefillProducer {
     }
   }
 
-  __device__ void load_keys(const PrefillItem& item, int tile) {
+  __device__ void load_keys(const Place& of) {
     const int slot = k_at_.slot;
     barrier_wait(shared_ + layout_.k_empty(slot), k_at_.round ^ 1);
-    load_tile(item, tile, k_map_, shared_ + layout_.k + slot * Tile::kBytes, shared_ + layout_.k_full(slot));
+    load_tile(of, k_map_, shared_ + layout_.k(slot), kPrefillTile * 128, shared_ + layout_.k_full(slot));
     k_at_.next(kPrefillStages);
   }
 
-  __device__ void load_values(const PrefillItem& item, int tile) {
+  __device__ void load_values(const Place& of) {
     const int slot = v_at_.slot;
-    const uint32_t to = shared_ + layout_.v + slot * Tile::kBytes, full = shared_ + layout_.v_full(slot);
+    const uint32_t to = shared_ + layout_.v(slot), full = shared_ + layout_.v_full(slot);
+    const int stride = layout_.v_stride(slot);
     barrier_wait(shared_ + layout_.v_empty(slot), v_at_.round ^ 1);
     v_at_.next(kPrefillStages);
-    const int count = item.length - tile * kPrefillTile;
-    if (count >= kPrefillTile) return load_tile(item, tile, v_map_, to, full);
+    const int count = of.length - of.tile * kPrefillTile;
+    if (count >= kPrefillTile) return load_tile(of, v_map_, to, stride, full);
     // What lies behind the last position may be NaN, and weights of 0 don't help against that.
-    load_tile(item, tile, v_map_, to, shared_ + layout_.tail());
+    load_tile(of, v_map_, to, stride, shared_ + layout_.tail());
     barrier_wait(shared_ + layout_.tail(), tail_round_);
     tail_round_ ^= 1;
     constexpr int kChunks = Tile::kRowBytes / 16;
     for (int i = count * kChunks + lane_; i < kPrefillTile * kChunks; i += 32)
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(Tile::at(to, i / kChunks, i % kChunks)),
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(Tile::at(
+                       to + i % kChunks / 8 * (stride - kPrefillTile * 128), i / kChunks, i % kChunks)),
                    "r"(0)
                    : "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -102,21 +124,21 @@ class PrefillProducer {
   }
 
   /// The boxes of a tile that hold positions of the sequence, completing on `barrier`, which is told their
-  /// bytes.
-  __device__ void load_tile(const PrefillItem& item, int tile, const CUtensorMap& map, uint32_t to,
+  /// bytes; blocks of 64 columns `stride` bytes apart.
+  __device__ void load_tile(const Place& of, const CUtensorMap& map, uint32_t to, int stride,
                             uint32_t barrier) {
-    const int count = min(item.length - tile * kPrefillTile, kPrefillTile);
+    const int count = min(of.length - of.tile * kPrefillTile, kPrefillTile);
     const int boxes = (count + a_.box_rows - 1) / a_.box_rows;
     if (lane_ == 0) barrier_arrive_expect(barrier, boxes * a_.box_rows * Tile::kRowBytes);
     __syncwarp();
     if (lane_ < boxes) {
-      const int first = lane_ * a_.box_rows, position = tile * kPrefillTile + first;
+      const int first = lane_ * a_.box_rows, position = of.tile * kPrefillTile + first;
       const int index = position / a_.PS;
       const int page =
-          a_.block_table ? __ldg(a_.block_table + item.b * a_.table_row + index) : item.b * a_.MP + index;
-      const int row = (page * a_.KV + item.kv_head) * a_.PS + position % a_.PS;
+          a_.block_table ? __ldg(a_.block_table + of.b * a_.table_row + index) : of.b * a_.MP + index;
+      const int row = (page * a_.KV + of.kv_head) * a_.PS + position % a_.PS;
       for (int i = 0; i < Tile::kBoxes; ++i)
-        load_box(to + i * kPrefillTile * 128 + first * 128, map, i * 64, row, barrier, policy_);
+        load_box(to + i * stride + first * 128, map, i * 64, row, barrier, policy_);
     }
   }
 
