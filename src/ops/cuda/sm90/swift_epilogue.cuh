@@ -1,5 +1,7 @@
 // SwiftGMM's epilogue: from sums to elements of c.
 #pragma once
+#include <iterator>
+
 #include "ops/cuda/sm90/swift_plan.cuh"
 
 namespace moge::ops::cuda::swift {
@@ -36,8 +38,10 @@ __device__ __forceinline__ void warpgroup_barrier(int warpgroup) {
 template <DType kType, class P>
 struct Epilogue {
   const SwiftGmmParams& p;
+  const SwiftMaps& maps;
   const typename P::Factors& factors;
   uint8_t* staged;  // [P::kStagedRows, 64 or 32 features] bf16, shared memory
+  uint32_t kept;    // the same again, with P::kStoresBoxes
   Tile tile;
   int warpgroup;
 
@@ -89,7 +93,8 @@ struct Epilogue {
   }
 
   /// A thread's values are of two features, but neighbouring features lie side by side in c: the warpgroup
-  /// transposes some rows in shared memory, swizzled in units of 16 bytes, then writes whole lines.
+  /// transposes some rows in shared memory, swizzled in units of 16 bytes, then writes whole lines, or has
+  /// the copy engine write them: from two places in turns, each with room for two turns of activated rows.
   template <bool kActivate>
   __device__ __forceinline__ void store_staged(const Sums& d) const {
     constexpr int kPitch = kActivate ? kBlockFeatures : kBlockFeatures * 2;  // bytes of a staged row
@@ -99,12 +104,20 @@ struct Epilogue {
     const int warp = thread() / 32, matrix = lane() / 8, row_in_block = lane() % 8;
     const int unit = kActivate ? warp ^ row_in_block / 2 % 4 : (warp * 2 + matrix % 2) ^ row_in_block;
     const int block_of_matrix = (kActivate ? matrix : matrix / 2) % kBlocks;
-    const uint32_t to = shared_address(staged) +
-                        static_cast<uint32_t>((block_of_matrix * 8 + row_in_block) * kPitch + unit * 16);
+    const auto in_rows = static_cast<uint32_t>((block_of_matrix * 8 + row_in_block) * kPitch + unit * 16);
+    const bool boxes = P::kStoresBoxes && p.stores_boxes;
 #pragma unroll
     for (int begin = 0; begin < P::kRows; begin += P::kStagedRows) {
       if (begin >= tile.rows) break;
-      warpgroup_barrier(warpgroup);  // the rows before are on their way
+      constexpr uint32_t kTurnBytes = P::kStagedRows * kPitch;
+      const int turn = begin / P::kStagedRows;
+      const uint32_t rows_at = !boxes ? shared_address(staged)
+                                      : (turn % 2 == 0 ? shared_address(staged) : kept) +
+                                            (kActivate && turn >= 2 ? kTurnBytes : 0);
+      const uint32_t to = rows_at + in_rows;
+      if (boxes && !kActivate && turn >= 2 && warp == 0) wait_for_reads_of_stores<1>();
+      // The rows before are on their way, or (of kept) all warps have multiplied.
+      if (!boxes || turn == 0 || (!kActivate && turn >= 2)) warpgroup_barrier(warpgroup);
 #pragma unroll
       for (int j = begin / 8; j < (begin + P::kStagedRows) / 8; j += kBlocks) {
         if (j * 8 % kRowsTogether == 0 && j * 8 >= tile.rows) break;
@@ -121,9 +134,31 @@ struct Epilogue {
         }
         store_transposed(to + static_cast<uint32_t>((j * 8 - begin) * kPitch), m);
       }
+      if (boxes) fence_async_proxy();
       warpgroup_barrier(warpgroup);
-      write_lines<kActivate>(begin, min(tile.rows - begin, P::kStagedRows));
+      const int rows = min(tile.rows - begin, P::kStagedRows);
+      if (!boxes)
+        write_lines<kActivate>(begin, rows);
+      else if (warp == 0)
+        store_boxes<kActivate>(rows_at, begin, rows);
     }
+  }
+  /// First of the warpgroup's columns of c.
+  template <bool kActivate>
+  __device__ int first_column() const {
+    return (tile.feature + warpgroup * kBlockFeatures) / (kActivate ? 2 : 1);
+  }
+  /// By the first warp: rows to rows `begin`.. of the tile, in as few boxes as their number has bits, because
+  /// the next rows may be another tile's.
+  template <bool kActivate>
+  __device__ __forceinline__ void store_boxes(uint32_t rows_at, int begin, int rows) const {
+    constexpr int kPitch = kActivate ? kBlockFeatures : kBlockFeatures * 2;
+    const int bit = lane(), column = first_column<kActivate>();
+    if (bit < static_cast<int>(std::size(maps.c)) && (rows & 1 << bit) != 0 && tile.feature < p.n) {
+      const int r = rows >> (bit + 1) << (bit + 1);  // after the larger boxes
+      store_box(maps.c[bit], column, tile.row + begin + r, rows_at + static_cast<uint32_t>(r * kPitch));
+    }
+    end_group_of_stores();  // of each lane, even of none: all lanes count turns alike
   }
   /// Staged rows to rows `begin`.. of the tile.
   template <bool kActivate>
@@ -131,7 +166,7 @@ struct Epilogue {
     constexpr int kUnits = kActivate ? 4 : 8;  // of 16 bytes in a row
     const int unit = thread() % kUnits;
     const int columns = kActivate ? p.n / 2 : p.n;
-    const int column = (tile.feature + warpgroup * kBlockFeatures) / (kActivate ? 2 : 1) + unit * 8;
+    const int column = first_column<kActivate>() + unit * 8;
     uint16_t* const c = static_cast<uint16_t*>(p.c) + (tile.row + begin) * p.c_stride + column;
     const auto staged_unit = [&](int r) {
       return staged + (r * kUnits + (unit ^ (kActivate ? r / 2 % 4 : r % 8))) * 16;

@@ -98,12 +98,17 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
   const auto map_of = [&](const void* data, int64_t rows, int box_rows, int64_t stride) {
     return matrix_map("quant_matmul", data, a.a.dtype, rows, k, box_rows, box_columns, fetch, stride);
   };
-  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}};
+  SwiftMaps maps{.w = map_of(a.w.data, groups * n, 64, k), .a = {}, .c = {}};
   for (int i = 0; 8 << i <= shape_of(tile).rows; ++i) {
     maps.a[i] = gather_first ? map_of(workspace.data(), a.c.dim(0), 8 << i, k)
                              : map_of(a.a.data, a.a.dim(0), 8 << i, a.a.stride(0));
   }
   const int64_t c_columns = a.c.dim(1);
+  const bool c_vectors = c_columns % 8 == 0 && a.c.stride(0) % 8 == 0 && aligned(a.c);
+  const bool stores_boxes = shape_of(tile).rows == 256 && a.c.dtype == DType::kBF16 && c_vectors;
+  for (int i = 0; stores_boxes && i < static_cast<int>(std::size(maps.c)); ++i)
+    maps.c[i] = matrix_map("quant_matmul", a.c.data, DType::kBF16, a.c.dim(0), c_columns, 1 << i,
+                           a.silu_mul ? 32 : 64, L2Fetch::k128, a.c.stride(0));
   const SwiftGmmParams params{
       .c = a.c.data,
       .c_stride = a.c.stride(0),
@@ -123,7 +128,8 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
       .full_blocks = static_cast<int>(blocks - (half_block ? 1 : 0)),
       .half_block = half_block,
       .interleave_groups = a.c.dim(0) <= 128 * groups,
-      .c_vectors = c_columns % 8 == 0 && a.c.stride(0) % 8 == 0 && aligned(a.c),
+      .c_vectors = c_vectors,
+      .stores_boxes = stores_boxes,
       .beside_previous = a.beside_previous && !gather_first,
       .output = a.silu_mul                  ? SwiftOutput::kSiluMulBF16
                 : a.c.dtype == DType::kBF16 ? SwiftOutput::kBF16

@@ -47,12 +47,18 @@ struct Consumer {
   bool gathered;   ///< rows did not come by the copy engine
   uint32_t empty;  ///< barriers of a block of the cluster, one for each of a warp's first lanes
   RingPosition<P::kStages> ring;
+  bool keeps_stage;  ///< a tile's last, from which its results leave
+  int kept = -1;
 
+  /// The stage's part that only this warpgroup reads.
+  __device__ uint32_t weights_of(int stage) const {
+    return shared + stage * P::kStageBytes + warpgroup * kBlockBytes;
+  }
   /// d += the first kCount products of the ring's next stage with kColumns rows of tokens.
   template <int kCount, int kColumns, int kRegisters>
   __device__ __forceinline__ void multiply(uint32_t (&d)[kRegisters]) {
     const uint32_t stage = shared + ring.stage * P::kStageBytes;
-    const uint64_t w = operand_descriptor(stage + warpgroup * kBlockBytes);
+    const uint64_t w = operand_descriptor(weights_of(ring.stage));
     const uint64_t a = operand_descriptor(stage + P::kFeatures * kSwizzleBytes);
     barrier_wait(shared + P::kFullAt + ring.stage * 8, ring.parity);
     if (P::kGathers && gathered) fence_async_proxy();
@@ -86,19 +92,33 @@ struct Consumer {
     int previous = -1;
     for (int block = 0; block < full_blocks; ++block) {
       multiply<kSteps, kColumns>(d);
+      if (block == 0) release_kept();
       wgmma_wait<1>();
       if (previous >= 0) release(previous);
       previous = ring.stage;
       ring.advance();
     }
     wgmma_wait<0>();
-    if (previous >= 0) release(previous);
     if (half_block) {
+      if (previous >= 0) release(previous);
       multiply<kSteps / 2, kColumns>(d);
+      release_kept();
       wgmma_wait<0>();
-      release(ring.stage);
+      previous = ring.stage;
       ring.advance();
     }
+    if (keeps_stage)
+      kept = previous;
+    else
+      release(previous);
+  }
+  /// When the results of the tile before have left it.
+  __device__ __forceinline__ void release_kept() {
+    if (kept < 0) return;
+    if (threadIdx.x % 128 < 32) wait_for_reads_of_stores<0>();
+    __syncwarp();
+    release(kept);
+    kept = -1;
   }
 };
 
@@ -201,7 +221,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     uint8_t* const staged = memory + P::kStagedAt + warpgroup * P::kStagedBytes;
     uint32_t empty = shared + P::kEmptyAt;
     if constexpr (P::kBlocks > 1) empty = cluster_address(empty, static_cast<int>(threadIdx.x) % P::kBlocks);
-    Consumer<kType, P> consumer{shared, warpgroup, p.gather, empty, {}};
+    Consumer<kType, P> consumer{shared, warpgroup, p.gather, empty, {}, P::kStoresBoxes && p.stores_boxes};
     // Instructions of an epilogue that no tile has brought cost thousands of cycles. So there is one copy for
     // all tiles, and while the first data is on its way, a tile beyond the last feature goes through it.
     const Tile no_tile{.rows = P::kRows, .feature = p.n};
@@ -213,6 +233,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       uint32_t d[P::kRows / 2] = {};
       if (!is_first) {
         if (tile.rows == 0 || tile.feature + warpgroup * kBlockFeatures >= p.n) {
+          consumer.release_kept();
           consumer.skip(p.full_blocks + (p.half_block ? 1 : 0));
         } else {
           with_columns_of<P::kRows>(tile.rows, [&](auto columns) {
@@ -221,7 +242,9 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
         }
         barrier_wait(shared + P::kFactorsFullAt + set.stage * 8, set.parity);
       }
-      Epilogue<kType, P>{p, is_first ? *no_factors : factors[set.stage], staged, tile, warpgroup}.run(d);
+      const uint32_t kept = consumer.kept < 0 ? shared_address(staged) : consumer.weights_of(consumer.kept);
+      Epilogue<kType, P>{p, maps, is_first ? *no_factors : factors[set.stage], staged, kept, tile, warpgroup}
+          .run(d);
       if (is_first) {
         if (!p.offsets) wait();
         continue;
@@ -229,6 +252,7 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       barrier_arrive(shared + P::kFactorsEmptyAt + set.stage * 8);
       set.advance();
     }
+    if (P::kStoresBoxes) wait_for_reads_of_stores<0>();
   }
   // What follows waits for this kernel's end alone, which must not come before the previous one's.
   if (p.beside_previous) wait_for_previous();

@@ -38,6 +38,7 @@ struct SwiftGmmParams {
   bool half_block;          // a last one of at most 64 bytes
   bool interleave_groups;   // many groups at a time, so that some with few rows are always among them
   bool c_vectors;           // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
+  bool stores_boxes;        // tiles of 256 rows write c by the copy engine
   bool beside_previous;     // as in ops/quant_matmul.h
   SwiftOutput output;
 };
@@ -81,6 +82,7 @@ inline constexpr int kSwiftMaxGroups = 512;
 struct SwiftMaps {
   CUtensorMap w;     // [G * N, K] in boxes of [64, 128 bytes]
   CUtensorMap a[6];  // [R, K] in boxes of [8 << i, 128 bytes]: a, or what was gathered from it
+  CUtensorMap c[7];  // [R, N] or [R, N / 2] in boxes of [1 << i, a warpgroup's features], with stores_boxes
 };
 
 template <DType kType>

@@ -60,6 +60,9 @@ struct Plan {
   /// Rows of c that a warpgroup transposes at a time.
   static constexpr int kStagedRows = kRows < 64 ? kRows : 64;
   static constexpr int kStagedBytes = kStagedRows * kBlockFeatures * 2;
+  /// Results leave by the copy engine, beside the next tile's products: from there, and from the stage of the
+  /// ring that was multiplied last.
+  static constexpr bool kStoresBoxes = kRows == 256;
   static constexpr int kStageBytes = (kFeatures + kRows) * kSwizzleBytes;
   static constexpr int kMapBytes = (kSwiftMaxGroups + 4) * 4;
   static constexpr int kFixedBytes =

@@ -31,6 +31,22 @@ __device__ __forceinline__ void load_box_to_blocks(uint32_t shared, const CUtens
       : "memory");
 }
 
+/// Writes a box from shared memory, as one of the group that end_group_of_stores() ends; outside the matrix
+/// nothing is written. What the threads wrote there needs fence_async_proxy() before.
+__device__ __forceinline__ void store_box(const CUtensorMap& map, int x, int y, uint32_t shared) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map),
+               "r"(x), "r"(y), "r"(shared)
+               : "memory");
+}
+__device__ __forceinline__ void end_group_of_stores() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/// Until all but the thread's last kPending groups of stores have read shared memory.
+template <int kPending>
+__device__ __forceinline__ void wait_for_reads_of_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
