@@ -242,9 +242,8 @@ class Multiplication {
     const Tensor w = weight(piece);
     const LeftRows a = left_rows(piece.block, thread);
     uint32_t* b = b_ + thread * kPanelBlockWords;
-    // Else packing does, along the rows; but beside few rows it is half of the work, and memory has to work
-    // in the other half too.
-    const bool fetches = p_.transposed || tiles_wait(rows);
+    // Else packing does, along the rows: where tiles have too few steps for the four lines of each.
+    const bool fetches = p_.transposed || tiles_wait(rows) || num_tiles(rows) > 3;
     StepBlock steps{};
     do {  // at least once, as in multiply_block
       steps.count = std::min(most, panels.steps - steps.begin);
