@@ -4,6 +4,7 @@
 #include <iostream>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "cli/command.h"
 #include "cli/model_path.h"
@@ -77,14 +78,14 @@ class ProductTuner {
       }
     }
     for (const auto& [impl, us] : times)
-      if (us > kHopeless * best.microseconds) hopeless_[impl] = us;
+      if (us > kHopeless * best.microseconds && tile_of(impl)->rows <= best.tile.rows) hopeless_.insert(impl);
     print(best, times, bench);
     if (verbose_ && product.row_ids) print_side_by_side(rows);
     return best;
   }
 
  private:
-  /// A tile so much slower than the best is not tried with more rows.
+  /// A tile so much slower than the best, and no taller, is not tried with more rows.
   static constexpr double kHopeless = 2.5;
 
   void print(const ops::TileTiming& best, const std::map<std::string, double>& times,
@@ -122,7 +123,7 @@ class ProductTuner {
   Backend& backend_;
   const ProductShape& shape_;
   bool verbose_;
-  std::map<std::string, double> hopeless_;
+  std::set<std::string> hopeless_;
 };
 
 void tune(const TuneOptions& o) {
