@@ -101,7 +101,7 @@ void tile_cols(const MatmulTile& t, int64_t col) {
       ahead += t.ahead_step;
     } else {
       __builtin_prefetch(ahead, 0, 2);
-      const bool jump = --ahead_left == 0;  // without a branch, which is mispredicted
+      const bool jump = --ahead_left == 0;
       ahead += jump ? t.ahead_jump : t.ahead_step;
       ahead_left = jump ? t.ahead_lines : ahead_left;
     }
