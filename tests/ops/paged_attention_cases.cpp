@@ -257,7 +257,8 @@ const Cases cases([] {
   // A row's bits do not depend on the batch or on the chunks (decode is a chunk of one).
   for (const Dims& d :
        {Dims{{{300, 300}, {70, 40}, {129, 1}}, 8, 2, 64, 16, bf16},
-        {{{700, 700}, {300, 250}, {129, 100}}, 8, 2, 128, 64, bf16, false, bf16},
+        // more blocks of queries and heads than multiprocessors
+        {{{700, 700}, {300, 250}, {129, 100}}, 16, 4, 128, 64, bf16, false, bf16},
         {{{700, 700}, {300, 250}, {129, 100}}, 8, 2, 128, 64, bf16, false, bf16, 0, 16},
         {{{5, 5}, {1, 1}, {400, 3}, {17, 1}, {64, 1}, {700, 1}, {2, 2}, {129, 129}}, 4, 1, 24, 1, f32},
         {std::vector<Sequence>(8, {260, 1}), 16, 8, 128, 64, bf16}}) {

@@ -149,6 +149,11 @@ const Cases cases([] {
     add_case(slow({{515}, 320, 192, dtype, bf16, false, true}));
     add_case(slow({{300, 0, 2, 530}, 160, 208, dtype, bf16, true, true, true}));
     add_case(slow({{0, 257, 600}, 288, 96, dtype, f32}));
+    // more of the tallest tiles than multiprocessors: one slice of the inner dimension, a half one, both
+    const int64_t element = size_of(dtype);
+    add_case(slow({{1300, 0, 1100}, 2048, 96 / element, dtype, bf16, false, false, true}));
+    add_case({{2300}, 2048, 48 / element, dtype, bf16, true});
+    add_case(slow({{1300, 0, 1100}, 2048, 192 / element, dtype, bf16, true, true}));
   }
   // Weights from memory (more than a cache holds), and from cache.
   for (const DType dtype : {DType::kI8, bf16})

@@ -5,7 +5,8 @@
 // What bounds it is the number of instructions between two products (docs/kernels/mul_attention.md). So a
 // row's weights are 2^(score - offset), where the offset is the largest score of its first tile plus
 // kRoom: later tiles look for no maximum, but whether some weight is 2 or more. Only then does the row, for
-// itself, take a new offset. And the product with the values counts the weights' sums.
+// itself, take a new offset. And the product with the values counts the weights' sums. A row whose first
+// scores all overflow to -inf, beyond 3e38, becomes NaN.
 #pragma once
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/sm90/attention_wgmma.cuh"

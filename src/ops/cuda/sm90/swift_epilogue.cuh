@@ -154,7 +154,8 @@ struct Epilogue {
   __device__ __forceinline__ void store_boxes(uint32_t rows_at, int begin, int rows) const {
     constexpr int kPitch = kActivate ? kBlockFeatures : kBlockFeatures * 2;
     const int bit = lane(), column = first_column<kActivate>();
-    if (bit < static_cast<int>(std::size(maps.c)) && (rows & 1 << bit) != 0 && tile.feature < p.n) {
+    const bool exists = tile.feature + warpgroup * kBlockFeatures < p.n;
+    if (exists && bit < static_cast<int>(std::size(maps.c)) && (rows & 1 << bit) != 0) {
       const int r = rows >> (bit + 1) << (bit + 1);  // after the larger boxes
       store_box(maps.c[bit], column, tile.row + begin + r, rows_at + static_cast<uint32_t>(r * kPitch));
     }
