@@ -2,8 +2,7 @@
 // because clocks, virtual machines and neighbours decide. Each ceiling is the best of repeated runs in about
 // 0.1 s:
 //   compute  fused multiply-adds (f32), pair dots (bf16) or dots of four bytes (i8) on registers only, for
-//   each
-//            instruction set
+//            each instruction set
 //   DRAM     buffers of eight times the L3 each, every thread on its own part: read (a sum), copy and triad
 //            (a + 3 b); bytes are those the loop names (4, 8 and 12 an element), not the lines that caches
 //            fetch before they are written
