@@ -26,8 +26,9 @@ bool serves_on_cpu(const ModelOptions& o) {
   check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kF32 || o.dtype == DType::kI8, "--dtype ",
                     name_of(o.dtype), ": on the CPU weights are bf16, f32 or i8");
   const bool serves = o.dtype == DType::kI8;
-  check<UsageError>(o.kv_dtype == DType::kBF16 || !serves, "--kv-dtype ", name_of(o.kv_dtype),
-                    ": on the CPU keys and values beside i8 weights are bf16");
+  check<UsageError>(o.kv_dtype == DType::kBF16 || (o.kv_dtype == DType::kF32 && !serves), "--kv-dtype ",
+                    name_of(o.kv_dtype), ": on the CPU keys and values beside ", name_of(o.dtype),
+                    " weights are bf16", serves ? "" : " or f32");
   return serves;
 }
 

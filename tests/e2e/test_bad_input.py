@@ -23,6 +23,7 @@ class Usage(TestCase):
         cpu = ["run", self.model, "--device", "cpu", "--token-ids", "-p", "5", "--dtype"]
         self.assert_fails(USAGE, ["--dtype fp8_e4m3", "bf16, f32 or i8"], *cpu, "fp8_e4m3")
         self.assert_fails(USAGE, ["--kv-dtype f32", "i8 weights are bf16"], *cpu, "i8", "--kv-dtype", "f32")
+        self.assert_fails(USAGE, ["--kv-dtype i8", "bf16 weights are bf16 or f32"], *cpu, "bf16", "--kv-dtype", "i8")
         self.assert_fails(USAGE, ["--dtype", "bf16, f16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
