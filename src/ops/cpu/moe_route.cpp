@@ -16,19 +16,42 @@ namespace moge::ops::cpu {
 
 namespace {
 
-/// A list's implementation by name, or its last: the reference, or all that there is for every CPU.
 template <class Args>
-Impl<Args> named(std::vector<Impl<Args>> impls, std::string_view name) {
+Impl<Args> named(const std::vector<Impl<Args>>& impls, std::string_view name) {
   const auto found = std::ranges::find(impls, name, &Impl<Args>::name);
-  return found == impls.end() ? impls.back() : *found;
+  dcheck(found != impls.end(), "moe_route: a part has no implementation ", name);
+  return *found;
+}
+
+struct Isa {
+  const vec::StoredRowKernels& stored;
+  const char* name;  ///< of the product's and the router's implementation
+  const char* permute;
+};
+constexpr Isa kAvx512{vec::avx512::stored_rows, "cpu.avx512", "cpu.blocks"};
+constexpr Isa kAvx2{vec::avx2::stored_rows, "cpu.avx2", "cpu.blocks"};
+constexpr Isa kRef{stored_rows_ref, "cpu.ref", "cpu.ref"};
+
+struct PartImpls {
+  explicit PartImpls(const Isa& isa)
+      : product(named(matmul_nt_impls(), isa.name)),
+        router(named(group_router_fwd_impls(), isa.name)),
+        permute(named(permute_fwd_impls(), isa.permute)) {}
+  Impl<MatmulNT> product;
+  Impl<GroupRouterFwd> router;
+  Impl<PermuteFwd> permute;
+};
+
+/// Looked up at the first call.
+template <const Isa& isa>
+const PartImpls& part_impls() {
+  static const PartImpls impls(isa);
+  return impls;
 }
 
 /// The three and what passes between them, in the workspace.
 struct Parts {
-  Parts(const ExecContext& ctx, const MoeRoute& a, const char* isa, Scratch scratch)
-      : product_impl(named(matmul_nt_impls(), isa)),
-        router_impl(named(group_router_fwd_impls(), isa)),
-        permute_impl(named(permute_fwd_impls(), isa == std::string_view("cpu.ref") ? isa : "cpu.blocks")) {
+  Parts(const ExecContext& ctx, const MoeRoute& a, const PartImpls& impls, Scratch scratch) {
     const int64_t T = a.x.dim(0), D = a.x.dim(1), E = a.gate.dim(0);
     const auto take = [&](Shape shape) {
       return Tensor(scratch.take<float>(shape.numel()), DType::kF32, shape);
@@ -52,13 +75,10 @@ struct Parts {
       return impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
     };
     const int64_t most =
-        std::max({bytes(product_impl, product), bytes(router_impl, router), bytes(permute_impl, permute)});
+        std::max({bytes(impls.product, product), bytes(impls.router, router), bytes(impls.permute, permute)});
     workspace = {scratch.take<std::byte>(most), static_cast<size_t>(most)};
     used_bytes = scratch.used_bytes();
   }
-  Impl<MatmulNT> product_impl;
-  Impl<GroupRouterFwd> router_impl;
-  Impl<PermuteFwd> permute_impl;
   MatmulNT product;
   GroupRouterFwd router;
   PermuteFwd permute;
@@ -66,29 +86,23 @@ struct Parts {
   int64_t used_bytes;
 };
 
-template <const vec::StoredRowKernels& stored>
-constexpr const char* kIsa = "cpu.ref";
-template <>
-constexpr const char* kIsa<vec::avx2::stored_rows> = "cpu.avx2";
-template <>
-constexpr const char* kIsa<vec::avx512::stored_rows> = "cpu.avx512";
-
-template <const vec::StoredRowKernels& stored>
+template <const Isa& isa>
 void run(ExecContext& ctx, const MoeRoute& a, std::span<std::byte> ws) {
-  const Parts parts(ctx, a, kIsa<stored>, Scratch(ws));
+  const PartImpls& impls = part_impls<isa>();
+  const Parts parts(ctx, a, impls, Scratch(ws));
   const int64_t D = a.x.dim(1);
   const Rows<float> x(parts.product.a);
   parallel_for(*ctx.pool, a.x.dim(0), rows_per_task(D), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) load_row(stored, x[t], a.x, t * a.x.stride(0), D);
+    for (int64_t t = begin; t < end; ++t) load_row(isa.stored, x[t], a.x, t * a.x.stride(0), D);
   });
-  parts.product_impl.run(ctx, parts.product, parts.workspace);
-  parts.router_impl.run(ctx, parts.router, parts.workspace);
-  parts.permute_impl.run(ctx, parts.permute, parts.workspace);
+  impls.product.run(ctx, parts.product, parts.workspace);
+  impls.router.run(ctx, parts.router, parts.workspace);
+  impls.permute.run(ctx, parts.permute, parts.workspace);
 }
 
-template <const vec::StoredRowKernels& stored>
+template <const Isa& isa>
 int64_t workspace(const ExecContext& ctx, const MoeRoute& a) {
-  return Parts(ctx, a, kIsa<stored>, Scratch()).used_bytes;
+  return Parts(ctx, a, part_impls<isa>(), Scratch()).used_bytes;
 }
 
 Refusal supports_avx512(const MoeRoute& a) {
@@ -101,12 +115,9 @@ Refusal supports_avx512(const MoeRoute& a) {
 }  // namespace
 
 std::vector<Impl<MoeRoute>> moe_route_impls() {
-  return {{"cpu.avx512", DeviceKind::kCpu, supports_avx512, run<vec::avx512::stored_rows>,
-           workspace<vec::avx512::stored_rows>},
-          {"cpu.avx2", DeviceKind::kCpu, needs_avx2<MoeRoute>, run<vec::avx2::stored_rows>,
-           workspace<vec::avx2::stored_rows>},
-          {"cpu.ref", DeviceKind::kCpu, supports_all<MoeRoute>, run<stored_rows_ref>,
-           workspace<stored_rows_ref>}};
+  return {{kAvx512.name, DeviceKind::kCpu, supports_avx512, run<kAvx512>, workspace<kAvx512>},
+          {kAvx2.name, DeviceKind::kCpu, needs_avx2<MoeRoute>, run<kAvx2>, workspace<kAvx2>},
+          {kRef.name, DeviceKind::kCpu, supports_all<MoeRoute>, run<kRef>, workspace<kRef>}};
 }
 
 }  // namespace moge::ops::cpu
