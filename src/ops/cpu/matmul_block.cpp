@@ -1,5 +1,7 @@
 #include "ops/cpu/matmul_block.h"
 
+#include "ops/cpu/rows.h"
+
 namespace moge::ops::cpu {
 
 namespace {
@@ -46,7 +48,7 @@ RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t cou
     : RowsAhead(rows.base + col + (rows.ids ? 0 : first * rows.stride), rows.stride * 4,
                 rows.ids ? rows.ids + first : nullptr, count, cols * 4, tiles) {}
 
-bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits) {
+bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits, bool down) {
   const int64_t tile = tile_++;
   if (fetched_ >= lines_) return false;
   if (ids_) {
@@ -56,21 +58,18 @@ bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits) {
     }
     return false;
   }
-  if (fetched_ * tiles_ > lines_ * tile) return false;
-  if (waits) {  // down the rows, a panel's width of each
-    const int64_t rows = lines_ / lines_of_row_, at = fetched_ / kLinesOfPanel;
-    t.ahead = base_ + at % rows * stride_ + at / rows * kLinesOfPanel * kAlignment;
-    t.ahead_step = stride_;
-    fetched_ += t.steps * kLinesOfPanel;
-    return true;
-  }
-  const int64_t row = fetched_ / lines_of_row_, line = fetched_ % lines_of_row_;
-  t.ahead = base_ + row * stride_ + line * kAlignment;
-  t.ahead_left = lines_of_row_ - line;
-  t.ahead_step = kAlignment;
-  t.ahead_lines = lines_of_row_;
-  t.ahead_jump = stride_ - (lines_of_row_ - 1) * kAlignment;
-  fetched_ += t.steps;
+  // Down the rows it is some lines of each, as many as a tile that waits fetches a step or fewer.
+  const int64_t parts = down ? ceil_div(lines_of_row_, kLinesOfPanel) : 1;
+  const int64_t unit = ceil_div(lines_of_row_, parts);
+  if (fetched_ * tiles_ > lines_ * tile || (waits && unit > kLinesOfPanel)) return false;
+  const int64_t rows = lines_ / lines_of_row_, at = fetched_ / unit, row = at % rows;
+  const int64_t line = waits ? 0 : fetched_ % unit;
+  t.ahead = base_ + row * stride_ + (at / rows * unit + line) * kAlignment;
+  t.ahead_left = unit - line;
+  t.ahead_step = waits ? stride_ : kAlignment;
+  t.ahead_lines = unit;
+  t.ahead_jump = stride_ - (unit - 1) * kAlignment;
+  fetched_ += std::min(t.steps * (waits ? unit : 1), (rows - row) * unit - line);
   return true;
 }
 
@@ -86,6 +85,8 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
   const int64_t tiles = num_tiles(rows);
   const int64_t low = rows / tiles, higher = rows % tiles;
+  // More tiles than three take so many steps at a time that one would run past the rows' end.
+  const bool down = low <= vec::kWaitingRows && tiles <= 3;
   vec::MatmulTile t{};
   t.a_step = a.step_stride;
   t.b = steps.b;
@@ -109,7 +110,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     if (out.accumulate)
       fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
     const bool waits = height <= vec::kWaitingRows;
-    if (!ahead || !ahead->next_tile(t, waits)) {
+    if (!ahead || !ahead->next_tile(t, waits, down)) {
       t.ahead_left = INT64_MAX;
       if (!next) {
         t.ahead = reinterpret_cast<const char*>(t.b);  // any line in cache

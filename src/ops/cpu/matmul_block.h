@@ -55,9 +55,10 @@ class RowsAhead {
   /// `cols` columns from `col` of rows first .. first + count - 1.
   RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
             int64_t tiles);
-  /// Sets what t, the next tile, fetches (`waits`: it is of up to vec::kWaitingRows rows); false: it has
-  /// nothing to fetch and is left as it was.
-  bool next_tile(vec::MatmulTile& t, bool waits);
+  /// Sets what t, the next tile, fetches; false: it has nothing to fetch and is left as it was. `waits`: it
+  /// is of up to vec::kWaitingRows rows, so it can fetch down the rows only. `down`: so do all tiles of its
+  /// block, for one order among them.
+  bool next_tile(vec::MatmulTile& t, bool waits, bool down);
 
  private:
   const char* base_;
