@@ -206,21 +206,23 @@ void tile(typename Dot::Sum* sums, const QuantTile& t, const char* w, int64_t be
   for (int i = 0; i < Rows; ++i) Dot::store_sums(sums + i * kQuantCols, acc[i], begin > 0);
 }
 
-/// What a row's sums hold too much.
-template <class Dot>
-typename Dot::Sum bias_of(const char* a, int64_t row_bytes) {
-  if constexpr (Dot::kBiased) {
-    typename Dot::Acc acc[1] = {Dot::zero()};
-    int64_t k = 0;
-    for (; k + Dot::kBytes <= row_bytes; k += Dot::kBytes)
-      acc[0] = Dot::dot(acc[0], Dot::load_a(a + k), Dot::zero_w());
-    if (k < row_bytes) acc[0] = Dot::dot(acc[0], Dot::load_a(a + k, row_bytes - k), Dot::zero_w());
-    typename Dot::Sum bias;
-    Dot::store_sums(&bias, acc, false);
-    return bias;
-  } else {
-    return 0;
-  }
+/// to[Rows]: what the rows' sums hold too much. Side by side, because one row's chain of dots would be waited
+/// for at every step.
+template <class Dot, int Rows>
+void sum_bias(typename Dot::Sum* to, const QuantTile& t) {
+  typename Dot::Acc acc[Rows][1];
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i) acc[i][0] = Dot::zero();
+  const auto step = [&](int64_t k, auto... n) __attribute__((always_inline)) {
+#pragma GCC unroll 6
+    for (int i = 0; i < Rows; ++i)
+      acc[i][0] = Dot::dot(acc[i][0], Dot::load_a(t.a[i] + k, n...), Dot::zero_w());
+  };
+  int64_t k = 0;
+  for (; k + Dot::kBytes <= t.row_bytes; k += Dot::kBytes) step(k);
+  if (k < t.row_bytes) step(k, t.row_bytes - k);
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i) Dot::store_sums(to + i, acc[i], false);
 }
 
 /// h[cols / 2] from v[cols], which has gate and up in blocks of eight.
@@ -265,7 +267,8 @@ void fetch_next_rows(const QuantTile& t, int64_t part, int64_t parts) {
 }
 
 template <class Dot, int Rows>
-void columns(typename Dot::Sum* sums, const QuantTile& t) {
+void columns(typename Dot::Sum* sums, typename Dot::Sum* bias, const QuantTile& t) {
+  if constexpr (Dot::kBiased) sum_bias<Dot, Rows>(bias, t);
   if constexpr (Rows <= kStreamRows) {
     if (t.stream) {
       for (int64_t j = 0; j < t.cols; ++j)
@@ -291,27 +294,26 @@ void columns(typename Dot::Sum* sums, const QuantTile& t) {
 template <class Dot>
 void multiply(const QuantTile& t) {
   alignas(64) typename Dot::Sum sums[kQuantTileRows * kQuantCols + kLanes] = {};
-  typename Dot::Sum bias[kQuantTileRows];
-  for (int i = 0; i < t.rows; ++i) bias[i] = bias_of<Dot>(t.a[i], t.row_bytes);
+  typename Dot::Sum bias[kQuantTileRows] = {};
   switch (t.rows) {
     case 1:
-      columns<Dot, 1>(sums, t);
+      columns<Dot, 1>(sums, bias, t);
       break;
     case 2:
-      columns<Dot, 2>(sums, t);
+      columns<Dot, 2>(sums, bias, t);
       break;
     case 3:
-      columns<Dot, 3>(sums, t);
+      columns<Dot, 3>(sums, bias, t);
       break;
     case 4:
-      columns<Dot, 4>(sums, t);
+      columns<Dot, 4>(sums, bias, t);
       break;
 #ifdef __AVX512F__
     case 5:
-      columns<Dot, 5>(sums, t);
+      columns<Dot, 5>(sums, bias, t);
       break;
     default:
-      columns<Dot, 6>(sums, t);
+      columns<Dot, 6>(sums, bias, t);
 #endif
   }
   for (int i = 0; i < t.rows; ++i) finish_row<Dot>(t, i, sums + i * kQuantCols, bias[i]);
