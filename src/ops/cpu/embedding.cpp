@@ -1,9 +1,8 @@
 #include "ops/cpu/embedding.h"
 
-#include <cstring>
-
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul_panels.h"
+#include "ops/cpu/quantize.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vec/embedding.h"
 
@@ -11,15 +10,11 @@ namespace moge::ops::cpu {
 
 namespace {
 
-void widen_ref(float* y, const uint16_t* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = to_f32(BF16{x[i]});
-}
-
 void add_ref(float* y, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
 
-const vec::EmbeddingKernels kRef{widen_ref, add_ref};
+const vec::EmbeddingKernels kRef{add_ref};
 
 void check_ids(const char* op, const Tensor& ids, int64_t V) {
   const Rows<int32_t> id(ids);
@@ -29,7 +24,7 @@ void check_ids(const char* op, const Tensor& ids, int64_t V) {
   }
 }
 
-template <const vec::EmbeddingKernels& kernels>
+template <const vec::StoredRowKernels& stored>
 void fwd(ExecContext& ctx, const EmbeddingFwd& a, std::span<std::byte>) {
   check_ids("embedding_fwd", a.ids, a.weight.dim(0));
   const int64_t D = a.y.dim(1);
@@ -42,13 +37,8 @@ void fwd(ExecContext& ctx, const EmbeddingFwd& a, std::span<std::byte>) {
   };
   if (a.weight.layout == Layout::kPanels)
     each_token([&](float* out, int32_t id) { unpack_row(out, a.weight, id); });
-  else if (a.weight.dtype == DType::kBF16)
-    each_token(
-        [&, w = Rows<BF16>(a.weight)](float* out, int32_t id) { kernels.widen(out, &w[id]->bits, D); });
   else
-    each_token([&, w = Rows<float>(a.weight)](float* out, int32_t id) {
-      std::memcpy(out, w[id], D * sizeof(float));
-    });
+    each_token([&](float* out, int32_t id) { load_row(stored, out, a.weight, id * a.weight.stride(0), D); });
 }
 
 /// Tasks are stripes of columns: tokens that share an id are then added in order by one task.
@@ -67,7 +57,8 @@ void bwd(ExecContext& ctx, const EmbeddingBwd& a, std::span<std::byte>) {
 }  // namespace
 
 std::vector<Impl<EmbeddingFwd>> embedding_fwd_impls() {
-  return isa_impls<EmbeddingFwd>(fwd<vec::avx512::embedding>, fwd<vec::avx2::embedding>, fwd<kRef>);
+  return isa_impls<EmbeddingFwd>(fwd<vec::avx512::stored_rows>, fwd<vec::avx2::stored_rows>,
+                                 fwd<stored_rows_ref>);
 }
 
 std::vector<Impl<EmbeddingBwd>> embedding_bwd_impls() {

@@ -2,27 +2,13 @@
 
 #include "ops/cpu/attention.h"
 #include "ops/cpu/isa.h"
-#include "ops/cpu/vec/kv_write.h"
+#include "ops/cpu/quantize.h"
 
 namespace moge::ops::cpu {
 
 namespace {
 
-void narrow_ref(uint16_t* y, const float* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(x[i]).bits;
-}
-
-const vec::KvWriteKernels kRef{narrow_ref};
-
-template <const vec::KvWriteKernels& kernels>
-void store_row(const Tensor& pages, int64_t offset, const float* x, int64_t Dh) {
-  if (pages.dtype == DType::kF32)
-    std::copy_n(x, Dh, pages.ptr<float>() + offset);
-  else
-    kernels.narrow(&pages.ptr<BF16>()[offset].bits, x, Dh);
-}
-
-template <const vec::KvWriteKernels& kernels>
+template <const vec::StoredRowKernels& stored>
 void kv_write(ExecContext& ctx, const KvWrite& a, std::span<std::byte>) {
   const Heads k(a.k), v(a.v);
   const int64_t T = a.k.dim(0), KV = a.k.dim(1), Dh = a.k.dim(2);
@@ -38,8 +24,8 @@ void kv_write(ExecContext& ctx, const KvWrite& a, std::span<std::byte>) {
   parallel_for(*ctx.pool, T, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t h = 0; h < KV; ++h) {
-        store_row<kernels>(a.k_pages, offset(a.k_pages, t, h), k.at(t, h), Dh);
-        store_row<kernels>(a.v_pages, offset(a.v_pages, t, h), v.at(t, h), Dh);
+        store_row(stored, a.k_pages, offset(a.k_pages, t, h), k.at(t, h), Dh);
+        store_row(stored, a.v_pages, offset(a.v_pages, t, h), v.at(t, h), Dh);
       }
     }
   });
@@ -48,7 +34,8 @@ void kv_write(ExecContext& ctx, const KvWrite& a, std::span<std::byte>) {
 }  // namespace
 
 std::vector<Impl<KvWrite>> kv_write_impls() {
-  return isa_impls<KvWrite>(kv_write<vec::avx512::kv_write>, kv_write<vec::avx2::kv_write>, kv_write<kRef>);
+  return isa_impls<KvWrite>(kv_write<vec::avx512::stored_rows>, kv_write<vec::avx2::stored_rows>,
+                            kv_write<stored_rows_ref>);
 }
 
 }  // namespace moge::ops::cpu

@@ -41,6 +41,10 @@ float quantize_row(const vec::StoredRowKernels& kernels, const Tensor& q, int64_
 void store_row(const vec::StoredRowKernels& kernels, const Tensor& to, int64_t offset, const float* x,
                int64_t n) {
   if (to.dtype == DType::kBF16) return kernels.to_bf16(static_cast<uint16_t*>(to.data) + offset, x, n);
+  if (to.dtype == DType::kF32) {
+    std::copy_n(x, n, to.ptr<float>() + offset);
+    return;
+  }
   for (int64_t i = 0; i < n; ++i) store_element(to, offset + i, x[i]);
 }
 

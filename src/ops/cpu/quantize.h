@@ -1,4 +1,5 @@
-// The CPU implementations of ops/quantize.h, and rows as serving stores them for the ops that end in such.
+// The CPU implementations of ops/quantize.h, and rows as weights and serving store them for the ops that read
+// or write such.
 #pragma once
 #include "ops/cpu/vec/stored_rows.h"
 #include "ops/quantize.h"

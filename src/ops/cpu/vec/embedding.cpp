@@ -1,14 +1,9 @@
 #include "ops/cpu/vec/embedding.h"
 
-#include "ops/cpu/vec/bf16.h"
 #include "ops/cpu/vec/vec.h"
 
 namespace moge::ops::cpu::vec::MOGE_ISA {
 namespace {
-
-void widen(float* y, const uint16_t* x, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t lanes) { store_n(y + i, load_bf16_n(x + i, lanes), lanes); });
-}
 
 void add(float* y, const float* x, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t lanes) {
@@ -18,6 +13,6 @@ void add(float* y, const float* x, int64_t n) {
 
 }  // namespace
 
-extern const EmbeddingKernels embedding{widen, add};
+extern const EmbeddingKernels embedding{add};
 
 }  // namespace moge::ops::cpu::vec::MOGE_ISA

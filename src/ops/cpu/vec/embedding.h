@@ -1,12 +1,10 @@
-// Row kernels of embedding.
+// Row kernel of embedding.
 #pragma once
 #include <cstdint>
 
 namespace moge::ops::cpu::vec {
 
 struct EmbeddingKernels {
-  /// y[n] = the bf16 x[n], widened.
-  void (*widen)(float* y, const uint16_t* x, int64_t n);
   /// y[n] += x[n].
   void (*add)(float* y, const float* x, int64_t n);
 };

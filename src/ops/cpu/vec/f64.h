@@ -45,6 +45,12 @@ class SquareSum {
     return sum;
   }
 
+  /// 1 / sqrt(their mean over n + eps), in every lane.
+  F32 inverse_rms(int64_t n, float eps) const {
+    const double mean = total() / static_cast<double>(n);
+    return splat(static_cast<float>(1 / __builtin_sqrt(mean + static_cast<double>(eps))));
+  }
+
  private:
   F64 low_{}, high_{};
 };

@@ -16,8 +16,7 @@ void row(const ResidualNormRow& a) {
     store_n(a.n + i, sum, lanes);
     squares.add(sum);
   });
-  const double mean = squares.total() / static_cast<double>(a.D);
-  const F32 rstd = splat(static_cast<float>(1 / __builtin_sqrt(mean + static_cast<double>(a.eps))));
+  const F32 rstd = squares.inverse_rms(a.D, a.eps);
   for_lanes(a.D, [&](int64_t i, int64_t lanes) {
     const F32 n = load_n(a.n + i, lanes) * rstd * load_n(a.weight + i, lanes);
     store_n(a.n + i, n, lanes);

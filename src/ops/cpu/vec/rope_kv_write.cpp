@@ -8,8 +8,7 @@ namespace {
 void norm(float* x, const float* weight, int64_t Dh, float eps) {
   SquareSum squares;
   for_lanes(Dh, [&](int64_t i, int64_t n) { squares.add(load_n(x + i, n)); });
-  const double mean = squares.total() / static_cast<double>(Dh);
-  const F32 rstd = splat(static_cast<float>(1 / __builtin_sqrt(mean + static_cast<double>(eps))));
+  const F32 rstd = squares.inverse_rms(Dh, eps);
   for_lanes(
       Dh, [&](int64_t i, int64_t n) { store_n(x + i, load_n(x + i, n) * rstd * load_n(weight + i, n), n); });
 }

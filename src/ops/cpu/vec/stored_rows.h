@@ -1,4 +1,4 @@
-// Rows between fp32 and the numbers that serving stores.
+// Rows between fp32 and the numbers that weights and serving store.
 #pragma once
 #include <cstdint>
 
