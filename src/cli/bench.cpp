@@ -1,14 +1,12 @@
-// moge bench machine | decode: what this machine can do at best, and how near to it decoding comes.
-#include <algorithm>
+// moge bench: what this machine can do at best, and how near to it a model comes.
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/bench_cpu.h"
 #include "cli/bench_device.h"
 #include "cli/command.h"
-#include "cli/served_model.h"
 #include "ops/machine.h"
-#include "spec/cost.h"
 
 namespace moge::cli {
 
@@ -113,42 +111,10 @@ struct BenchDecodeOptions {
   }
 };
 
-/// One generation between two measurements of what it is compared with.
-struct DecodeRound {
-  engine::Generation generation;
-  double roof;  ///< bytes per second that this machine can read, the mean of before and after
-  double share() const { return roof > 0 ? generation.decode_bytes_per_second() / roof : 0; }
-};
-
-template <class Value>
-double median(const std::vector<DecodeRound>& rounds, const Value& value) {
-  std::vector<double> values;
-  for (const DecodeRound& r : rounds) values.push_back(value(r));
-  std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
-  return values[values.size() / 2];
-}
-
-std::vector<DecodeRound> decode_rounds(ServedModel& model, const BenchDecodeOptions& o) {
-  const std::vector<int32_t> prompt =
-      random_ids(model.config(), o.prompt_tokens, static_cast<uint64_t>(o.model.seed), 1);
-  const std::atomic<bool> never{false};
-  const auto generate = [&](int64_t max_tokens) {
-    model.generator().sequence().truncate(0);
-    return model.generator().generate(
-        prompt, {.sampling = {.temperature = 0}, .max_tokens = max_tokens}, [](int32_t) { return true; },
-        never);
-  };
-  generate(2);  // touches every page
-  const ops::ReadCeiling ceiling(model.exec_context());
-  std::vector<DecodeRound> rounds;
-  double before = ceiling.measure();
-  for (int64_t i = 0; i < o.rounds; ++i) {
-    engine::Generation generation = generate(o.max_tokens);
-    const double after = ceiling.measure();
-    rounds.push_back({std::move(generation), (before + after) / 2});
-    before = after;
-  }
-  return rounds;
+/// What only the GPU's benchmarks have, refused by name.
+void check_cpu_options(int64_t batch, int64_t layers, bool profile) {
+  check<UsageError>(batch == 1 && layers == 0 && !profile,
+                    "--batch, --layers and --profile: benchmarks of the GPU have them");
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
@@ -161,45 +127,12 @@ void bench_decode(const BenchDecodeOptions& o) {
                                 .profile = o.profile,
                                 .eager = o.eager,
                                 .json = o.json});
-  check<UsageError>(o.batch == 1 && o.layers == 0, "--batch and --layers: benchmarks of the GPU have them");
-  ServedModel model(o.model);
-  const std::vector<DecodeRound> rounds = decode_rounds(model, o);
-  const double prefill =
-      median(rounds, [](const DecodeRound& r) { return r.generation.prefill_tokens_per_second(); });
-  const double tokens =
-      median(rounds, [](const DecodeRound& r) { return r.generation.decode_tokens_per_second(); });
-  const double bytes =
-      median(rounds, [](const DecodeRound& r) { return r.generation.decode_bytes_per_second(); });
-  const double roof = median(rounds, [](const DecodeRound& r) { return r.roof; });
-  const double percent = 100 * median(rounds, [](const DecodeRound& r) { return r.share(); });
-  const int64_t steps = rounds.front().generation.decode_steps;
-  if (o.json) {
-    ordered_json out = {{"model", o.model.model},
-                        {"num_threads", model.exec_context().pool->num_threads()},
-                        {"dtype", name_of(o.model.dtype)},
-                        {"kv_dtype", name_of(o.model.kv_dtype)},
-                        {"prompt_tokens", o.prompt_tokens},
-                        {"prefill_tokens_per_second", prefill},
-                        {"decode_steps", steps},
-                        {"decode_tokens_per_second", tokens},
-                        {"decode_bytes_per_second", bytes},
-                        {"read_bandwidth", roof},
-                        {"percent_of_read_bandwidth", percent},
-                        {"rounds", ordered_json::array()}};
-    for (const DecodeRound& r : rounds)
-      out["rounds"].push_back({{"decode_bytes_per_second", r.generation.decode_bytes_per_second()},
-                               {"read_bandwidth", r.roof},
-                               {"percent_of_read_bandwidth", 100 * r.share()}});
-    std::cout << out.dump(2) << '\n';
-    return;
-  }
-  std::cout << std::fixed << std::setprecision(1) << "prefill  " << prefill << " tokens/s ("
-            << o.prompt_tokens << " tokens)\ndecode   " << tokens << " tokens/s (" << steps
-            << " steps)\nreads    " << bytes * 1e-9 << " GB/s, " << percent << "% of the " << roof * 1e-9
-            << " GB/s that this machine can read\n         medians of " << rounds.size()
-            << " rounds; percent by round:";
-  for (const DecodeRound& r : rounds) std::cout << ' ' << 100 * r.share();
-  std::cout << '\n';
+  check_cpu_options(o.batch, o.layers, o.profile || o.eager);
+  bench_cpu_decode({.model = o.model,
+                    .prompt_tokens = o.prompt_tokens,
+                    .max_tokens = o.max_tokens,
+                    .rounds = o.rounds,
+                    .json = o.json});
 }
 
 struct BenchPrefillOptions {
@@ -216,26 +149,30 @@ struct BenchPrefillOptions {
                    {.name = "batch",
                     .target = &batch,
                     .value = "N",
-                    .help = "Prompts of --context tokens each",
+                    .help = "GPU: prompts of --context tokens each",
                     .min = 1},
                    {.name = "repeats",
                     .target = &repeats,
                     .value = "N",
                     .help = "Passes to take the median of",
                     .min = 1},
-                   {.name = "profile", .target = &profile, .help = "Time by op, of one more pass"},
+                   {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more pass"},
                    json_option(&json)});
   }
 };
 
 void bench_prefill(const BenchPrefillOptions& o) {
-  bench_device_prefill({.model = o.model,
-                        .layers = o.layers,
-                        .batch = o.batch,
-                        .context = o.model.context.value_or(2048),
-                        .steps = o.repeats,
-                        .profile = o.profile,
-                        .json = o.json});
+  const int64_t context = o.model.context.value_or(2048);
+  if (use_cuda(o.model.device))
+    return bench_device_prefill({.model = o.model,
+                                 .layers = o.layers,
+                                 .batch = o.batch,
+                                 .context = context,
+                                 .steps = o.repeats,
+                                 .profile = o.profile,
+                                 .json = o.json});
+  check_cpu_options(o.batch, o.layers, o.profile);
+  bench_cpu_prefill({.model = o.model, .prompt_tokens = context, .rounds = o.repeats, .json = o.json});
 }
 
 struct BenchServeOptions {
@@ -287,7 +224,10 @@ struct BenchLlamaOptions {
 };
 
 void bench_llama(const BenchLlamaOptions& o) {
-  bench_device_llama({.model = o.model, .layers = o.layers, .steps = o.repeats, .json = o.json});
+  if (use_cuda(o.model.device))
+    return bench_device_llama({.model = o.model, .layers = o.layers, .steps = o.repeats, .json = o.json});
+  check_cpu_options(1, o.layers, false);
+  bench_cpu_llama({.model = o.model, .rounds = o.repeats, .json = o.json});
 }
 
 struct BenchOpsOptions {
@@ -323,10 +263,13 @@ std::vector<Command> bench_commands() {
            "300\n"},
           bench_decode),
       make_command<BenchPrefillOptions>(
-          {"bench prefill", "time to the first token of a batch of prompts on a GPU",
-           "One pass over --batch prompts of --context random tokens, from the host's token ids to the "
-           "drawn\n"
-           "tokens on the host.\n\n"
+          {"bench prefill", "time to the first token of prompts, and FLOP/s",
+           "From the host's ids of --context random tokens to the drawn token on the host. On a GPU one pass "
+           "over\n"
+           "--batch such prompts; on the CPU one prompt, in passes, beside what its arithmetic reaches on "
+           "registers\n"
+           "(moge bench machine), which is measured before and after each.\n\n"
+           "  moge bench prefill dense-500m --random-weights --context 512\n"
            "  moge bench prefill pangu-pro-moe-72b-a16b --random-weights --dtype i8 --batch 2 --context "
            "2048\n"},
           bench_prefill),
@@ -341,8 +284,9 @@ std::vector<Command> bench_commands() {
            "64\n"},
           bench_serve_like),
       make_command<BenchLlamaOptions>(
-          {"bench llama", "pp512 and tg128 on a GPU, the two numbers that llama-bench prints",
+          {"bench llama", "pp512 and tg128, the two numbers that llama-bench prints",
            "One sequence: tokens per second of a prompt of 512, and of 128 generated from nothing.\n\n"
+           "  moge bench llama dense-500m --random-weights --device cpu\n"
            "  moge bench llama pangu-pro-moe-72b-a16b --random-weights --dtype i8\n"},
           bench_llama),
       make_command<BenchOpsOptions>(

@@ -172,9 +172,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
 
   const double time = quantile(ms, 0.5);
   const auto tokens = static_cast<double>(o.batch * o.context);
-  const spec::FlopCount flops = spec::flop_count(runner.config(), o.context, spec::Phase::kPrefill);
-  const double total_flops =
-      tokens * (flops.total() - flops.lm_head) + static_cast<double>(o.batch) * flops.lm_head;
+  const double total_flops = spec::prompt_flops(runner.config(), o.batch, o.context);
   ordered_json out = bench.header("prefill");
   out.update({{"ttft_ms", time},
               {"ttft_ms_p90", quantile(ms, 0.9)},

@@ -38,20 +38,26 @@ double best_seconds(ThreadPool& pool, int num_threads, const Work& work) {
   return best;
 }
 
+/// Operations per second of a kernel that does `flops` of them a round.
+double compute_rate(ThreadPool& pool, int num_threads, float (*kernel)(int64_t), double flops) {
+  constexpr int64_t kRounds = 500'000;  // about 1 ms
+  volatile float sink = 0;
+  return static_cast<double>(num_threads) * kRounds * flops /
+         best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
+}
+
 ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* isa,
                                const cpu::vec::MachineKernels& kernels, bool bf16, bool i8) {
-  constexpr int64_t kRounds = 500'000;  // about 1 ms
   const auto rate = [&](float (*kernel)(int64_t), double flops) {
-    volatile float sink = 0;
-    return static_cast<double>(num_threads) * kRounds * flops /
-           best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
+    return compute_rate(pool, num_threads, kernel, flops);
   };
   return {isa, num_threads, rate(kernels.fma_f32, kernels.fma_f32_flops),
           bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0,
           i8 ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0};
 }
 
-const cpu::vec::MachineKernels& memory_kernels() {
+/// Of the fastest instruction set.
+const cpu::vec::MachineKernels& best_kernels() {
   return cpu_info().avx512 ? cpu::vec::avx512::machine : cpu::vec::avx2::machine;
 }
 
@@ -72,7 +78,7 @@ double memory_rate(ThreadPool& pool, int num_threads, int64_t total, double byte
 }
 
 double read_rate(ThreadPool& pool, int num_threads, const Buffer& buffer, int64_t bytes) {
-  const cpu::vec::MachineKernels& kernels = memory_kernels();
+  const cpu::vec::MachineKernels& kernels = best_kernels();
   volatile float sink = 0;
   return memory_rate(pool, num_threads, bytes / 4, 4,
                      [&](int64_t i, int64_t n) { sink = kernels.read(floats_of(buffer) + i, n); });
@@ -85,7 +91,7 @@ struct Buffers {
 };
 
 MemoryCeiling measure_memory(ThreadPool& pool, int num_threads, const Buffers& buffers) {
-  const cpu::vec::MachineKernels& kernels = memory_kernels();
+  const cpu::vec::MachineKernels& kernels = best_kernels();
   float* a = floats_of(buffers.a);
   float* b = floats_of(buffers.b);
   float* c = floats_of(buffers.c);
@@ -119,6 +125,17 @@ std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
   if (cpu.avx512) add("avx512", cpu::vec::avx512::machine, cpu.avx512_bf16, cpu.avx512_vnni);
   if (cpu.avx2) add("avx2", cpu::vec::avx2::machine, false, false);
   return ceilings;
+}
+
+double measure_products(ExecContext& ctx, DType weights) {
+  const CpuInfo& cpu = cpu_info();
+  const cpu::vec::MachineKernels& kernels = best_kernels();
+  const auto rate = [&](float (*kernel)(int64_t), double flops) {
+    return compute_rate(*ctx.pool, ctx.pool->num_threads(), kernel, flops);
+  };
+  if (weights == DType::kI8) return cpu.avx512_vnni ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0;
+  if (weights == DType::kBF16 && cpu.avx512_bf16) return rate(kernels.dot_bf16, kernels.dot_bf16_flops);
+  return cpu.avx2 ? rate(kernels.fma_f32, kernels.fma_f32_flops) : 0;
 }
 
 MachineCeilings measure_machine(ExecContext& ctx) {

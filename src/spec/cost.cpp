@@ -75,6 +75,11 @@ FlopCount flop_count(const ModelConfig& c, int64_t context, Phase phase) {
   return f;
 }
 
+double prompt_flops(const ModelConfig& c, int64_t prompts, int64_t tokens) {
+  const FlopCount f = flop_count(c, tokens, Phase::kPrefill);
+  return static_cast<double>(prompts) * (static_cast<double>(tokens) * (f.total() - f.lm_head) + f.lm_head);
+}
+
 int64_t weight_bytes(const ModelConfig& config, DType dtype) {
   return parameters(config) * size_of(dtype);
 }

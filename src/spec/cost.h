@@ -101,6 +101,10 @@ inline double flops_per_token(const ModelConfig& config, int64_t context, Phase 
   return flop_count(config, context, phase).total();
 }
 
+/// FLOPs of serving `prompts` prompts of `tokens` each up to their first drawn tokens: the head computes one
+/// row of logits for each.
+double prompt_flops(const ModelConfig& config, int64_t prompts, int64_t tokens);
+
 /// Bytes of all weights in one dtype.
 int64_t weight_bytes(const ModelConfig& config, DType dtype);
 /// Keys and values of one token: 2 L KV Dh elements.

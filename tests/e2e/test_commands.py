@@ -152,6 +152,24 @@ class Run(TestCase):
         self.assertEqual((len(shares), r["percent_of_read_bandwidth"]), (3, shares[1]))
         self.assertGreater(shares[0], 0)
 
+    def test_prompts_on_the_cpu(self):
+        made_up = ["demo-topk", "--random-weights", "--device", "cpu"]
+        for dtype in ("bf16", "f32", "i8"):
+            r = self.run_json("bench", "prefill", *made_up, "--dtype", dtype, "--context", "300", "--repeats", "3")
+            self.assertEqual((r["weights"], r["context"], len(r["rounds"])), (dtype, 300, 3))
+            self.assertEqual(r["ttft_ms"], sorted(round["ttft_ms"] for round in r["rounds"])[1])
+            self.assertAlmostEqual(r["tokens_per_second"] * r["ttft_ms"], 300e3, delta=1)
+            self.assertAlmostEqual(r["flops_per_second"] * r["ttft_ms"], 1e3 * r["flops"], delta=1e-6 * r["flops"])
+            percents = sorted(round["percent_of_product_ceiling"] for round in r["rounds"])
+            self.assertEqual(r["percent_of_product_ceiling"], percents[1])
+        r = self.run_json("bench", "llama", *made_up, "--repeats", "1")
+        self.assertGreater(r["pp512_tokens_per_second"], 0)
+        self.assertGreater(r["tg128_tokens_per_second"], 0)
+        for command in ("prefill", "decode"):
+            said = moge("bench", command, *made_up, "--batch", "2")
+            self.assertEqual(said.returncode, 2)
+            self.assertIn(b"--batch", said.stderr)
+
     def test_chat_template(self):
         model = self.copy_of_model()
         (model / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")

@@ -40,6 +40,8 @@ TEST(Cost, FlopsByHand) {
   EXPECT_EQ(flops_per_token(c, 100, Phase::kDecode), forward + 100 * attention_per_position);
   EXPECT_EQ(flops_per_token(c, 100, Phase::kPrefill), forward + 50 * attention_per_position);
   EXPECT_EQ(flops_per_token(c, 100, Phase::kTraining), 3 * flops_per_token(c, 100, Phase::kPrefill));
+  const double head = 2.0 * 8192 * D;
+  EXPECT_EQ(prompt_flops(c, 3, 100), 3 * (100 * (flops_per_token(c, 100, Phase::kPrefill) - head) + head));
 }
 
 TEST(Cost, Bytes) {
