@@ -30,7 +30,6 @@ struct MulAttentionParams {
   float scale_log2;  ///< scale / ln 2
   float* state;      ///< [parts, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
   float* partial;    ///< [parts, KV, R, Dh]: o
-  uint32_t even_bytes = kEvenBytes;  ///< kv_tile.cuh, i8_pair()
 
   __host__ __device__ int R() const { return query_rows * G; }
 };
@@ -62,8 +61,8 @@ struct MulAttentionConfig {
   static constexpr int kTilesPerChunk = kChunkPositions / kTile;
   using Tile = KvTile<kKv, kDh, kTile>;
   static constexpr bool kQuantised = Tile::kQuantised;
-  /// Operands of mma: eight-bit elements become f16.
-  static constexpr DType kOperand = kKv == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  /// Operands of mma: e4m3 becomes f16.
+  static constexpr DType kOperand = kKv == DType::kFP8E4M3 ? DType::kF16 : kKv;
   static constexpr int kScaleBytes = kQuantised ? 2 * kTile * 4 : 0;  // K's and V's of a tile
   // 16 bytes more than a row has, so that rows start in other banks.
   static constexpr int kQueryRow = kDh * 2 + 16;
@@ -122,6 +121,7 @@ struct MulAttentionShared {
     ring = take(stages * Config::Tile::kBytes);
     scales = take(stages * Config::kScaleBytes);
     q = take(kQueryStages * Config::kColumns * Config::kQueryRow);
+    query_units = take(Config::kOperand == DType::kI8 ? Config::kColumns * 4 : 0);
     probabilities = take(Config::kColumns * Config::kProbabilityRow);
     maxima = take(Config::kWarps * Config::kColumns * 4);
     v_maxima = take(Config::kQuantised ? Config::kWarps * Config::kColumns * 4 : 0);
@@ -139,7 +139,7 @@ struct MulAttentionShared {
   __host__ __device__ int empty(int slot) const { return full(stages + slot); }
   __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
   __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
-  int stages, ring, scales, q, probabilities, maxima, v_maxima, sums, barriers, unit_slots, to_merge,
+  int stages, ring, scales, q, query_units, probabilities, maxima, v_maxima, sums, barriers, unit_slots, to_merge,
       total_states, total_values, units, lengths, bytes;
 };
 

@@ -3,10 +3,16 @@
 // barriers between them and no exchange of values. With lane = 4g + t a thread's query rows are 8n + 2t and
 // 8n + 2t + 1.
 //
-// Eight-bit elements are unpacked to f16, exactly; with them and with f16 pages the queries become f16 over
-// 16, which only flushes elements below 2^-18 and overflows beyond 2^19. K's scales multiply the scores. V's
-// are over the largest of those that the row sees in the chunk, times the probabilities: f16 holds these, and
-// the largest multiplies the chunk's values.
+// K's scales multiply the scores. V's are over the largest of those that the row sees in the chunk, times the
+// probabilities, and the largest multiplies the chunk's values.
+//
+// With e4m3, which is unpacked to f16 exactly, and f16 pages the queries become f16 over 16, which only flushes
+// elements below 2^-18 and overflows beyond 2^19; so do the probabilities.
+//
+// Signed bytes are multiplied as they are, because unpacking them took a third of the instructions: a row of
+// queries becomes integers of 16 bits, in units of a power of two for which elements down to 2^-7 of its
+// largest are exact, and probabilities become integers of 16 bits, 65535 for 1. Both in two digits, a byte
+// each, and sums of both are exact.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -63,17 +69,23 @@ class MulAttentionConsumer {
   static constexpr int kTiles = Config::kTilesPerChunk;
   static constexpr bool kQuantised = Config::kQuantised;
   static constexpr bool kHalves = Config::kOperand == DType::kF16;
+  static constexpr bool kIntegers = Config::kOperand == DType::kI8;
+  using Sum = std::conditional_t<kIntegers, int, float>;
   static constexpr int kN = kColumns / 8;      // blocks of query rows
   static constexpr int kK = Config::kDh / 32;  // pairs of steps along the head
   static constexpr int kScored =
       kWarps / 4;  // tiles whose scores the warps calculate at a time, four warps each
   static constexpr int kScores = kTiles / kScored;  // blocks of 16 positions of a chunk, a warp's
-  /// Such blocks that are under way at once: unpacking takes long, and its tiles are small.
-  static constexpr int kAtOnce = kQuantised ? 2 : 1;
+  /// Such blocks that are under way at once: tiles of bytes are small, and unpacking takes long.
+  static constexpr int kAtOnce = kQuantised && !(kIntegers && kN > 1) ? 2 : 1;
   static constexpr bool kHoldQueries = kN == 1;
-  static constexpr int kSums =
-      kN == 1 ? 2 : 1;  // of values: with several blocks of rows there is enough under way
+  /// Of values: of each digit of the probabilities, or two in turns, unless several blocks of rows are enough
+  /// under way.
+  static constexpr int kSums = kIntegers || kN == 1 ? 2 : 1;
   static constexpr float kQueryDivisor = 16;
+  static constexpr int kDigit = 256;
+  static constexpr float kCertain = kDigit * kDigit - 1;  // a probability of 1, as an integer
+  static constexpr float kInteger = 0x1p23F;  // plus a smaller number: that as an integer, in the last bits
 
   static __device__ __forceinline__ void sync() {
     asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
@@ -85,17 +97,19 @@ class MulAttentionConsumer {
     return layout_.q + query_at_.slot * kColumns * Config::kQueryRow;
   }
 
-  /// B operands of two steps along the head. Eight-bit keys come four adjacent elements a lane.
+  /// B operands of 32 elements along the head: two of each digit, or of two steps. e4m3 keys come four adjacent
+  /// elements a lane.
   __device__ __forceinline__ void load_query(uint32_t (&into)[4], int n, int k) const {
     const uint32_t rows = shared_ + query_rows_at() + n * 8 * Config::kQueryRow;
-    if constexpr (kQuantised) {
+    if constexpr (kIntegers) {
+      load_matrices(into, rows + (lane_ & 7) * Config::kQueryRow + (lane_ >> 4) * Config::kDh +
+                              (2 * k + (lane_ >> 3) % 2) * 16);
+    } else if constexpr (kQuantised) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        uint32_t x, y;
         asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-                     : "=r"(x), "=r"(y)
+                     : "=r"(into[2 * i]), "=r"(into[2 * i + 1])
                      : "r"(rows + g_ * Config::kQueryRow + (32 * k + 16 * i + 4 * t_) * 2));
-        pair_any<Config::kKv>(x, y, into[2 * i], into[2 * i + 1]);
       }
     } else {
       load_matrices(into, rows + (lane_ & 7) * Config::kQueryRow + (4 * k + (lane_ >> 3)) * 16);
@@ -123,6 +137,9 @@ class MulAttentionConsumer {
         reinterpret_cast<uint32_t&>(pair) = pack<DType::kF16>(x.x / kQueryDivisor, x.y / kQueryDivisor);
       }
       sync();
+    } else if constexpr (kIntegers) {
+      for (int r = warp_; r < kColumns; r += kWarps) digits_of_query(r);
+      sync();
     }
     if constexpr (kHoldQueries) {
 #pragma unroll
@@ -136,8 +153,33 @@ class MulAttentionConsumer {
       o_[n][0] = o_[n][1] = o_[n][2] = o_[n][3] = 0;
     }
   }
+  /// Turns row r of the unit's queries from bf16s into its elements' upper digits, signed, and then their lower
+  /// ones, not signed.
+  __device__ void digits_of_query(int r) const {
+    constexpr int kElements = Config::kDh / 32;  // of a lane
+    uint8_t* const row = memory_ + query_rows_at() + r * Config::kQueryRow;
+    float x[kElements], largest = 0x1p-100F;
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      x[i] = __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(row)[lane_ * kElements + i]);
+      largest = fmaxf(largest, fabsf(x[i]));
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0U, largest, d));
+    // |x| < 2^(e + 1), and a bf16 of 8 bits is less than that by 2^(e - 7): in this unit at most 2^15 - 2^7.
+    const float power = __uint_as_float(__float_as_uint(largest) & 0x7f800000U);  // 2^e
+    if (lane_ == 0) floats(layout_.query_units)[r] = power * 0x1p-14F;
+    const float inverse = 0x1p14F / power;
+    __syncwarp();  // all lanes have read
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int whole = __float2int_rn(x[i] * inverse);
+      row[lane_ * kElements + i] = static_cast<uint8_t>(whole >> 8);
+      row[Config::kDh + lane_ * kElements + i] = static_cast<uint8_t>(whole);
+    }
+  }
   __device__ void release_unit() {
-    if constexpr (kHalves) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    if constexpr (kHalves || kIntegers) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     barrier_arrive(shared_ + layout_.query_empty(query_at_.slot));
     query_at_.next(kQueryStages);
   }
@@ -170,19 +212,23 @@ class MulAttentionConsumer {
     return (i * kScored + warp_ / 4) * kTile + warp_ % 4 * 16;
   }
 
+  /// What the sums [..][e] of both digits, or of the one number, or of two in turns, are together.
+  template <int kCount>
+  static __device__ __forceinline__ float total(const Sum (&sums)[kCount][4], int e) {
+    if constexpr (kIntegers) return static_cast<float>(sums[0][e] * kDigit + sums[1][e]);
+    else if constexpr (kCount == 2) return __fadd_rn(sums[0][e], sums[1][e]);
+    else return sums[0][e];
+  }
+
   /// s_[first ...] = scores of the chunk's next `count` tiles, times log2 e; the tiles are taken from the
   /// ring.
   template <bool kWhole>
   __device__ __forceinline__ void score_tiles(int first, int count) {
     constexpr int kMost = kAtOnce * kScored;
+    constexpr int kDigits = kIntegers ? 2 : 1;
     uint32_t tiles[kMost];
     wait_tiles(tiles, count);
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i)
-#pragma unroll
-      for (int n = 0; n < kN; ++n)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) s_[first + i][n][j] = 0;
+    Sum sums[kAtOnce][kN][kDigits][4] = {};
     const int row = warp_ % 4 * 16 + (lane_ & 15);
     const auto tile = [&](int i) {
       return kScored == 1 || warp_ < 4 ? tiles[i * kScored] : tiles[i * kScored + kScored - 1];
@@ -195,12 +241,15 @@ class MulAttentionConsumer {
         if (!has(i)) break;
         uint32_t keys[2][4];
         if constexpr (kQuantised) {
-          uint32_t raw[4];
+          uint32_t(&raw)[4] = keys[0];
           load_matrices(raw, Tile::at(tile(i), row, 2 * k + (lane_ >> 4)));
+          if constexpr (!kIntegers) {
+            const uint32_t bytes[4] = {raw[0], raw[1], raw[2], raw[3]};
 #pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            unpack_any<Config::kKv>(raw[2 * j], a_.even_bytes, keys[j][0], keys[j][2]);
-            unpack_any<Config::kKv>(raw[2 * j + 1], a_.even_bytes, keys[j][1], keys[j][3]);
+            for (int j = 0; j < 2; ++j) {
+              unpack_fp8(bytes[2 * j], keys[j][0], keys[j][2]);
+              unpack_fp8(bytes[2 * j + 1], keys[j][1], keys[j][3]);
+            }
           }
         } else {
 #pragma unroll
@@ -212,8 +261,13 @@ class MulAttentionConsumer {
           uint32_t reloaded[4];
           if constexpr (!kHoldQueries) load_query(reloaded, n, k);
           const uint32_t(&b)[4] = kHoldQueries ? q_[kHoldQueries ? k : 0][n] : reloaded;
-          mma<Config::kOperand>(s_[first + i][n], keys[0], b[0], b[1]);
-          mma<Config::kOperand>(s_[first + i][n], keys[1], b[2], b[3]);
+          if constexpr (kIntegers) {
+            mma_bytes<false>(sums[i][n][0], keys[0], b[0], b[1]);
+            mma_bytes<true>(sums[i][n][1], keys[0], b[2], b[3]);
+          } else {
+            mma<Config::kOperand>(sums[i][n][0], keys[0], b[0], b[1]);
+            mma<Config::kOperand>(sums[i][n][0], keys[1], b[2], b[3]);
+          }
         }
       }
     }
@@ -234,9 +288,16 @@ class MulAttentionConsumer {
         for (int j = 0; j < kScored; ++j) at.next(layout_.stages);
       }
 #pragma unroll
-      for (int n = 0; n < kN; ++n)
+      for (int n = 0; n < kN; ++n) {
+        float2 unit = {1, 1};
+        if constexpr (kIntegers)
+          unit = reinterpret_cast<const float2*>(floats(layout_.query_units))[4 * n + t_];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) s_[first + i][n][j] *= k_scale[j / 2];
+        for (int j = 0; j < 4; ++j) {
+          const float factor = k_scale[j / 2] * (j % 2 == 0 ? unit.x : unit.y);
+          s_[first + i][n][j] = total(sums[i][n], j) * factor;
+        }
+      }
     }
     release_tiles<kMost>(count);
   }
@@ -327,7 +388,10 @@ class MulAttentionConsumer {
             p = exp2_approx(p - reference);
             sum = __fadd_rn(sum, p);
             // Scales of positions past the end may be anything.
-            if constexpr (kQuantised) p = !kWhole && p == 0 ? 0.0F : p * (v_scale_[i][h] * inverse);
+            if constexpr (kQuantised) {
+              const float factor = !kWhole && p == 0 ? 0.0F : v_scale_[i][h] * inverse;
+              p = kIntegers ? fmaf(p, factor * kCertain, kInteger) : p * factor;
+            }
           }
         }
         sum = over_positions(sum, add);
@@ -336,7 +400,11 @@ class MulAttentionConsumer {
 #pragma unroll
       for (int i = 0; i < kScores; ++i) {
         const int position = score_position(i) + (lane_ & 8);
-        const auto pair = [&](int j) { return pack<Config::kOperand>(s_[i][n][j], s_[i][n][j + 1]); };
+        const auto pair = [&](int j) {
+          const float x = s_[i][n][j], y = s_[i][n][j + 1];
+          if constexpr (kIntegers) return __byte_perm(__float_as_uint(x), __float_as_uint(y), 0x5410);
+          else return pack<Config::kOperand>(x, y);
+        };
         store_matrices_transposed(
             shared_ + layout_.probabilities + (8 * n + (lane_ & 7)) * Config::kProbabilityRow + position * 2,
             pair(0), pair(2));
@@ -349,9 +417,22 @@ class MulAttentionConsumer {
       for (int j = 0; j < 2; ++j) rows[n][j].l = over_warps(layout_.sums, 8 * n + 2 * t_ + j, 0, add);
   }
 
+  /// values += 32 positions, of which raw and p hold pairs. The operands are in the order in which bytes of
+  /// these come, the same for both. Probabilities behind the last position are 0.
+  static __device__ __forceinline__ void weigh_bytes(Sum (&values)[kN][kSums][4], const uint32_t (&raw)[4],
+                                                     const uint32_t (&p)[kN][4]) {
+    const uint32_t v[4] = {low_bytes(raw[0], raw[1]), high_bytes(raw[0], raw[1]), low_bytes(raw[2], raw[3]),
+                           high_bytes(raw[2], raw[3])};
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      mma_bytes<true>(values[n][0], v, high_bytes(p[n][0], p[n][1]), high_bytes(p[n][2], p[n][3]));
+      mma_bytes<true>(values[n][1], v, low_bytes(p[n][0], p[n][1]), low_bytes(p[n][2], p[n][3]));
+    }
+  }
+
   /// values += the chunk's next `count` tiles, at most two, from tile `first` on; they hold `positions`, and
-  /// are taken from the ring. Steps of 16 positions alternate between the sums.
-  __device__ __forceinline__ void weigh_tiles(float (&values)[kSums][kN][4], int first, int count,
+  /// are taken from the ring. Steps of 16 positions alternate between the sums, or a digit has its own.
+  __device__ __forceinline__ void weigh_tiles(Sum (&values)[kN][kSums][4], int first, int count,
                                               int positions) {
     uint32_t tiles[2];
     wait_tiles(tiles, count);
@@ -370,30 +451,34 @@ class MulAttentionConsumer {
                                   (first * kTile + begin + (lane_ >> 3) * 8) * 2);
         uint32_t raw[4];
         if constexpr (kQuantised) load_matrices_transposed(raw, Tile::at(tiles[i], pair * 32 + lane_, warp_));
+        if constexpr (kIntegers) {
+          weigh_bytes(values, raw, p);
+        } else {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int left = positions - begin - half * 16;
-          if (left <= 0) break;
-          uint32_t v[4];
-          if constexpr (kQuantised) {
-            unpack_alternate<Config::kKv>(raw[2 * half], a_.even_bytes, v[0], v[1]);
-            unpack_alternate<Config::kKv>(raw[2 * half + 1], a_.even_bytes, v[2], v[3]);
-          } else {
-            load_matrices_transposed(
-                v, Tile::at(tiles[i], pair * 32 + half * 16 + (lane_ & 7) + (lane_ >> 4) * 8,
-                            2 * warp_ + ((lane_ >> 3) & 1)));
-          }
-          if (left < 16) {  // what lies behind the last position may be NaN
-            const auto mask = [](int elements) {
-              return (elements > 0 ? 0x0000ffffU : 0U) | (elements > 1 ? 0xffff0000U : 0U);
-            };
-            const uint32_t low = mask(left - 2 * t_), high = mask(left - 2 * t_ - 8);
-            v[0] &= low, v[1] &= low;
-            v[2] &= high, v[3] &= high;
-          }
+          for (int half = 0; half < 2; ++half) {
+            const int left = positions - begin - half * 16;
+            if (left <= 0) break;
+            uint32_t v[4];
+            if constexpr (kQuantised) {
+              unpack_fp8_alternate(raw[2 * half], v[0], v[1]);
+              unpack_fp8_alternate(raw[2 * half + 1], v[2], v[3]);
+            } else {
+              load_matrices_transposed(
+                  v, Tile::at(tiles[i], pair * 32 + half * 16 + (lane_ & 7) + (lane_ >> 4) * 8,
+                              2 * warp_ + ((lane_ >> 3) & 1)));
+            }
+            if (left < 16) {  // what lies behind the last position may be NaN
+              const auto mask = [](int elements) {
+                return (elements > 0 ? 0x0000ffffU : 0U) | (elements > 1 ? 0xffff0000U : 0U);
+              };
+              const uint32_t low = mask(left - 2 * t_), high = mask(left - 2 * t_ - 8);
+              v[0] &= low, v[1] &= low;
+              v[2] &= high, v[3] &= high;
+            }
 #pragma unroll
-          for (int n = 0; n < kN; ++n)
-            mma<Config::kOperand>(values[half % kSums][n], v, p[n][2 * half], p[n][2 * half + 1]);
+            for (int n = 0; n < kN; ++n)
+              mma<Config::kOperand>(values[n][half % kSums], v, p[n][2 * half], p[n][2 * half + 1]);
+          }
         }
       }
     }
@@ -412,7 +497,7 @@ class MulAttentionConsumer {
     }
     ChunkRow rows[kN][2];
     softmax<kWhole>(length, chunk, rows);
-    float values[kSums][kN][4] = {};
+    Sum values[kN][kSums][4] = {};
 #pragma unroll
     for (int i = 0; i < kTiles; i += 2)
       if (i < tiles)
@@ -425,9 +510,8 @@ class MulAttentionConsumer {
         state_[n][j].merge(rows[n][j].m, rows[n][j].l, keep, add);
 #pragma unroll
         for (int e = j; e < 4; e += 2) {
-          float part = values[0][n][e];
-          if constexpr (kSums == 2) part = __fadd_rn(part, values[1][n][e]);
-          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale);
+          float part = total(values[n], e);
+          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale / (kIntegers ? kCertain : 1.0F));
           o_[n][e] = merge_value(o_[n][e], part, keep, add);
         }
       }
