@@ -57,10 +57,12 @@ struct MulAttentionConfig {
   static constexpr int kWarps = kDh / 16;  // that calculate
   static constexpr int kThreads = (kWarps + 1) * 32;
   static constexpr int kBlocksPerSm = kColumns > 16 ? 1 : 2;
-  static constexpr int kTile = 64;  // positions of a slot of the ring
+  static constexpr bool kQuantised = size_of(kKv) == 1;
+  /// Positions of a slot of the ring. Slots of bytes are as large as those of 16 bits: a slot costs some 15
+  /// instructions of every warp.
+  static constexpr int kTile = kQuantised ? 16 * kWarps : 64;
   static constexpr int kTilesPerChunk = kChunkPositions / kTile;
   using Tile = KvTile<kKv, kDh, kTile>;
-  static constexpr bool kQuantised = Tile::kQuantised;
   /// Operands of mma: e4m3 becomes f16.
   static constexpr DType kOperand = kKv == DType::kFP8E4M3 ? DType::kF16 : kKv;
   static constexpr int kScaleBytes = kQuantised ? 2 * kTile * 4 : 0;  // K's and V's of a tile

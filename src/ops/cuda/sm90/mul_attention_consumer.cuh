@@ -73,8 +73,8 @@ class MulAttentionConsumer {
   using Sum = std::conditional_t<kIntegers, int, float>;
   static constexpr int kN = kColumns / 8;      // blocks of query rows
   static constexpr int kK = Config::kDh / 32;  // pairs of steps along the head
-  static constexpr int kScored =
-      kWarps / 4;  // tiles whose scores the warps calculate at a time, four warps each
+  static constexpr int kTileWarps = kTile / 16;         // that calculate a tile's scores
+  static constexpr int kScored = kWarps / kTileWarps;  // tiles whose scores are calculated at a time
   static constexpr int kScores = kTiles / kScored;  // blocks of 16 positions of a chunk, a warp's
   /// Such blocks that are under way at once: tiles of bytes are small, and unpacking takes long.
   static constexpr int kAtOnce = kQuantised && !(kIntegers && kN > 1) ? 2 : 1;
@@ -154,7 +154,7 @@ class MulAttentionConsumer {
     }
   }
   /// Turns row r of the unit's queries from bf16s into its elements' upper digits, signed, and then their lower
-  /// ones, not signed.
+  /// ones, not signed. Its unit times scale_ goes to query_units.
   __device__ void digits_of_query(int r) const {
     constexpr int kElements = Config::kDh / 32;  // of a lane
     uint8_t* const row = memory_ + query_rows_at() + r * Config::kQueryRow;
@@ -168,7 +168,7 @@ class MulAttentionConsumer {
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0U, largest, d));
     // |x| < 2^(e + 1), and a bf16 of 8 bits is less than that by 2^(e - 7): in this unit at most 2^15 - 2^7.
     const float power = __uint_as_float(__float_as_uint(largest) & 0x7f800000U);  // 2^e
-    if (lane_ == 0) floats(layout_.query_units)[r] = power * 0x1p-14F;
+    if (lane_ == 0) floats(layout_.query_units)[r] = power * 0x1p-14F * scale_;
     const float inverse = 0x1p14F / power;
     __syncwarp();  // all lanes have read
 #pragma unroll
@@ -207,9 +207,12 @@ class MulAttentionConsumer {
       tile_at_.next(layout_.stages);
     }
   }
+  /// Which of the tiles that are scored at a time is the warp's, and its first row there.
+  __device__ __forceinline__ int tile_of_warp() const { return kScored == 1 ? 0 : warp_ / kTileWarps; }
+  __device__ __forceinline__ int row_of_warp() const { return warp_ % kTileWarps * 16; }
   /// The first of the positions of s_[i] in the chunk.
   __device__ __forceinline__ int score_position(int i) const {
-    return (i * kScored + warp_ / 4) * kTile + warp_ % 4 * 16;
+    return (i * kScored + tile_of_warp()) * kTile + row_of_warp();
   }
 
   /// What the sums [..][e] of both digits, or of the one number, or of two in turns, are together.
@@ -229,11 +232,9 @@ class MulAttentionConsumer {
     uint32_t tiles[kMost];
     wait_tiles(tiles, count);
     Sum sums[kAtOnce][kN][kDigits][4] = {};
-    const int row = warp_ % 4 * 16 + (lane_ & 15);
-    const auto tile = [&](int i) {
-      return kScored == 1 || warp_ < 4 ? tiles[i * kScored] : tiles[i * kScored + kScored - 1];
-    };
-    const auto has = [&](int i) { return kWhole || i * kScored + warp_ / 4 < count; };
+    const int row = row_of_warp() + (lane_ & 15);
+    const auto tile = [&](int i) { return tiles[i * kScored + (tile_of_warp() == 0 ? 0 : kScored - 1)]; };
+    const auto has = [&](int i) { return kWhole || i * kScored + tile_of_warp() < count; };
 #pragma unroll
     for (int k = 0; k < kK; ++k) {
 #pragma unroll
@@ -242,7 +243,7 @@ class MulAttentionConsumer {
         uint32_t keys[2][4];
         if constexpr (kQuantised) {
           uint32_t(&raw)[4] = keys[0];
-          load_matrices(raw, Tile::at(tile(i), row, 2 * k + (lane_ >> 4)));
+          load_matrices(raw, Tile::at(tile(i), row, lane_ >> 4) ^ (k * 32));  // chunks 2 k and 2 k + 1
           if constexpr (!kIntegers) {
             const uint32_t bytes[4] = {raw[0], raw[1], raw[2], raw[3]};
 #pragma unroll
@@ -272,16 +273,16 @@ class MulAttentionConsumer {
       }
     }
     RingPosition at = tile_at_;
-    if (kScored == 2 && warp_ >= 4) at.next(layout_.stages);
+    if (tile_of_warp() > 0) at.next(layout_.stages);
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       if (!has(i)) break;
       float k_scale[2] = {scale_, scale_};
       if constexpr (kQuantised) {
-        const float* scales = floats(layout_.scales + at.slot * Config::kScaleBytes) + warp_ % 4 * 16 + g_;
+        const float* scales = floats(layout_.scales + at.slot * Config::kScaleBytes) + row_of_warp() + g_;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          k_scale[h] *= scales[8 * h];
+          k_scale[h] = kIntegers ? scales[8 * h] : k_scale[h] * scales[8 * h];
           v_scale_[first + i][h] = scales[8 * h + kTile];
         }
 #pragma unroll
@@ -366,6 +367,7 @@ class MulAttentionConsumer {
       }
     }
     sync();
+    float inverse = 0;
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
 #pragma unroll
@@ -378,7 +380,8 @@ class MulAttentionConsumer {
                             ? rows[0][0].v_scale
                             : over_warps(layout_.v_maxima, kWhole ? 2 * t_ : column, 0, larger);
         const float reference = row.m == -INFINITY ? 0.0F : row.m;
-        const float inverse = row.v_scale > 1e-30F ? reciprocal_approx(row.v_scale) : 0.0F;
+        if (!(kWhole && (n > 0 || j > 0)))
+          inverse = row.v_scale > 1e-30F ? reciprocal_approx(row.v_scale) * (kIntegers ? kCertain : 1.0F) : 0;
         float sum = 0;
 #pragma unroll
         for (int i = 0; i < kScores; ++i) {
@@ -390,7 +393,7 @@ class MulAttentionConsumer {
             // Scales of positions past the end may be anything.
             if constexpr (kQuantised) {
               const float factor = !kWhole && p == 0 ? 0.0F : v_scale_[i][h] * inverse;
-              p = kIntegers ? fmaf(p, factor * kCertain, kInteger) : p * factor;
+              p = kIntegers ? fmaf(p, factor, kInteger) : p * factor;
             }
           }
         }
@@ -450,7 +453,9 @@ class MulAttentionConsumer {
                                   (8 * n + (lane_ & 7)) * Config::kProbabilityRow +
                                   (first * kTile + begin + (lane_ >> 3) * 8) * 2);
         uint32_t raw[4];
-        if constexpr (kQuantised) load_matrices_transposed(raw, Tile::at(tiles[i], pair * 32 + lane_, warp_));
+        if constexpr (kQuantised)
+          load_matrices_transposed(raw,
+                                   Tile::at(tiles[i], lane_, warp_) + pair * 32 * Tile::kBoxRowBytes);
         if constexpr (kIntegers) {
           weigh_bytes(values, raw, p);
         } else {
@@ -511,7 +516,7 @@ class MulAttentionConsumer {
 #pragma unroll
         for (int e = j; e < 4; e += 2) {
           float part = total(values[n], e);
-          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale / (kIntegers ? kCertain : 1.0F));
+          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale * (kIntegers ? 1 / kCertain : 1.0F));
           o_[n][e] = merge_value(o_[n][e], part, keep, add);
         }
       }
