@@ -141,8 +141,8 @@ struct MulAttentionShared {
   __host__ __device__ int empty(int slot) const { return full(stages + slot); }
   __host__ __device__ int query_full(int slot) const { return full(2 * stages + slot); }
   __host__ __device__ int query_empty(int slot) const { return full(2 * stages + kQueryStages + slot); }
-  int stages, ring, scales, q, query_units, probabilities, maxima, v_maxima, sums, barriers, unit_slots, to_merge,
-      total_states, total_values, units, lengths, bytes;
+  int stages, ring, scales, q, query_units, probabilities, maxima, v_maxima, sums, barriers, unit_slots,
+      to_merge, total_states, total_values, units, lengths, bytes;
 };
 
 /// A row's running softmax, in powers of two.

@@ -6,8 +6,8 @@
 // K's scales multiply the scores. V's are over the largest of those that the row sees in the chunk, times the
 // probabilities, and the largest multiplies the chunk's values.
 //
-// With e4m3, which is unpacked to f16 exactly, and f16 pages the queries become f16 over 16, which only flushes
-// elements below 2^-18 and overflows beyond 2^19; so do the probabilities.
+// With e4m3, which is unpacked to f16 exactly, and f16 pages the queries become f16 over 16, which only
+// flushes elements below 2^-18 and overflows beyond 2^19, and the probabilities f16.
 //
 // Signed bytes are multiplied as they are, because unpacking them took a third of the instructions: a row of
 // queries becomes integers of 16 bits, in units of a power of two for which elements down to 2^-7 of its
@@ -71,11 +71,11 @@ class MulAttentionConsumer {
   static constexpr bool kHalves = Config::kOperand == DType::kF16;
   static constexpr bool kIntegers = Config::kOperand == DType::kI8;
   using Sum = std::conditional_t<kIntegers, int, float>;
-  static constexpr int kN = kColumns / 8;      // blocks of query rows
-  static constexpr int kK = Config::kDh / 32;  // pairs of steps along the head
-  static constexpr int kTileWarps = kTile / 16;         // that calculate a tile's scores
+  static constexpr int kN = kColumns / 8;              // blocks of query rows
+  static constexpr int kK = Config::kDh / 32;          // pairs of steps along the head
+  static constexpr int kTileWarps = kTile / 16;        // that calculate a tile's scores
   static constexpr int kScored = kWarps / kTileWarps;  // tiles whose scores are calculated at a time
-  static constexpr int kScores = kTiles / kScored;  // blocks of 16 positions of a chunk, a warp's
+  static constexpr int kScores = kTiles / kScored;     // blocks of 16 positions of a chunk, a warp's
   /// Such blocks that are under way at once: tiles of bytes are small, and unpacking takes long.
   static constexpr int kAtOnce = kQuantised && !(kIntegers && kN > 1) ? 2 : 1;
   static constexpr bool kHoldQueries = kN == 1;
@@ -97,8 +97,8 @@ class MulAttentionConsumer {
     return layout_.q + query_at_.slot * kColumns * Config::kQueryRow;
   }
 
-  /// B operands of 32 elements along the head: two of each digit, or of two steps. e4m3 keys come four adjacent
-  /// elements a lane.
+  /// B operands of 32 elements along the head: two of each digit, or of two steps. e4m3 keys come four
+  /// adjacent elements a lane.
   __device__ __forceinline__ void load_query(uint32_t (&into)[4], int n, int k) const {
     const uint32_t rows = shared_ + query_rows_at() + n * 8 * Config::kQueryRow;
     if constexpr (kIntegers) {
@@ -153,8 +153,8 @@ class MulAttentionConsumer {
       o_[n][0] = o_[n][1] = o_[n][2] = o_[n][3] = 0;
     }
   }
-  /// Turns row r of the unit's queries from bf16s into its elements' upper digits, signed, and then their lower
-  /// ones, not signed. Its unit times scale_ goes to query_units.
+  /// Turns row r of the unit's queries from bf16s into its elements' upper digits, signed, and then their
+  /// lower ones, not signed. Its unit times scale_ goes to query_units.
   __device__ void digits_of_query(int r) const {
     constexpr int kElements = Config::kDh / 32;  // of a lane
     uint8_t* const row = memory_ + query_rows_at() + r * Config::kQueryRow;
@@ -208,8 +208,12 @@ class MulAttentionConsumer {
     }
   }
   /// Which of the tiles that are scored at a time is the warp's, and its first row there.
-  __device__ __forceinline__ int tile_of_warp() const { return kScored == 1 ? 0 : warp_ / kTileWarps; }
-  __device__ __forceinline__ int row_of_warp() const { return warp_ % kTileWarps * 16; }
+  __device__ __forceinline__ int tile_of_warp() const {
+    return kScored == 1 ? 0 : warp_ / kTileWarps;
+  }
+  __device__ __forceinline__ int row_of_warp() const {
+    return warp_ % kTileWarps * 16;
+  }
   /// The first of the positions of s_[i] in the chunk.
   __device__ __forceinline__ int score_position(int i) const {
     return (i * kScored + tile_of_warp()) * kTile + row_of_warp();
@@ -218,9 +222,12 @@ class MulAttentionConsumer {
   /// What the sums [..][e] of both digits, or of the one number, or of two in turns, are together.
   template <int kCount>
   static __device__ __forceinline__ float total(const Sum (&sums)[kCount][4], int e) {
-    if constexpr (kIntegers) return static_cast<float>(sums[0][e] * kDigit + sums[1][e]);
-    else if constexpr (kCount == 2) return __fadd_rn(sums[0][e], sums[1][e]);
-    else return sums[0][e];
+    if constexpr (kIntegers)
+      return static_cast<float>(sums[0][e] * kDigit + sums[1][e]);
+    else if constexpr (kCount == 2)
+      return __fadd_rn(sums[0][e], sums[1][e]);
+    else
+      return sums[0][e];
   }
 
   /// s_[first ...] = scores of the chunk's next `count` tiles, times log2 e; the tiles are taken from the
@@ -405,8 +412,10 @@ class MulAttentionConsumer {
         const int position = score_position(i) + (lane_ & 8);
         const auto pair = [&](int j) {
           const float x = s_[i][n][j], y = s_[i][n][j + 1];
-          if constexpr (kIntegers) return __byte_perm(__float_as_uint(x), __float_as_uint(y), 0x5410);
-          else return pack<Config::kOperand>(x, y);
+          if constexpr (kIntegers)
+            return __byte_perm(__float_as_uint(x), __float_as_uint(y), 0x5410);
+          else
+            return pack<Config::kOperand>(x, y);
         };
         store_matrices_transposed(
             shared_ + layout_.probabilities + (8 * n + (lane_ & 7)) * Config::kProbabilityRow + position * 2,
@@ -454,8 +463,7 @@ class MulAttentionConsumer {
                                   (first * kTile + begin + (lane_ >> 3) * 8) * 2);
         uint32_t raw[4];
         if constexpr (kQuantised)
-          load_matrices_transposed(raw,
-                                   Tile::at(tiles[i], lane_, warp_) + pair * 32 * Tile::kBoxRowBytes);
+          load_matrices_transposed(raw, Tile::at(tiles[i], lane_, warp_) + pair * 32 * Tile::kBoxRowBytes);
         if constexpr (kIntegers) {
           weigh_bytes(values, raw, p);
         } else {
@@ -516,7 +524,8 @@ class MulAttentionConsumer {
 #pragma unroll
         for (int e = j; e < 4; e += 2) {
           float part = total(values[n], e);
-          if constexpr (kQuantised) part = __fmul_rn(part, rows[n][j].v_scale * (kIntegers ? 1 / kCertain : 1.0F));
+          if constexpr (kQuantised)
+            part = __fmul_rn(part, rows[n][j].v_scale * (kIntegers ? 1 / kCertain : 1.0F));
           o_[n][e] = merge_value(o_[n][e], part, keep, add);
         }
       }
