@@ -185,9 +185,8 @@ void bench_cpu_llama(const CpuBenchOptions& options) {
     bench.generate(prompt_tokens, max_tokens);  // warms up
     std::vector<Round> rounds;
     for (int64_t i = 0; i < o.rounds; ++i) rounds.push_back({bench.generate(prompt_tokens, max_tokens), 0});
-    return median(rounds, [&](const Round& r) {
-      return static_cast<double>(counted) / r.first_token_seconds();
-    });
+    return median(rounds,
+                  [&](const Round& r) { return static_cast<double>(counted) / r.first_token_seconds(); });
   };
   const double pp = rate(kPrompt, 1, kPrompt), tg = rate(1, kGenerated, kGenerated);
   if (o.json) {

@@ -289,6 +289,10 @@ const Cases cases([] {
     add_cases({.rows = {3001}, .N = 16, .K = 24, .dtype = dtype});
     add_cases(
         {.rows = {701, 1203, 1, 600}, .N = 24, .K = 16, .dtype = dtype, .grouped = true, .gather = true});
+    // Outputs so large that they are written past the caches, with a narrow panel; many rows and few.
+    add_cases({.rows = {4099}, .N = 528, .K = 3, .dtype = dtype});
+    add_cases({.rows = {4099}, .N = 3, .K = 528, .dtype = dtype});
+    add_cases({.rows = {700}, .N = 3008, .K = 3, .dtype = dtype});
     add_row_independence(dtype, 80, 1100);
     add_row_independence(dtype, 64, 34);
   }

@@ -98,6 +98,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   t.bias = steps.last ? out.bias : nullptr;
   t.c_stride = steps.last ? out.c_stride : sums_stride;
   t.add_stride = out.add_stride;
+  t.stream = steps.last && out.stream;
   const auto* next = static_cast<const char*>(steps.next);
   const int64_t next_step = std::min(t.b_width * 4 / tiles, kAlignment);
   for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {

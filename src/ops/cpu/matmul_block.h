@@ -76,6 +76,7 @@ struct BlockOutput {
   const float* add;   ///< null: none
   int64_t add_stride;
   bool accumulate;  ///< the sums start from c instead of zero
+  bool stream;      ///< see vec::MatmulTile
 };
 
 /// Steps of one panel.

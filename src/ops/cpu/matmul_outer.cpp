@@ -161,7 +161,8 @@ class OuterProduct {
                           .bias = nullptr,
                           .add = nullptr,
                           .add_stride = 0,
-                          .accumulate = true},
+                          .accumulate = true,
+                          .stream = false},
                          nullptr, strip < a_strips * kStrip ? &a_ahead : &b_ahead);
       }
     }

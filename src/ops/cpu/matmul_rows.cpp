@@ -56,6 +56,16 @@ constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
 /// Neighbouring panels that a task packs together.
 constexpr int64_t kMostPanelsTogether = 4;
 
+/// An output of so many bytes is written past the caches: whoever reads it finds most of it in memory either
+/// way, and its lines are not fetched before they are written.
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
+
+bool streams(const Tensor& c) {
+  const auto aligned = [](auto bytes) { return bytes % kAlignment == 0; };
+  return c.numel() * 4 >= kStreamBytes && aligned(reinterpret_cast<uintptr_t>(c.data)) &&
+         aligned(c.stride(0) * 4);
+}
+
 /// Most rows that are packed before they are multiplied.
 int64_t most_shared_rows(int num_threads) {
   return 4 * kBlockRows * num_threads;
@@ -102,7 +112,8 @@ class Multiplication {
         kernels_(p.bf16() ? isa.bf16 : isa.f32),
         groups_(p.op, p.offsets, p.c.dim(0)),
         plan_(p, p.c.dim(0), ctx.pool->num_threads()),
-        rows_(p.a, p.row_ids) {
+        rows_(p.a, p.row_ids),
+        stream_(!p.add && streams(p.c)) {
     std::byte* at = ws.data();
     b_ = reinterpret_cast<uint32_t*>(at);
     a_ = reinterpret_cast<uint32_t*>(at += plan_.b_bytes);
@@ -180,6 +191,7 @@ class Multiplication {
         .add = add ? add.ptr<float>() + block.begin * add.stride(0) + col : nullptr,
         .add_stride = add ? add.stride(0) : 0,
         .accumulate = false,
+        .stream = stream_,
     };
   }
   float* partial(int thread) const { return partials_ + thread * plan_.partial_words; }
@@ -190,6 +202,12 @@ class Multiplication {
     for (int64_t panel = panel_begin; panel < panel_end; ++panel)
       multiply_block(kernels_, a, block.rows, b_ + block.group * plan_.panels.words(), plan_.panels, panel,
                      output(block, panel), partial(thread), ahead);
+    end_stream();
+  }
+
+  /// Behind a task's last row: streamed stores are in no order with what tells other threads that it is done.
+  void end_stream() const {
+    if (stream_) __builtin_ia32_sfence();
   }
 
   /// Rows times the run of panels from `panel`, by one task.
@@ -266,6 +284,7 @@ class Multiplication {
       }
       steps.begin += steps.count;
     } while (!steps.last);
+    end_stream();
   }
 
   Tensor weight(const Piece& piece) const { return p_.w.shape.ndim() == 3 ? p_.w[piece.block.group] : p_.w; }
@@ -293,6 +312,7 @@ class Multiplication {
   const Groups groups_;
   const Plan plan_;
   const GatheredRows<float> rows_;
+  const bool stream_;  ///< c is written past the caches
   uint32_t* b_;
   uint32_t* a_;
   RowBlock* blocks_;

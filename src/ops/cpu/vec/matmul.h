@@ -39,6 +39,7 @@ struct MatmulTile {
   const float* bias;  // null: none
   const float* add;   // null: none
   int64_t add_stride;
+  bool stream;  // c is written past the caches: its rows are 64-byte aligned, and a fence follows
   // Each step fetches an address into L2 (tiles of few rows: as many lines as b has columns for), ahead_step
   // bytes apart; after the first ahead_left and then each ahead_lines, the next is ahead_jump bytes apart.
   const char* ahead;

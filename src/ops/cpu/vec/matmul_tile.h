@@ -118,6 +118,8 @@ void tile_cols(const MatmulTile& t, int64_t col) {
   if (t.bias) each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.bias + col, v); });
   if (t.add)
     each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.add + i * t.add_stride + col, v); });
+  if (kWhole && t.stream)
+    return each([&](int i, int v) { stream(t.c + i * t.c_stride + col + v * kLanes, acc[i][v]); });
   each([&](int i, int v) {
     float* c = t.c + i * t.c_stride + col + v * kLanes;
     kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes(v));

@@ -17,6 +17,10 @@ inline F32 load(const float* p) {
 inline void store(float* p, F32 v) {
   _mm512_storeu_ps(p, v);
 }
+/// Past the caches, in no order with other stores; aligned.
+inline void stream(float* p, F32 v) {
+  _mm512_stream_ps(p, v);
+}
 inline F32 splat(float x) {
   return _mm512_set1_ps(x);
 }
@@ -61,6 +65,9 @@ inline F32 load(const float* p) {
 }
 inline void store(float* p, F32 v) {
   _mm256_storeu_ps(p, v);
+}
+inline void stream(float* p, F32 v) {
+  _mm256_stream_ps(p, v);
 }
 inline F32 splat(float x) {
   return _mm256_set1_ps(x);
