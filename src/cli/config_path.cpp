@@ -41,7 +41,7 @@ fs::path find_config_file(const std::string& kind, const std::string& name) {
     for (const fs::path& folder : folders)
       if (fs::is_regular_file(folder / (name + kExtension), ignored)) return folder / (name + kExtension);
   throw FileError(str(name, ": neither a file nor the name of one in ", folders.back().string(),
-                      did_you_mean(name, config_names(kind, kExtension))));
+                      did_you_mean_one_of(name, config_names(kind, kExtension))));
 }
 
 }  // namespace moge::cli

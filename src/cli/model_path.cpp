@@ -29,7 +29,7 @@ fs::path find_model(const std::string& model) {
   for (const fs::path& folder : folders)
     if (is_name && fs::is_directory(folder / model, ignored)) return folder / model;
   throw FileError(str(model, ": neither a directory nor the name of a config in ", folders.back().string(),
-                      is_name ? did_you_mean(model, config_names("models")) : ""));
+                      is_name ? did_you_mean_one_of(model, config_names("models")) : ""));
 }
 
 bool has_weights(const fs::path& model_dir) {

@@ -22,7 +22,7 @@ constexpr double kMaxCount = 1e9;
 
 struct SimDecodeOptions {
   SimSetupOptions setup;
-  int64_t batch = 1;
+  std::optional<int64_t> batch;
   int64_t context = 2048;
   std::optional<std::string> mtp;
   std::optional<double> slo_tpot_ms;
@@ -35,7 +35,7 @@ struct SimDecodeOptions {
         {{.name = "batch",
           .target = &batch,
           .value = "B",
-          .help = "Requests that decode together, on all cards",
+          .help = "Requests that decode together, on all cards (default 1)",
           .min = 1,
           .max = kMaxCount},
          {.name = "context",
@@ -202,6 +202,7 @@ void sim_decode(const SimDecodeOptions& o) {
   const double gained = sim::tokens_per_step(mtp.draft_tokens, mtp.acceptance);
   const sim::PlanSearch search = s.search();
   check<UsageError>(o.slo_tpot_ms || !o.slo_ttft_ms, "--slo-ttft-ms goes with --slo-tpot-ms");
+  check<UsageError>(!o.slo_tpot_ms || !o.batch, "--slo-tpot-ms finds the batch: without --batch");
   std::optional<sim::BatchChoice> best;
   if (o.slo_tpot_ms) {
     const sim::ServingGoal goal{.context = context,
@@ -212,7 +213,7 @@ void sim_decode(const SimDecodeOptions& o) {
     best = search.best_batch(goal);
     if (!best) refuse(o, search, goal);
   }
-  const int64_t requests = best ? best->requests : o.batch;
+  const int64_t requests = best ? best->requests : o.batch.value_or(1);
   const auto batch = static_cast<double>(requests);
   const sim::StepLoad load = sim::decode_load(batch, context, drafts);
   const sim::PlanChoice choice = best ? best->choice : search.fastest(load, batch, context);

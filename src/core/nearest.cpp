@@ -50,4 +50,13 @@ std::string did_you_mean(std::string_view name, std::span<const std::string> can
   return found.empty() ? "" : str("; did you mean '", found, "'?");
 }
 
+std::string did_you_mean_one_of(std::string_view name, std::span<const std::string> candidates) {
+  std::string text = did_you_mean(name, candidates);
+  if (!text.empty() || candidates.empty()) return text;
+  text = "; there are ";
+  for (const std::string& candidate : candidates) text += str("'", candidate, "', ");
+  text.resize(text.size() - 2);
+  return text;
+}
+
 }  // namespace moge

@@ -12,5 +12,7 @@ std::string nearest(std::string_view name, std::span<const std::string> candidat
 
 /// "; did you mean 'CANDIDATE'?", or "" when nothing is near.
 std::string did_you_mean(std::string_view name, std::span<const std::string> candidates);
+/// The same of few candidates, which are all named where nothing is near: "; there are 'A', 'B'".
+std::string did_you_mean_one_of(std::string_view name, std::span<const std::string> candidates);
 
 }  // namespace moge

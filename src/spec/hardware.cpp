@@ -51,8 +51,10 @@ Figure read_figure(JsonObject& parent, const std::string& key) {
   JsonObject table(require_table(parent, key), str(parent.where(), ": ", key));
   const nlohmann::json* value = table.find("value");
   const double number = value && value->is_number() ? value->get<double>() : 0.0;
-  check<FileError>(std::isfinite(number) && number > 0, table.where(),
-                   ": expected a positive number 'value'");
+  // Beyond any machine's bytes and rates, and times of any step stay finite.
+  constexpr double kLeast = 1, kMost = 1e24;
+  check<FileError>(number >= kLeast && number <= kMost, table.where(), ": expected a number 'value' from ",
+                   kLeast, " to ", kMost);
   Figure figure{number, require_text(table, "source"), require_status(table)};
   table.refuse_unread();
   return figure;

@@ -76,6 +76,8 @@ TEST(Nearest, FindsCloseNamesOnly) {
   EXPECT_EQ(nearest("rope_theta", names), "");
   EXPECT_EQ(nearest("", names), "");
   EXPECT_EQ(did_you_mean("vocab_sise", names), "; did you mean 'vocab_size'?");
+  EXPECT_EQ(did_you_mean_one_of("vocab_sise", names), "; did you mean 'vocab_size'?");
+  EXPECT_EQ(did_you_mean_one_of("x", std::vector<std::string>{"aa", "bb"}), "; there are 'aa', 'bb'");
 }
 
 }  // namespace

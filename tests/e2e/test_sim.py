@@ -113,6 +113,7 @@ class Sim(unittest.TestCase):
 
     def test_objective_finds_the_batch(self):
         found = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--slo-tpot-ms", "50")
+        self.fails(USAGE, "without --batch", "sim", "decode", *MOGE_ON_A2, "--batch", "8", "--slo-tpot-ms", "50")
         self.assertLessEqual(found["latency_ms"], 50)
         self.assertEqual(found["batch_limit"], "tpot")
         more = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--batch", str(found["batch"] + 1))
@@ -144,8 +145,8 @@ class Sim(unittest.TestCase):
 
     def test_bad_machines(self):
         good = (ROOT / "configs/hardware/ascend-800i-a2.toml").read_text(encoding="utf-8")
-        for old, new, message in (("value = 1.6e12", "value = 0", "positive number"), ("value = 1.6e12", "value = nan", "positive number"),
-                                  ('kind = "mesh"', 'kind = "ring"', "kind 'ring'"), ("devices = 8", "devices = 1", "devices")):
+        for old, new, message in (("value = 1.6e12", "value = 0", "a number 'value' from 1"), ("value = 1.6e12", "value = nan", "a number 'value' from 1"),
+                                  ("value = 1.6e12", "value = 1e-300", "a number 'value' from 1"), ('kind = "mesh"', 'kind = "ring"', "kind 'ring'"), ("devices = 8", "devices = 1", "devices")):
             machine = self.file("m.toml", good.replace(old, new, 1))
             self.fails(BAD_FILE, message, "sim", "decode", "--model", MODEL, "--hardware", machine, "--calibration", A2)
 

@@ -58,8 +58,10 @@ TEST(Hardware, ReadsFigures) {
 TEST(Hardware, RefusesBrokenFiles) {
   expect_refused(kGood, "name = \"m\"", "", "'name'");
   expect_refused(kGood, "memory_bandwidth", "memory_bandwith", "did you mean 'memory_bandwidth'?");
-  expect_refused(kGood, "8e9", "-8e9", "positive number 'value'");
-  expect_refused(kGood, "8e9", "\"8e9\"", "positive number 'value'");
+  expect_refused(kGood, "8e9", "-8e9", "a number 'value' from");
+  expect_refused(kGood, "8e9", "\"8e9\"", "a number 'value' from");
+  for (const char* value : {"nan", "inf", "1e-300", "1e300"})
+    expect_refused(kGood, "8e9", value, "a number 'value' from");
   expect_refused(kGood, "measured", "believed", "status 'believed'");
   expect_refused(kGood, "bf16 =", "bf32 =", "'bf32'");
   expect_refused(kGood, "[peak_flops]", "[peak_flops", ".toml:4:");
@@ -121,7 +123,7 @@ TEST(Hardware, RefusesContradictoryInterconnects) {
   expect_refused(kLinked, "unit_devices = 4", "unit_devices = 3\ndevices = 6",
                  "expected a multiple of the 4");
   expect_refused(kLinked, "kind = \"mesh\"\ndevices = 4", "kind = \"switch\"", "joins any number of devices");
-  expect_refused(kLinked, "28e9", "0", "positive number 'value'");
+  expect_refused(kLinked, "28e9", "0", "a number 'value' from");
   expect_refused(kLinked, "tile_rows = 128", "tile_rows = 100", "not a multiple of row_step");
   expect_refused(kLinked, "units = 20", "units = 0", "units");
 }
