@@ -20,6 +20,10 @@ namespace {
 
 using nlohmann::ordered_json;
 
+/// Of a profile's passes the last of every kPassesApart is read: clocks are then those of a long run and not
+/// those after a pause, and a mean of them where they rise and fall.
+constexpr int64_t kProfiles = 8, kPassesApart = 4;
+
 double quantile(std::vector<double> values, double q) {
   std::ranges::sort(values);
   return values[static_cast<size_t>(std::lround(q * static_cast<double>(values.size() - 1)))];
@@ -60,23 +64,48 @@ struct DeviceBench {
   std::vector<int32_t> ids(int64_t count, uint64_t stream) const {
     return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
   }
-  /// Adds the time by op of one more pass, launched as the others were: a graph is recorded anew, with events
-  /// in it.
-  void profile(ordered_json& out, const std::function<void()>& pass) {
-    engine::OpProfile profile(backend);
+  /// Adds the times by op, each call's median over kProfiles of kProfiles x kPassesApart more passes. A pass
+  /// that is a graph is recorded anew, with events in it. `pass` returns the milliseconds until its tokens
+  /// are on the host, or 0.
+  void profile(ordered_json& out, bool is_graph, const std::function<double()>& pass) {
     ExecContext& ctx = runner->context();
-    ctx.observer = &profile;
-    runner->set_graphs(!options.eager);
-    pass();
-    out["event_ms"] = profile.event_seconds() * 1e3;
-    for (const engine::OpProfile::Line& line : profile.lines()) {
+    std::unique_ptr<engine::OpProfile> profile;
+    const auto observe = [&] {
+      profile = std::make_unique<engine::OpProfile>(backend);
+      ctx.observer = profile.get();
+    };
+    if (is_graph) {
+      observe();
+      runner->set_graphs(true);
+    }
+    std::vector<std::vector<double>> profiles;  // seconds of each call
+    std::vector<double> event_ms, host_ms;
+    for (int64_t i = 0; i < kProfiles; ++i) {
+      for (int64_t k = 1; k < kPassesApart; ++k) pass();
+      if (!is_graph) observe();
+      const double ms = pass();
+      if (!is_graph) ctx.observer = nullptr;
+      profiles.push_back(profile->call_seconds());
+      event_ms.push_back(profile->event_seconds() * 1e3);
+      host_ms.push_back(ms - profile->pass_seconds() * 1e3);
+    }
+    std::vector<double> medians;
+    for (size_t call = 0; call < profiles[0].size(); ++call) {
+      std::vector<double> seconds;
+      for (const std::vector<double>& one : profiles) seconds.push_back(one[call]);
+      medians.push_back(quantile(seconds, 0.5));
+    }
+    out["event_ms"] = quantile(event_ms, 0.5);
+    // Before the first op and after the last. Decode passes, which follow each other, tell no such time.
+    if (const double ms = quantile(host_ms, 0.5); ms > 0) out["host_ms"] = ms;
+    for (const engine::OpProfile::Line& line : profile->lines(medians)) {
       ordered_json calls = ordered_json::array();
       for (const double seconds : line.call_seconds) calls.push_back(seconds * 1e3);
       out["ops"].push_back(
           {{"op", line.op}, {"calls", calls.size()}, {"ms", line.seconds * 1e3}, {"call_ms", calls}});
     }
     ctx.observer = nullptr;
-    runner->set_graphs(!options.eager);
+    if (is_graph) runner->set_graphs(true);
   }
   void print_ops(const ordered_json& ops) const {
     for (const ordered_json& op : ops)
@@ -96,7 +125,7 @@ struct DeviceBench {
 
 void bench_device_decode(const DeviceBenchOptions& o) {
   constexpr int64_t kWarmUp = 8;
-  const int64_t room = o.context + o.steps + kWarmUp + 2;
+  const int64_t room = o.context + o.steps + kWarmUp + (o.profile ? kProfiles * kPassesApart : 0) + 2;
   DeviceBench bench(o, {.max_sequences = o.batch,
                         .context = room,
                         .max_batch_tokens = 1,
@@ -132,7 +161,13 @@ void bench_device_decode(const DeviceBenchOptions& o) {
               {"bytes", bytes},
               {"bytes_per_second", rate},
               {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
-  if (o.profile) bench.profile(out, [&] { runner.decode(); });
+  if (o.profile) {
+    bench.profile(out, !o.eager, [&] {
+      runner.decode();
+      return 0.0;
+    });
+    out["profile_context"] = o.context + kWarmUp + o.steps + (kProfiles + 1) * kPassesApart / 2;
+  }
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;
@@ -179,7 +214,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
               {"tokens_per_second", tokens / time * 1e3},
               {"flops", total_flops},
               {"flops_per_second", total_flops / time * 1e3}});
-  if (o.profile) bench.profile(out, [&] { pass(); });
+  if (o.profile) bench.profile(out, false, pass);
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;

@@ -13,13 +13,24 @@ void OpProfile::after(const char* /*op*/) {
   spans_.back().end->record();
 }
 
-std::vector<OpProfile::Line> OpProfile::lines() {
+std::vector<double> OpProfile::call_seconds() {
+  std::vector<double> seconds;
+  for (const Span& s : spans_) seconds.push_back(s.end->seconds_since(*s.begin));
+  return seconds;
+}
+
+double OpProfile::pass_seconds() {
+  return spans_.empty() ? 0 : spans_.back().end->seconds_since(*spans_.front().begin);
+}
+
+std::vector<OpProfile::Line> OpProfile::lines(const std::vector<double>& seconds) const {
   std::vector<Line> lines;
-  for (Span& s : spans_) {
-    auto line = std::ranges::find(lines, s.op, &Line::op);
-    if (line == lines.end()) line = lines.insert(lines.end(), {s.op});
-    line->call_seconds.push_back(s.end->seconds_since(*s.begin));
-    line->seconds += line->call_seconds.back();
+  for (size_t i = 0; i < spans_.size(); ++i) {
+    const char* op = spans_[i].op;
+    auto line = std::ranges::find(lines, op, &Line::op);
+    if (line == lines.end()) line = lines.insert(lines.end(), {op});
+    line->call_seconds.push_back(seconds[i]);
+    line->seconds += seconds[i];
   }
   std::ranges::sort(lines, std::greater{}, &Line::seconds);
   return lines;

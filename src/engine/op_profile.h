@@ -18,9 +18,14 @@ class OpProfile : public OpObserver {
     double seconds = 0;                ///< of all calls
     std::vector<double> call_seconds;  ///< in their order
   };
-  /// Waits for the device. Most time first. The events end what the kernels' launches overlap, so that the
-  /// sum is more than the same pass takes without them.
-  std::vector<Line> lines();
+  /// By op, of such seconds. Most time first.
+  std::vector<Line> lines(const std::vector<double>& call_seconds) const;
+  size_t num_calls() const { return spans_.size(); }
+  /// Seconds of each call, in their order. Waits for the device. The events end what the kernels' launches
+  /// overlap, so that the sum is more than the same pass takes without them.
+  std::vector<double> call_seconds();
+  /// Seconds from the first call's begin to the last one's end.
+  double pass_seconds();
   /// Median seconds between one op's end and the next one's begin: what an event costs.
   double event_seconds();
 

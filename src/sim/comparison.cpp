@@ -105,9 +105,9 @@ const char* name_of_kernel(Op op) {
 
 }  // namespace
 
-StepLoad MeasuredRun::load() const {
+StepLoad MeasuredRun::load_at(double length) const {
   const auto requests = static_cast<double>(batch);
-  return decode ? decode_load(requests, context) : prefill_load(requests, context);
+  return decode ? decode_load(requests, length) : prefill_load(requests, length);
 }
 
 Precision MeasuredRun::precision() const {
@@ -148,6 +148,9 @@ MeasuredRun load_measured_run(const std::filesystem::path& file) {
   run.batch = count("batch");
   run.context = static_cast<double>(count(run.decode ? "mean_context" : "context"));
   run.seconds = milliseconds(top, run.decode ? "step_ms" : "ttft_ms");
+  run.profile_context =
+      run.decode && top.find("profile_context") ? static_cast<double>(count("profile_context")) : run.context;
+  if (top.find("host_ms")) run.host_seconds = milliseconds(top, "host_ms");
   const nlohmann::json* ops = top.find("ops");
   check<FileError>(ops && ops->is_array(), file.string(),
                    ": expected an array 'ops', of a run with --profile");
@@ -191,8 +194,9 @@ Comparison compare(const MeasuredRun& run, double step_s, const StepBreakdown& s
       named(name_of_call(op, run.layers, i)).measured_s += op.call_seconds[i];
       all += op.call_seconds[i];
     }
-  const double rest = run.seconds - all;  // a prefill's inputs and launches
-  if (!run.decode && rest > 0) named("host").measured_s = rest;
+  // A prefill's inputs and first launches; of older runs what is left.
+  const double host = run.host_seconds.value_or(run.seconds - all);
+  if (!run.decode && host > 0) named("host").measured_s = host;
   std::map<std::string, double> longest;  // the kernel that decides what an op's time rests on
   for (const OpRow& row : spans.ops) {
     ComparedOp& op = named(name_of_kernel(row.op));

@@ -29,6 +29,7 @@ const std::vector<Schema>& schemas() {
       {"matmul", {"n", "k"}, "m"},
       {"grouped_matmul", {"n", "k", "experts"}, "m"},
       {"routed_matmul", {"n", "k", "experts", "topk", "groups"}, "tokens"},
+      {"matmul_beside_routed", {"n", "k", "experts", "topk", "groups"}, "tokens"},
       {"attention", {"heads", "kv_heads", "head_dim"}, "batch", "context"},
       {"prefill_attention", {"heads", "kv_heads", "head_dim"}, "sequences", "length"},
       {"residual_norm", {"width", "slots"}, "rows"},
@@ -39,7 +40,8 @@ const std::vector<Schema>& schemas() {
        {"width", "q_width", "qkv", "expert_width", "experts", "topk", "groups", "shared"},
        "tokens"},
       {"sampling", {"vocab"}, "rows"},
-      {"step_inputs", {"width", "head_dim"}, "rows"}};
+      {"step_inputs", {"width", "head_dim"}, "rows"},
+      {"prompt_inputs", {"width", "head_dim"}, "rows"}};
   return all;
 }
 

@@ -205,11 +205,17 @@ void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
           table_->find("token_layer", dtype,
                        {D, c.q_dim(), c.q_dim() + static_cast<int64_t>(kv_width_), c.moe_intermediate_size,
                         c.num_experts, c.num_experts_per_tok, c.num_expert_groups, shared});
-      if (skew == 0)
-        for (Matmul* m : {&expert_gate_up_, &expert_down_})
-          m->routed = table_->find("routed_matmul", dtype,
-                                   {static_cast<int64_t>(m->out), static_cast<int64_t>(m->in), c.num_experts,
-                                    c.num_experts_per_tok, c.num_expert_groups});
+      if (skew == 0) {
+        const auto with_routing = [&](const char* op, const Matmul& m) {
+          return table_->find(op, dtype,
+                              {static_cast<int64_t>(m.out), static_cast<int64_t>(m.in), c.num_experts,
+                               c.num_experts_per_tok, c.num_expert_groups});
+        };
+        for (Matmul* m : {&expert_gate_up_, &expert_down_}) m->routed = with_routing("routed_matmul", *m);
+        if (expert_gate_up_.routed)
+          kernels_.shared_gate_up = with_routing("matmul_beside_routed", shared_gate_up_);
+        if (expert_down_.routed) kernels_.shared_down = with_routing("matmul_beside_routed", shared_down_);
+      }
     }
     kernels_.attention_quant = table_->find("quantize_rows", dtype, {c.q_dim()});
     kernels_.mlp_quant =
@@ -219,6 +225,7 @@ void StepModel::find_measured(const spec::ModelConfig& c, double skew) {
   }
   kernels_.sampling = table_->find("sampling", "f32", {c.vocab_size});
   kernels_.step_inputs = table_->find("step_inputs", "bf16", {D, c.head_dim});
+  kernels_.prompt_inputs = table_->find("prompt_inputs", "bf16", {D, c.head_dim});
 }
 
 OpCost StepModel::measured(OpCost cost, const OpSurface* surface, double rows, double length) const {
@@ -450,11 +457,12 @@ void StepModel::layer(const StepLoad& load, double share, double count, Sink& si
   kernel(Op::kExpertDown, down);
   if (!fused.norm_combine) kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
   if (shared_width_ > 0) {
-    kernel(Op::kSharedGateUp, matmul_cost(shared_gate_up_, shared_rows));
+    kernel(Op::kSharedGateUp,
+           measured(matmul_cost(shared_gate_up_, shared_rows), fused.shared_gate_up, shared_rows));
     kernel(Op::kSharedSwiglu,
            measured(vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)),
                     fused.shared_quant, shared_rows));
-    kernel(Op::kSharedDown, matmul_cost(shared_down_, shared_rows));
+    kernel(Op::kSharedDown, measured(matmul_cost(shared_down_, shared_rows), fused.shared_down, shared_rows));
   }
   collective(Op::kMlpReduce, stage_bytes, scatter ? exchange_rate : 2 * stage_rate_, down.work_s);
 }
@@ -474,7 +482,7 @@ void StepModel::step(const StepLoad& load, Sink& sink) const {
   const bool decodes = load.prefill_tokens == 0;
   add_kernel(sink, Op::kEmbedding,
              measured(vector_cost(load.tokens() * D_ * 2 * kBytes16),
-                      decodes ? kernels_.step_inputs : nullptr, load.tokens()),
+                      decodes ? kernels_.step_inputs : kernels_.prompt_inputs, load.tokens()),
              1);
   layer(load, 1 / parts, passes * stage_layers, sink);
   if (stages > 1) {

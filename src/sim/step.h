@@ -110,6 +110,10 @@ class StepModel {
     const OpSurface* token_layer = nullptr;
     const OpSurface* sampling = nullptr;
     const OpSurface* step_inputs = nullptr;
+    const OpSurface* prompt_inputs = nullptr;
+    // The shared experts' products, which begin under the routed ones' end.
+    const OpSurface* shared_gate_up = nullptr;
+    const OpSurface* shared_down = nullptr;
   };
   void find_measured(const spec::ModelConfig& c, double skew);
   /// `cost` with a measured time in place of the formula's.

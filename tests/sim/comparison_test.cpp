@@ -63,6 +63,25 @@ TEST(Comparison, TellsTheCallsOfALayerApart) {
   EXPECT_EQ(c.ops.front().op, "down_proj");
 }
 
+/// The profiled step comes after the timed ones, so its sequences are longer.
+TEST(Comparison, ProfileHasAContextOfItsOwn) {
+  EXPECT_EQ(load(kRun).profile_load().decode_context, 120);
+  std::string text = kRun;
+  text.replace(text.find("\"step_ms\""), 0, "\"profile_context\": 150, ");
+  EXPECT_EQ(load(text).load().decode_context, 120);
+  EXPECT_EQ(load(text).profile_load().decode_context, 150);
+}
+
+TEST(Comparison, HostOfAPrefillIsMeasuredOrWhatIsLeft) {
+  std::string text = kRun;
+  text.replace(text.find("decode"), 6, "prefill");
+  text.replace(text.find("\"step_ms\": 9.0"), 14, "\"ttft_ms\": 30.0");
+  const double ops = 25 + 0.7 + 1.4 + 0.03;
+  EXPECT_NEAR(find(compare(load(text), 1e-3, {}), "host").measured_s, (30 - ops) * 1e-3, 1e-12);
+  text.replace(text.find("\"ttft_ms\""), 0, "\"host_ms\": 0.5, ");
+  EXPECT_NEAR(find(compare(load(text), 1e-3, {}), "host").measured_s, 0.5e-3, 1e-12);
+}
+
 TEST(Comparison, TellsSharedExpertsFromRoutedOnes) {
   std::string text = kRun;
   for (const auto& [from, to] :

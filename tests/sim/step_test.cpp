@@ -230,6 +230,40 @@ TEST(Step, MeasuredProductsOfRoutedAndSharedExperts) {
   EXPECT_EQ(found, 5);
 }
 
+/// What the shared experts' products add to the routed ones, under whose end they begin, where that was
+/// measured; in other machines' plans and with a skew they follow.
+TEST(Step, MeasuredSharedExpertsBesideRoutedOnes) {
+  const spec::ModelConfig model = shipped_model("pangu-pro-moe-72b-a16b");
+  const Device h200 = shipped_device("h200-sxm");
+  OpTable table;
+  for (const double tokens : {1, 1024}) {
+    table.add("matmul", "bf16", {2 * 5376, 5120}, tokens, 3e-3);
+    table.add("matmul_beside_routed", "bf16", {2 * 5376, 5120, 64, 8, 8}, tokens, 2e-3);
+  }
+  const auto shared = [&](const spec::ParallelPlan& plan, double skew) {
+    for (const OpRow& row : StepModel(model, h200, {}, plan, skew, &table).explain(decode_load(16, 2048)).ops)
+      if (row.op == Op::kSharedGateUp) return row.seconds / 48;
+    return 0.0;
+  };
+  EXPECT_NEAR(shared({}, 0), 3e-3, 1e-12) << "no routed products are known";
+  for (const double tokens : {1, 1024})
+    table.add("routed_matmul", "bf16", {2 * 1344, 5120, 64, 8, 8}, tokens, 5e-3);
+  EXPECT_NEAR(shared({}, 0), 2e-3, 1e-12);
+  EXPECT_NEAR(shared({}, 1), 3e-3, 1e-12);
+  EXPECT_NEAR(shared({.attention_dp = 2, .expert_ep = 2}, 0), 3e-3, 1e-12);
+}
+
+/// What a pass begins with was measured for decoding rows and for prompts apart.
+TEST(Step, MeasuredInputs) {
+  OpTable table;
+  table.add("step_inputs", "bf16", {5120, 128}, 64, 1e-3);
+  table.add("prompt_inputs", "bf16", {5120, 128}, 64, 2e-3);
+  const StepModel step(shipped_model("pangu-pro-moe-72b-a16b"), shipped_device("h200-sxm"), kW8A8, {}, 0,
+                       &table);
+  EXPECT_NEAR(step.explain(decode_load(64, 2048)).ops[0].seconds, 1e-3, 1e-12);
+  EXPECT_NEAR(step.explain(prefill_load(1, 64)).ops[0].seconds, 2e-3, 1e-12);
+}
+
 /// A skew takes the table's equal rows for the products; what lies between them is of the same engine then.
 TEST(Step, MeasuredQuantisationGoesWithMeasuredProducts) {
   OpTable table;
