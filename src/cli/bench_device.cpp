@@ -39,10 +39,10 @@ struct DeviceBench {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
-    engine::Runner::check_fits(ctx, config, o.model.dtype, limits);
+    const engine::RunnerPlan plan = engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits);
     const auto start = std::chrono::steady_clock::now();
     model::ServingModel model = load_on_device(ctx, o.model, o.layers);
-    runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits);
+    runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits, plan);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     log_info(backend.info().name, ": ready in ", seconds.count(),
              " s; memory plan: ", runner->memory_plan().str());

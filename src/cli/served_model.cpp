@@ -121,8 +121,10 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
         .max_batch_tokens = std::min(context, on_gpu ? kDefaultContext : kCpuBatchTokens),
         .kv_dtype = o.kv_dtype,
         .penalties = true};
-    engine::Runner::check_fits(ctx_, found.config, o.dtype, limits);
-    sequence = std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits);
+    // Before the model is read.
+    const engine::RunnerPlan plan = engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits);
+    sequence =
+        std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits, plan);
   } else {
     sequence = std::make_unique<engine::Session>(
         ctx_, load(ctx_, found, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});

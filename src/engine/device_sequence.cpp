@@ -4,8 +4,9 @@
 
 namespace moge::engine {
 
-DeviceSequence::DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits)
-    : runner_(ctx, std::move(model), limits) {
+DeviceSequence::DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
+                               std::optional<RunnerPlan> plan)
+    : runner_(ctx, std::move(model), limits, plan) {
   runner_.start(0, runner_.limits().context, {.temperature = 0});
 }
 

@@ -10,7 +10,8 @@ namespace moge::engine {
 class DeviceSequence : public Sequence {
  public:
   /// A Runner of one row.
-  DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits);
+  DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
+                 std::optional<RunnerPlan> plan = {});
 
   const spec::ModelConfig& config() const override { return runner_.config(); }
   int64_t context() const override { return runner_.limits().context; }

@@ -150,12 +150,11 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
   return plan;
 }
 
-void Runner::check_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                        const RunnerConfig& limits) {
-  if (!ctx.backend) return;
+RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                  const RunnerConfig& limits) {
   const RunnerPlan need = plan(ctx, config, weights, limits);
-  const int64_t free = ctx.backend->free_bytes();
-  if (need.total() <= free) return;
+  const int64_t free = ctx.backend ? ctx.backend->free_bytes() : INT64_MAX;
+  if (need.total() <= free) return need;
   // What would fit: fewer sequences if one does, else fewer layers.
   const auto largest = [&](int64_t most, const auto& total) {
     int64_t low = 0;
@@ -187,9 +186,10 @@ void Runner::check_fits(const ExecContext& ctx, const spec::ModelConfig& config,
                                           : "Not even one layer would fit"));
 }
 
-Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits)
+Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
+               std::optional<RunnerPlan> plan)
     : ctx_(ctx), limits_(limits), model_(std::move(model)) {
-  plan_ = plan(ctx_, model_.config, model_.dtype, limits_);
+  plan_ = plan ? *plan : Runner::plan(ctx_, model_.config, model_.dtype, limits_);
   cache_memory_ = Arena(plan_.kv_cache, "KV cache", ctx_.backend);
   cache_ = allocate_cache(cache_memory_, model_.config, limits_);
   buffer_memory_ =

@@ -4,6 +4,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,14 +36,15 @@ class Runner {
   /// What a Runner of this configuration will allocate, without allocating it.
   static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                          const RunnerConfig& limits);
-  /// Throws OutOfMemoryError when the plan is larger than the device's free memory: which part, by how much,
-  /// and how many sequences of this context, or else how many layers, would fit.
-  static void check_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                         const RunnerConfig& limits);
+  /// The same. Throws OutOfMemoryError when it is larger than the device's free memory: which part, by how
+  /// much, and how many sequences of this context, or else how many layers, would fit.
+  static RunnerPlan plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                   const RunnerConfig& limits);
 
-  /// `ctx` has a backend, or none and a pool (the CPU). Throws UsageError for sizes that the model does not
-  /// have.
-  Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits);
+  /// `ctx` has a backend, or none and a pool (the CPU). `plan`: of these arguments, where it is known. Throws
+  /// UsageError for sizes that the model does not have.
+  Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
+         std::optional<RunnerPlan> plan = {});
   Runner(const Runner&) = delete;  // its context points into it
   Runner& operator=(const Runner&) = delete;
 

@@ -209,8 +209,9 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
   const auto f32 = [&](bool present, Shape shape) {
     return present ? arena.alloc(DType::kF32, shape) : Tensor();
   };
-  check<UsageError>(F % ops::kGateUpBlock == 0, "expert width ", F, ": expected a multiple of ",
-                    ops::kGateUpBlock);
+  check<FileError>(F % ops::kGateUpBlock == 0, c.is_moe() ? "moe_intermediate_size " : "intermediate_size ",
+                   F, ": expected a multiple of ", ops::kGateUpBlock,
+                   ", in which serving lays out the weights");
   ServingWeights w;
   w.embed_tokens = arena.alloc(DType::kBF16, {c.vocab_size, D});
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {

@@ -122,6 +122,11 @@ class Checkpoints(TestCase):
         self.configure(num_experts=63)
         self.refused("config.json", "63")
 
+    def test_width_that_serving_cannot_lay_out(self):
+        self.configure(moe_intermediate_size=4, shared_expert_intermediate_size=4)
+        self.assert_fails(BAD_FILE, ["moe_intermediate_size 4", "a multiple of 8"], "run", self.bad, "-p", "a",
+                          "--random-weights", "--dtype", "i8", "--device", "cpu")
+
     def test_broken_config(self):
         (self.bad / "config.json").write_text("{", encoding="utf-8")
         self.refused("config.json", "line 1")

@@ -106,6 +106,7 @@ TEST_F(RunnerTest, AllocatesWhatItPlanned) {
   const Runner runner = c.make(3);
   const RunnerPlan plan = Runner::plan(c.ctx, small_moge(), DType::kI8, runner.limits());
   EXPECT_EQ(plan.total(), runner.memory_plan().total());
+  EXPECT_EQ(plan.total(), Runner::plan_that_fits(c.ctx, small_moge(), DType::kI8, runner.limits()).total());
   EXPECT_GT(plan.workspace, 0);
 }
 

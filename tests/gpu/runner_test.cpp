@@ -108,7 +108,8 @@ TEST_P(GpuRunner, SaysWhatDoesNotFit) {
   spec::ModelConfig huge = small_moge();
   huge.num_hidden_layers = 1 << 16;
   try {
-    Runner::check_fits(ctx, huge, DType::kI8, {.max_sequences = 1, .context = 256, .max_batch_tokens = 16});
+    Runner::plan_that_fits(ctx, huge, DType::kI8,
+                           {.max_sequences = 1, .context = 256, .max_batch_tokens = 16});
     FAIL() << "a plan of that size cannot fit";
   } catch (const OutOfMemoryError& e) {
     const std::string what = e.what();
