@@ -41,10 +41,9 @@ constexpr int64_t kMostDecoded = 512;  ///< rows of a decoding step; more are pr
 /// random rows that it was: tokens that become alike would all choose the same experts.
 constexpr float kScaleStd = 1e-7F, kWeightStd = 1e-6F;
 
-/// A product's weights, so many copies that the L2 never holds the next one.
 struct Product {
   ProductShape shape;
-  std::vector<Tensor> w, w_scale;
+  ProductWeights weights;
 };
 /// Where layer_products() has them.
 enum ProductIndex : size_t { kQkv, kO, kGateUp, kDown, kHead, kSharedGateUp, kSharedDown };
@@ -82,13 +81,12 @@ class OpsBench {
         F_(model::expert_width(c)),
         shared_(c.num_shared_experts() > 0 ? 1 : 0),
         slots_(c.num_experts_per_tok + shared_) {
-    for (ProductShape& shape : layer_products(c, o.model.dtype))
-      products_.push_back({std::move(shape), {}, {}});
+    for (ProductShape& shape : layer_products(c, o.model.dtype)) products_.push_back({std::move(shape), {}});
     copy_ = backend_.copy_bandwidth();
     const auto weights = [&](Arena& arena) {
       gate_ = arena.alloc(DType::kF32, {std::max<int64_t>(c.num_experts, 1), D_});
       norm_ = arena.alloc(DType::kF32, {D_});
-      for (Product& p : products_) allocate(arena, p);
+      for (Product& p : products_) p.weights = allocate_weights(arena, backend_, p.shape);
     };
     Arena plan;
     weights(plan);
@@ -96,12 +94,13 @@ class OpsBench {
     weights(weights_);
     ops::random_fill(ctx_, {.x = gate_, .std = 0.02F, .seed = 9, .of_bf16 = true});
     ops::random_fill(ctx_, {.x = norm_, .std = 1, .seed = 6});
-    for (size_t k = 0; k < products_.size(); ++k)
-      for (size_t i = 0; i < products_[k].w.size(); ++i) {
-        const Product& p = products_[k];
-        ops::random_fill(ctx_, {.x = p.w[i], .std = k == kHead ? 1 : kWeightStd, .seed = 2 * i});
-        if (p.w_scale[i]) ops::random_fill(ctx_, {.x = p.w_scale[i], .std = kScaleStd, .seed = 2 * i + 1});
+    for (size_t k = 0; k < products_.size(); ++k) {
+      const auto& [w, scale] = products_[k].weights;
+      for (size_t i = 0; i < w.size(); ++i) {
+        ops::random_fill(ctx_, {.x = w[i], .std = k == kHead ? 1 : kWeightStd, .seed = 2 * i});
+        if (scale[i]) ops::random_fill(ctx_, {.x = scale[i], .std = kScaleStd, .seed = 2 * i + 1});
       }
+    }
     begin();
   }
 
@@ -188,53 +187,49 @@ class OpsBench {
 
   // ---- products
 
-  void allocate(Arena& arena, Product& p) const {
-    p.w.clear(), p.w_scale.clear();
-    const auto& [name, groups, n, k, dtype, silu_mul, gathers, weighs] = p.shape;
-    const bool grouped = groups > 1;
-    const int64_t copies =
-        std::max<int64_t>(2, 3 * backend_.info().l2_bytes / (groups * n * k * size_of(dtype)) + 1);
-    for (int64_t i = 0; i < copies; ++i) {
-      p.w.push_back(grouped ? arena.alloc(dtype, {groups, n, k}) : arena.alloc(dtype, {n, k}));
-      p.w_scale.push_back(dtype == DType::kBF16 ? Tensor()
-                          : grouped             ? arena.alloc(DType::kF32, {groups, n})
-                                                : arena.alloc(DType::kF32, {n}));
-    }
-  }
-
-  /// Of `experts` experts' weights: each call with the next copy of the weights and, with groups, the next
-  /// routing.
-  Op product(const Product& p, const char* op, ordered_json shape, const Operands& o, double experts,
-             std::span<const Routing> routings) const {
-    const ProductShape& s = p.shape;
+  /// Each call has the next copy of the weights and, with groups, the next routing.
+  static std::vector<ops::QuantMatmul> calls_of(const Product& p, const Operands& o,
+                                                std::span<const Routing> routings) {
+    const auto& [w, scale] = p.weights;
     std::vector<ops::QuantMatmul> calls;
-    for (size_t i = 0; i < std::max(p.w.size(), routings.size()); ++i) {
+    for (size_t i = 0; i < std::max(w.size(), routings.size()); ++i) {
       const Routing r = routings.empty() ? Routing() : routings[i % routings.size()];
       calls.push_back({.c = o.c,
                        .a = o.a,
                        .a_scale = o.a_scale,
-                       .w = p.w[i % p.w.size()],
-                       .w_scale = p.w_scale[i % p.w.size()],
+                       .w = w[i % w.size()],
+                       .w_scale = scale[i % w.size()],
                        .offsets = r.offsets,
-                       .row_ids = s.gathers ? r.row_token : Tensor(),
-                       .row_weight = s.weighs ? r.row_weight : Tensor(),
-                       .silu_mul = s.silu_mul});
+                       .row_ids = p.shape.gathers ? r.row_token : Tensor(),
+                       .row_weight = p.shape.weighs ? r.row_weight : Tensor(),
+                       .silu_mul = p.shape.silu_mul});
     }
+    return calls;
+  }
+  static StepOp::Call in_turn(std::vector<ops::QuantMatmul> calls) {
+    return [calls = std::move(calls)](ExecContext& ctx, size_t i) {
+      ops::quant_matmul(ctx, calls[i % calls.size()]);
+    };
+  }
+
+  /// Of `experts` experts' weights.
+  static Op product(const Product& p, const char* op, ordered_json shape, const Operands& o, double experts,
+                    std::span<const Routing> routings) {
+    const ProductShape& s = p.shape;
     shape.update({{"n", s.n}, {"k", s.k}});
     const auto n = static_cast<double>(s.n), k = static_cast<double>(s.k);
-    return {
-        .what = s.name.c_str(),
-        .op = op,
-        .shape = std::move(shape),
-        .dtype = name_of(s.dtype),
-        .bytes = experts * n * k * static_cast<double>(size_of(s.dtype)) +
-                 static_cast<double>(o.a.bytes() + o.c.bytes()),
-        .flops = 2 * static_cast<double>(o.c.dim(0)) * n * k,
-        .step = {[calls](ExecContext& ctx, size_t i) { ops::quant_matmul(ctx, calls[i % calls.size()]); }}};
+    return {.what = s.name.c_str(),
+            .op = op,
+            .shape = std::move(shape),
+            .dtype = name_of(s.dtype),
+            .bytes = experts * n * k * static_cast<double>(size_of(s.dtype)) +
+                     static_cast<double>(o.a.bytes() + o.c.bytes()),
+            .flops = 2 * static_cast<double>(o.c.dim(0)) * n * k,
+            .step = {in_turn(calls_of(p, o, routings))}};
   }
 
   /// [T, k] x [n, k]^T.
-  Op dense(const Product& p, const Operands& o) const {
+  static Op dense(const Product& p, const Operands& o) {
     return product(p, "matmul", {{"m", o.c.dim(0)}}, o, 1, {});
   }
   void matmul(const Product& p, const Operands& o) { add(dense(p, o)); }
@@ -244,15 +239,9 @@ class OpsBench {
     Op op = dense(p, o);
     routing.update({{"n", p.shape.n}, {"k", p.shape.k}});
     op.beside_shape = std::move(routing);
-    op.step.beside = [o, w = p.w, scale = p.w_scale, silu = p.shape.silu_mul](ExecContext& ctx, size_t i) {
-      ops::quant_matmul(ctx, {.c = o.c,
-                              .a = o.a,
-                              .a_scale = o.a_scale,
-                              .w = w[i % w.size()],
-                              .w_scale = scale[i % w.size()],
-                              .silu_mul = silu,
-                              .beside_previous = true});
-    };
+    std::vector<ops::QuantMatmul> calls = calls_of(p, o, {});
+    for (ops::QuantMatmul& call : calls) call.beside_previous = true;
+    op.step.beside = in_turn(std::move(calls));
     add(std::move(op));
   }
 
@@ -378,9 +367,9 @@ class OpsBench {
     for (size_t i = 0; i < kRoutings; ++i) {
       ops::TokenLayer& one = calls.emplace_back(call);
       const auto take = [&](ProductIndex product, Tensor& w, Tensor& scale) {
-        const Product& p = products_[product];
+        const ProductWeights& p = products_[product].weights;
         w = p.w[i % p.w.size()];
-        scale = p.w_scale[i % p.w.size()];
+        scale = p.scale[i % p.w.size()];
       };
       take(kO, one.o_proj, one.o_scale);
       take(kGateUp, one.gate_up, one.gate_up_scale);
@@ -545,7 +534,7 @@ class OpsBench {
     const bool decodes = at.decodes();
     ops::DecodeInputs inputs{.page_size = kPageSize, .num_pages = static_cast<int>(T + 1)};
     ops::RopeTable table{.cos_sin = acts_.cos_sin, .theta = c_.rope_theta};
-    ops::EmbeddingFwd embedding{.y = acts_.x, .weight = products_[kHead].w[0]};
+    ops::EmbeddingFwd embedding{.y = acts_.x, .weight = products_[kHead].weights.w[0]};
     place([&](Arena& arena) {
       for (Tensor* t : {&inputs.kv_lens, &inputs.positions, &inputs.slots, &inputs.tokens})
         *t = arena.alloc(DType::kI32, {T});

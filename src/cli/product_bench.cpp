@@ -26,6 +26,20 @@ std::vector<ProductShape> layer_products(const spec::ModelConfig& c, DType dtype
   return products;
 }
 
+ProductWeights allocate_weights(Arena& arena, const Backend& backend, const ProductShape& s) {
+  const bool grouped = s.groups > 1;
+  const int64_t bytes = s.groups * s.n * s.k * size_of(s.dtype);
+  const int64_t copies = std::max<int64_t>(2, 3 * backend.info().l2_bytes / bytes + 1);
+  ProductWeights weights;
+  for (int64_t i = 0; i < copies; ++i) {
+    weights.w.push_back(arena.alloc(s.dtype, grouped ? Shape{s.groups, s.n, s.k} : Shape{s.n, s.k}));
+    weights.scale.push_back(s.dtype == DType::kBF16
+                                ? Tensor()
+                                : arena.alloc(DType::kF32, grouped ? Shape{s.groups, s.n} : Shape{s.n}));
+  }
+  return weights;
+}
+
 GroupRows same_rows(int64_t groups, int64_t tokens) {
   std::vector<int32_t> all(static_cast<size_t>(tokens));
   std::iota(all.begin(), all.end(), 0);
@@ -65,10 +79,15 @@ ProductBench::ProductBench(Backend& backend, const ProductShape& shape, const Gr
 
   ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .backend = &backend};
   const ops::QuantMatmul& first = calls_[0];
-  for (const ops::QuantMatmul& call : calls_) ops::random_fill(ctx, {.x = call.w, .std = 1, .seed = 1});
   ops::random_fill(ctx, {.x = first.a, .std = 1, .seed = 2});
-  for (const Tensor& factors : {first.w_scale, first.a_scale, first.row_weight})
+  const auto fill_factors = [&](const Tensor& factors) {
     if (factors) ops::random_fill(ctx, {.x = factors, .std = 1e-3F, .seed = 3});
+  };
+  for (const Tensor& factors : {first.a_scale, first.row_weight}) fill_factors(factors);
+  for (const ops::QuantMatmul& call : calls_) {
+    ops::random_fill(ctx, {.x = call.w, .std = 1, .seed = 1});
+    fill_factors(call.w_scale);
+  }
   if (first.offsets) upload(ctx, first.offsets, offsets.data());
   if (first.row_ids) upload(ctx, first.row_ids, row_ids.data());
   synchronize(ctx, "products to time");
@@ -83,20 +102,21 @@ void ProductBench::allocate(Arena& arena, const ProductShape& s, int64_t num_row
   const auto i32 = [&](bool present, Shape shape) {
     return present ? arena.alloc(DType::kI32, shape) : Tensor();
   };
-  const Shape weights = grouped ? Shape{s.groups, s.n, s.k} : Shape{s.n, s.k};
   const ops::QuantMatmul call{
       .c = arena.alloc(DType::kBF16, {num_rows, s.silu_mul ? s.n / 2 : s.n}),
       .a = arena.alloc(s.dtype, {gathered ? num_tokens : num_rows, s.k}),
       .a_scale = f32(scaled, {gathered ? num_tokens : num_rows}),
-      .w_scale = f32(scaled, grouped ? Shape{s.groups, s.n} : Shape{s.n}),
       .offsets = i32(grouped, {s.groups + 1}),
       .row_ids = i32(gathered, {num_rows}),
       .row_weight = f32(grouped && s.weighs, {num_rows}),
       .silu_mul = s.silu_mul,
   };
-  const int64_t copies = 3 * backend_.info().l2_bytes / (s.groups * s.n * s.k * size_of(s.dtype)) + 1;
-  calls_.assign(static_cast<size_t>(copies), call);
-  for (ops::QuantMatmul& copy : calls_) copy.w = arena.alloc(s.dtype, weights);
+  const ProductWeights weights = allocate_weights(arena, backend_, s);
+  calls_.assign(weights.w.size(), call);
+  for (size_t i = 0; i < calls_.size(); ++i) {
+    calls_[i].w = weights.w[i];
+    calls_[i].w_scale = weights.scale[i];
+  }
 }
 
 double ProductBench::seconds(const Run& run) const {

@@ -24,6 +24,13 @@ struct ProductShape {
 /// `dtype`, the head's bf16.
 std::vector<ProductShape> layer_products(const spec::ModelConfig& config, DType dtype);
 
+/// Copies of a product's weights and their scales, which bf16 has none of.
+struct ProductWeights {
+  std::vector<Tensor> w, scale;
+};
+/// So many that the L2 never holds the next one.
+ProductWeights allocate_weights(Arena& arena, const Backend& backend, const ProductShape& shape);
+
 /// The rows of each group, as tokens: row i of a group is that of token rows[group][i].
 using GroupRows = std::vector<std::vector<int32_t>>;
 /// `tokens` in every group.

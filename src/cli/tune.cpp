@@ -63,19 +63,11 @@ class ProductTuner {
                          .rows = bench.num_rows(),
                          .tile = {},
                          .microseconds = 0};
-    std::map<std::string, double> times;
-    const auto& table = ops::quant_matmul_table();
-    for (const Impl<ops::QuantMatmul>& impl : table.impls) {
-      const std::optional<ops::TileShape> tile = tile_of(impl.name);
-      if (!tile || hopeless_.contains(impl.name) || !impl.supports(product).empty()) continue;
-      const double us = 1e6 * bench.seconds([&](ExecContext& ctx, const ops::QuantMatmul& a) {
-        run_impl(ctx, table, impl, a);
-      });
-      times[impl.name] = us;
-      if (best.microseconds == 0 || us < best.microseconds) {
-        best.tile = *tile;
-        best.microseconds = us;
-      }
+    const Times times = time(bench);
+    const auto fastest = fastest_of(times);
+    if (fastest != times.end()) {
+      best.tile = *tile_of(fastest->first);
+      best.microseconds = fastest->second;
     }
     for (const auto& [impl, us] : times)
       if (us > kHopeless * best.microseconds && tile_of(impl)->rows <= best.tile.rows) hopeless_.insert(impl);
@@ -88,8 +80,26 @@ class ProductTuner {
   /// A tile so much slower than the best, and no taller, is not tried with more rows.
   static constexpr double kHopeless = 2.5;
 
-  void print(const ops::TileTiming& best, const std::map<std::string, double>& times,
-             const ProductBench& bench) const {
+  /// Microseconds by implementation.
+  using Times = std::map<std::string, double>;
+  /// Of every tile that takes the product and is not hopeless.
+  Times time(const ProductBench& bench) const {
+    Times times;
+    const auto& table = ops::quant_matmul_table();
+    for (const Impl<ops::QuantMatmul>& impl : table.impls) {
+      if (!tile_of(impl.name) || hopeless_.contains(impl.name) || !impl.supports(bench.product()).empty())
+        continue;
+      times[impl.name] = 1e6 * bench.seconds([&](ExecContext& ctx, const ops::QuantMatmul& a) {
+        run_impl(ctx, table, impl, a);
+      });
+    }
+    return times;
+  }
+  static Times::const_iterator fastest_of(const Times& times) {
+    return std::ranges::min_element(times, {}, &Times::value_type::second);
+  }
+
+  void print(const ops::TileTiming& best, const Times& times, const ProductBench& bench) const {
     std::cout << std::left << std::setw(14) << shape_.name << std::right << std::setw(8) << best.rows
               << std::setw(8) << best.tile.features << 'x' << std::left << std::setw(4) << best.tile.rows
               << std::right << std::fixed << std::setprecision(1) << std::setw(9) << best.microseconds
@@ -103,21 +113,12 @@ class ProductTuner {
   /// (bench/peers/torch_gpu.py). The profile does not use it.
   void print_side_by_side(const GroupRows& rows) const {
     const ProductBench bench(backend_, shape_, rows, false);
-    const auto& table = ops::quant_matmul_table();
-    double best = 0;
-    std::string tile;
-    for (const Impl<ops::QuantMatmul>& impl : table.impls) {
-      if (!tile_of(impl.name) || hopeless_.contains(impl.name) || !impl.supports(bench.product()).empty())
-        continue;
-      const double us = 1e6 * bench.seconds([&](ExecContext& ctx, const ops::QuantMatmul& a) {
-        run_impl(ctx, table, impl, a);
-      });
-      if (best > 0 && us >= best) continue;
-      best = us;
-      tile = impl.name;
-    }
-    std::cout << "    rows side by side: " << tile.substr(tile.rfind('.') + 1) << ' ' << best << ", "
-              << bench.flops() / best * 1e-6 << " TFLOP/s" << std::endl;
+    const Times times = time(bench);
+    const auto fastest = fastest_of(times);
+    if (fastest == times.end()) return;
+    const auto& [impl, us] = *fastest;
+    std::cout << "    rows side by side: " << impl.substr(impl.rfind('.') + 1) << ' ' << us << ", "
+              << bench.flops() / us * 1e-6 << " TFLOP/s" << std::endl;
   }
 
   Backend& backend_;
