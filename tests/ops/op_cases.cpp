@@ -1,7 +1,9 @@
 // op_cases MODE [FILTER [IMPL]]: runs the op cases whose "op params" contains FILTER, on the implementations
-// whose names contain IMPL.
+// whose names contain IMPL. GTEST_TOTAL_SHARDS and GTEST_SHARD_INDEX deal cases out to several processes, as
+// GoogleTest deals out tests.
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
@@ -15,9 +17,18 @@
 namespace moge::test {
 namespace {
 
+int number_in(const char* variable, int otherwise) {
+  const char* const text = std::getenv(variable);
+  return text ? std::atoi(text) : otherwise;
+}
+
 struct Selection {
   std::string filter, impl;
-  bool takes(const AnyCase& c) const { return (c.op + " " + c.params).find(filter) != std::string::npos; }
+  bool takes(const AnyCase& c) const {
+    static const int shards = number_in("GTEST_TOTAL_SHARDS", 1), index = number_in("GTEST_SHARD_INDEX", 0);
+    if ((c.op + " " + c.params).find(filter) == std::string::npos) return false;
+    return (&c - all_cases().data()) % shards == index;
+  }
   std::vector<std::string> impls(const AnyCase& c) const {
     std::vector<std::string> names = c.impls();
     std::erase_if(names, [&](const std::string& name) { return name.find(impl) == std::string::npos; });
