@@ -50,7 +50,31 @@ __device__ void prepare_shared(const Params& p, const Share& own, uint8_t* memor
   }
 }
 
-/// The warp that routes: its share of the logits, then, as every block's does, all of the choice.
+/// What a block's warps share, by the one that routes, while the others begin to read.
+__device__ void begin_block(const Params& p, uint8_t* memory, Chunks* chunks) {
+  const uint32_t shared = shared_address(memory);
+  const int lane = threadIdx.x % kWarp;
+  if (lane == 0) {
+    barrier_init(shared + p.at.routed, kWarp);
+    barrier_init(shared + p.at.met, p.warps * kWarp);
+    barrier_init(shared + p.at.normed_there, p.warps * kWarp);
+    *chunks = Chunks(p);
+  }
+  if (lane < p.slots) reinterpret_cast<int*>(memory + p.at.h_max)[lane] = 0;
+}
+
+/// Into the L2: what comes from device memory later waits there behind the weights.
+__device__ void fetch_norms(const Params& p) {
+  constexpr int kLine = 32;  // floats
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) % kWarp * kLine; i < p.D; i += kWarp * kLine) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p.norm + i));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p.next_norm + i));
+  }
+}
+
+/// The warp that routes: its share of the logits, and the residual stream of the block's features, then, as
+/// every block's does, all of the choice.
 __device__ void route(const Params& p, const Share& own, uint8_t* memory) {
   prepare_shared(p, own, memory);
   const Layout& at = p.at;
@@ -58,48 +82,62 @@ __device__ void route(const Params& p, const Share& own, uint8_t* memory) {
   RouteParams<float> r = p.route;
   r.x = reinterpret_cast<const BF16*>(memory + at.normed);
   const int tiles = (p.E + kExpertTile - 1) / kExpertTile;
-  unsigned long long target = 0;
   bool begun = false;
   const auto begin = [&] {
     if (begun) return;
     wait_for_previous();
-    target = target_of(arrivals[kLogits]);
     barrier_wait(shared_address(memory) + at.normed_there, 0);
     begun = true;
   };
-  for (int task = blockIdx.x; task < kSlices * tiles; task += gridDim.x) {
-    const int slice = task / tiles, first = task % tiles * kExpertTile;
-    float acc[4] = {};
-    multiply(acc, r, first, Slice(slice, p.D), begin);
+  // Twice, since instructions come slowly the first time in a launch: while the row is awaited, with any
+  // numbers.
+#pragma unroll 1
+  for (bool rehearses = true;; rehearses = false) {
+    for (int task = blockIdx.x; task < kSlices * tiles; task += gridDim.x) {
+      const int slice = task / tiles, first = task % tiles * kExpertTile;
+      float acc[4] = {};
+      r.T = rehearses ? 0 : 1;
+      multiply(acc, r, first, Slice(slice, p.D), [&] {
+        if (!rehearses) begin();
+      });
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int e = first + acc_expert(i);
-      if (acc_token(i) == 0 && e < p.E) p.parts[slice * p.E + e] = acc[i];
+      for (int i = 0; i < 4; ++i) {
+        const int e = first + acc_expert(i);
+        if (!rehearses && acc_token(i) == 0 && e < p.E) p.parts[slice * p.E + e] = acc[i];
+      }
     }
-  }
-  begin();
-  __syncwarp();
-  if (lane == 0) {
-    arrive(arrivals[kLogits]);
-    while (!all_arrived(arrivals[kLogits], target)) {
+    if (!rehearses) {
+      begin();
+      __syncwarp();
+      if (lane == 0) arrive(arrivals[kLogits]);
+      for (int f = own.begin + lane; f < own.end; f += kWarp) {
+        const float delta = low_bf16(__ldcg(reinterpret_cast<const uint16_t*>(p.delta) + f));
+        reinterpret_cast<float*>(memory + at.x)[f - own.begin] = __ldcg(p.x + f) + delta;
+      }
+      if (lane == 0)
+        while (!all_arrived(arrivals[kLogits])) {
+        }
+      __syncwarp();
     }
-  }
-  __syncwarp();
-  constexpr int kLaneExperts = 2;
-  const LaneExperts<kLaneExperts> experts(r);
-  float logits[kLaneExperts] = {};
+    constexpr int kLaneExperts = 2;
+    const float* parts = p.parts;
+    asm("" : "+l"(parts));  // else the addresses of all parts are made before the loop, and kept
+    const LaneExperts<kLaneExperts> experts(r);
+    float logits[kLaneExperts] = {};
 #pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) {
-    const int e = experts.expert(i);
-    if (e < p.E)
-      logits[i] = sum_of_parts<kSlices>([&](int slice) { return __ldcg(p.parts + slice * p.E + e); });
-  }
-  const Picks<kLaneExperts> picks = select(r, experts, logits, reinterpret_cast<int*>(memory + at.keys));
+    for (int i = 0; i < kLaneExperts; ++i) {
+      const int e = experts.expert(i);
+      if (e < p.E)
+        logits[i] = sum_of_parts<kSlices>([&](int slice) { return __ldcg(parts + slice * p.E + e); });
+    }
+    const Picks<kLaneExperts> picks = select(r, experts, logits, reinterpret_cast<int*>(memory + at.keys));
 #pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) {
-    if (picks.slot[i] < 0) continue;
-    reinterpret_cast<int*>(memory + at.expert)[picks.slot[i]] = experts.expert(i);
-    reinterpret_cast<float*>(memory + at.weight)[picks.slot[i]] = picks.weight[i];
+    for (int i = 0; i < kLaneExperts; ++i) {
+      if (picks.slot[i] < 0) continue;
+      reinterpret_cast<int*>(memory + at.expert)[picks.slot[i]] = experts.expert(i);
+      reinterpret_cast<float*>(memory + at.weight)[picks.slot[i]] = picks.weight[i];
+    }
+    if (!rehearses) break;
   }
   barrier_arrive(shared_address(memory) + at.routed);  // all lanes: racecheck takes no lane for another
 }
@@ -136,19 +174,29 @@ class Worker {
         thread_(static_cast<int>(threadIdx.x)),
         threads_(p.warps * kWarp),
         lane_(thread_ % kWarp),
-        warp_(thread_ / kWarp),
-        unread_(warp_) {}
+        warp_(thread_ / kWarp) {}
+
+  /// Begins to read the warp's first chunks, which are o_proj's, a lane each, before the block's Chunks are
+  /// there: all blocks wait for those that start last, where the kernel before has ended last.
+  __device__ void begin() {
+    const Share own = p_.of_D.of(blockIdx.x);
+    const int count = Chunks::num_out(p_, own), i = warp_ + lane_ * p_.warps;
+    const bool reads = lane_ < static_cast<int>(kWarpStages) && i < count;
+    const Chunk chunk = Chunks::out(p_, own, min(i, count - 1));
+    const auto n = static_cast<unsigned>(lane_);
+    if (lane_ < static_cast<int>(kWarpStages)) barrier_init(full(n), 2);
+    fence_barrier_init();
+    if (reads) read(chunk, n);
+    __syncwarp();  // the barriers are there
+    num_begun_ = static_cast<unsigned>(__popc(__ballot_sync(kAllLanes, reads)));
+    unread_ = warp_ + static_cast<int>(num_begun_) * p_.warps;
+  }
 
   /// One loop over the phases, not a piece of code for each: instructions that run once are slow to fetch.
   __device__ void run() {
-    fetch_norms();
 #pragma unroll 1
-    for (int phase = kFill; phase < kNumPhases; ++phase) {
+    for (int phase = kOut; phase < kNumPhases; ++phase) {
       enter(phase);
-      if (phase == kFill)
-        while (can_read()) begin_read();
-      else
-        read_ahead(num_used_);
       multiply(phase);
     }
   }
@@ -181,54 +229,68 @@ class Worker {
   __device__ float* weight() const {
     return reinterpret_cast<float*>(memory_ + at_.weight);
   }
-  __device__ unsigned long long* targets() const {
-    return reinterpret_cast<unsigned long long*>(memory_ + at_.targets);
-  }
   __device__ void sync() const {
     named_barrier(kWorkersBarrier, threads_);
   }
-  /// All blocks, after the first warp of each has done `finish`, which sees what the block's other warps
-  /// wrote. Meanwhile all read on.
-  template <class Finish>
-  __device__ void meet(Meeting meeting, const Finish& finish) {
-    barrier_arrive(shared_ + at_.met);
-    if (warp_ > 0) {
-      read_all();
-    } else {
-      barrier_wait(shared_ + at_.met, num_met_ % 2);
-      finish();
-      __syncwarp();
-      if (lane_ == 0) arrive(arrivals[meeting]);
-      while (!__shfl_sync(kAllLanes, lane_ == 0 && all_arrived(arrivals[meeting], targets()[meeting]), 0))
-        read_ahead(num_used_);
+
+  /// What comes before a phase's products. Where blocks meet, all go on reading.
+  __device__ void enter(int phase) {
+    const bool middle = phase == kShared, norms = middle || phase == kQkv;
+    float x[kThreadVecs][kVec] = {}, weight[kThreadVecs][kVec] = {};
+    if (phase == kOut) {
+      wait_for_previous();
+      if (blockIdx.x == 0 && thread_ == 0) arrivals[kSum].count = 0;
+      take_pair();
+      known_ = kShared;
+      quantise_attention();
+    } else if (phase == kRouted) {
+      barrier_wait(shared_ + at_.routed, 0);
+      known_ = kQkv;
+    } else if (norms) {
+      const float* const norm = middle ? p_.norm : p_.next_norm;
+      for_vecs([&](int i, int column) { load_vec(weight[i], norm + column); });
+      if (middle) load_x(x);
     }
-    ++num_met_;
-    sync();
+    read_on(phase);
+    if (phase == kDown) quantise_hidden();
+    if (norms) normalise(middle, x, weight);
+    if (phase == kOut || norms) load_row<kMaxWidth>(row(), phase == kOut ? p_.A : p_.D);
   }
 
-  __device__ void enter(int phase) {
-    switch (phase) {
-      case kOut:
-        wait_for_previous();
-        if (thread_ < kNumMeetings) targets()[thread_] = target_of(arrivals[thread_]);
-        take_pair();
-        known_ = kShared;
-        quantise_attention();
-        load_row<kMaxWidth>(row(), p_.A);
-        break;
-      case kRouted:
-        barrier_wait(shared_ + at_.routed, 0);
-        known_ = kQkv;
-        break;
-      case kDown:
-        meet(kHidden, [&] { publish_largest(); });
-        quantise_hidden();
-        break;
-      case kShared:
-      case kQkv:
-        normalise(phase == kShared);
-        load_row<kMaxWidth>(row(), p_.D);
+  static __device__ Arrivals& meeting_before(int phase) {
+    return arrivals[phase == kShared ? kDelta : phase == kDown ? kHidden : kSum];
+  }
+  /// At the meeting before the phase: the first warp, after what needs the block's other warps.
+  __device__ void arrive_at(int phase) {
+    barrier_arrive(shared_ + at_.met);
+    const uint32_t parity = num_met_++ % 2;
+    if (warp_ > 0) return;
+    barrier_wait(shared_ + at_.met, parity);
+    if (phase == kDown) publish_largest();
+    if (phase == kQkv) add_experts();
+    __syncwarp();
+    if (lane_ == 0) arrive(meeting_before(phase));
+  }
+  /// Reads on: once, or where blocks meet before the phase, until all have come. Then all stages fill, one
+  /// after the other.
+  __device__ void read_on(int phase) {
+    const bool meets = phase != kOut && phase != kRouted, leads = meets && warp_ == 0,
+               waits = meets && !leads;
+    const Arrivals& all = meeting_before(phase);
+    if (meets) arrive_at(phase);
+#pragma unroll 1
+    for (bool more = true; more;) {
+      const bool met = leads && __shfl_sync(kAllLanes, lane_ == 0 && all_arrived(all), 0);
+      const bool can = can_read();
+      if (can) {
+        const unsigned last = num_begun_ - 1;
+        const bool idle = num_begun_ == num_used_;
+        if (waits && !idle) barrier_wait(full(last), parity(last));
+        if (waits || idle || barrier_test(full(last), parity(last))) begin_read();
+      }
+      more = leads ? !met : can && waits;
     }
+    if (meets) sync();
   }
 
   /// use(i, column) for the thread's vectors of a row of width D.
@@ -241,41 +303,41 @@ class Worker {
     }
   }
 
-  /// Into the L2: what comes from device memory later waits there behind the weights.
-  __device__ void fetch_norms() const {
-    for_vecs([&](int, int column) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(p_.norm + column));
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(p_.next_norm + column));
-    });
+  /// The warp's largest of what is not negative (nor NaN): floats then compare as integers do.
+  __device__ static float largest_of_warp(float x) {
+    return __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(x)));
   }
-
   /// As block_sum_and_max() with a vector each thread.
   __device__ SumAndMax reduce(const SumAndMax (&of_vecs)[kThreadVecs]) const {
     auto* const partial = reinterpret_cast<SumAndMax*>(memory_ + at_.partial);
 #pragma unroll
     for (int i = 0; i < kThreadVecs; ++i) {
-      const SumAndMax x{warp_sum(of_vecs[i].sum), warp_max(of_vecs[i].max)};
+      const SumAndMax x{warp_sum(of_vecs[i].sum), largest_of_warp(of_vecs[i].max)};
       if (lane_ == 0) partial[i * p_.warps + warp_] = x;
     }
     sync();
     const SumAndMax x = lane_ < kThreadVecs * p_.warps ? partial[lane_] : SumAndMax{0, 0};
-    return {warp_sum(x.sum), warp_max(x.max)};
+    return {warp_sum(x.sum), largest_of_warp(x.max)};
   }
 
   /// As quantize_rows, into row().
   __device__ void quantise_attention() {
     const int vecs = p_.A / kVec;
     uint4 held[kThreadVecs];  // all, unless the attention is wider than the model
-    SumAndMax of_vecs[kThreadVecs];
+    float largest = 0;
 #pragma unroll
-    for (int i = 0; i < kThreadVecs; ++i) {
-      held[i] = load_bf16(p_.attn_out, i * threads_ + thread_, vecs);
-      of_vecs[i] = {0, largest_of(held[i])};
-    }
+    for (int i = 0; i < kThreadVecs; ++i) held[i] = load_bf16(p_.attn_out, i * threads_ + thread_, vecs);
+#pragma unroll
+    for (int i = 0; i < kThreadVecs; ++i) largest = fmaxf(largest, largest_of(held[i]));
 #pragma unroll 1
     for (int v = kThreadVecs * threads_ + thread_; v < vecs; v += threads_)
-      of_vecs[0].max = fmaxf(of_vecs[0].max, largest_of(load_bf16(p_.attn_out, v, vecs)));
-    scale_ = reduce(of_vecs).max / largest_quantum(DType::kI8);
+      largest = fmaxf(largest, largest_of(load_bf16(p_.attn_out, v, vecs)));
+    auto* const partial = reinterpret_cast<float*>(memory_ + at_.partial);
+    largest = largest_of_warp(largest);
+    if (lane_ == 0) partial[warp_] = largest;
+    sync();
+    largest = largest_of_warp(lane_ < p_.warps ? partial[lane_] : 0);
+    scale_ = largest / largest_quantum(DType::kI8);
     const Divider by_scale(scale_);
 #pragma unroll
     for (int i = 0; i < kThreadVecs; ++i) {
@@ -291,7 +353,7 @@ class Worker {
   /// The same of the rows of h, whose largest elements are known.
   __device__ void quantise_hidden() const {
     constexpr int kHeld = 8;
-    const int row_vecs = p_.F / kVec, vecs = (p_.K * p_.F + p_.SF) / kVec;
+    const int vecs = (p_.K * p_.F + p_.SF) / kVec;
     const float largest = thread_ < p_.slots ? __int_as_float(__ldcg(hidden_max + thread_)) : 0.0F;
     uint4 held[kHeld];
 #pragma unroll 1
@@ -308,7 +370,7 @@ class Worker {
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) {
         const int v = first + i * threads_;
-        if (v < vecs) quantise(h(0) + v * kVec, held[i], h_scale()[min(v / row_vecs, p_.K)]);
+        if (v < vecs) quantise(h(0) + v * kVec, held[i], h_scale()[min(p_.by_F.divide(v * kVec), p_.K)]);
       }
     }
     sync();
@@ -321,8 +383,10 @@ class Worker {
 
   /// x of the block's features, with what the experts gave. By its first warp.
   __device__ void add_experts() const {
+#pragma unroll 1
     for (int f = lane_; f < chunks_.own.size(); f += kWarp) {
       float sum = own_x()[f];
+#pragma unroll 1
       for (int slot = 0; slot < p_.K; ++slot) sum += low_bf16(y(slot)[f].bits);
       if (p_.SF > 0) {
         const float v = static_cast<float>(shared_sum()[f]) * shared_scale()[f];
@@ -332,34 +396,27 @@ class Worker {
     }
   }
 
-  /// Meets, then as residual_norm, of x, or of x + delta in the middle of the layer: into row(), whose scale
-  /// becomes scale_, and as bf16 for the router, or as the result.
-  __device__ void normalise(bool middle) {
-    float x[kThreadVecs][kVec] = {}, weight[kThreadVecs][kVec] = {};
-    SumAndMax of_vecs[kThreadVecs] = {};
-    const auto load_x = [&](int i, int column) {
+  __device__ void load_x(float (&x)[kThreadVecs][kVec]) const {
+    for_vecs([&](int i, int column) {
       const auto* from = reinterpret_cast<const float4*>(p_.x + column);
       const float4 a = __ldcg(from), b = __ldcg(from + 1);
       x[i][0] = a.x, x[i][1] = a.y, x[i][2] = a.z, x[i][3] = a.w;
       x[i][4] = b.x, x[i][5] = b.y, x[i][6] = b.z, x[i][7] = b.w;
-    };
-    const float* const norm = middle ? p_.norm : p_.next_norm;
-    for_vecs([&](int i, int column) { load_vec(weight[i], norm + column); });
-    if (middle) for_vecs(load_x);
-    meet(middle ? kDelta : kSum, [&] {
-      if (!middle) add_experts();
     });
-    if (!middle) for_vecs(load_x);
+  }
+
+  /// As residual_norm, of x, or of x + delta in the middle of the layer, where x has been loaded: into row(),
+  /// whose scale becomes scale_, and as bf16 for the router, or as the result.
+  __device__ void normalise(bool middle, float (&x)[kThreadVecs][kVec],
+                            const float (&weight)[kThreadVecs][kVec]) {
+    SumAndMax of_vecs[kThreadVecs] = {};
+    if (!middle) load_x(x);
     if (middle)
       for_vecs([&](int i, int column) {
         float delta[kVec];
         unpack_bf16(delta, __ldcg(reinterpret_cast<const uint4*>(p_.delta + column)));
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) {
-          x[i][j] += delta[j];
-          const int own = column + j - chunks_.own.begin;
-          if (own >= 0 && own < chunks_.own.size()) own_x()[own] = x[i][j];
-        }
+        for (int j = 0; j < kVec; ++j) x[i][j] += delta[j];
       });
 #pragma unroll
     for (int i = 0; i < kThreadVecs; ++i)
@@ -396,6 +453,7 @@ class Worker {
   __device__ void reset() const {
     for (int i = thread_; i < kMaxTeams; i += threads_) taken[i].pairs = 0;
     if (thread_ < kMaxSlots) hidden_max[thread_] = 0;
+    if (thread_ < kSum) arrivals[thread_].count = 0;
   }
 
   /// The lane's bytes of a row of `bytes` that the weights multiply: of h or row(), after sync().
@@ -435,7 +493,6 @@ class Worker {
   }
   __device__ void next_pair() {
     unread_ = __shfl_sync(kAllLanes, pair_, 0);
-    take_pair();
   }
   /// Whether there is a chunk to read whose place is known, and a stage for it.
   __device__ bool can_read() {
@@ -457,43 +514,40 @@ class Worker {
     return placed_ = true;
   }
 
-  __device__ void begin_read() {
-    const auto of_lane = [&](const auto& x) {
-      static_assert(sizeof(x) == 8);
-      unsigned long long bits;
-      memcpy(&bits, &x, 8);
-      bits = __shfl_sync(kAllLanes, bits, place_lane_);
-      std::remove_cvref_t<decltype(x)> there;
-      memcpy(&there, &bits, 8);
-      return there;
-    };
-    const Chunk chunk{of_lane(place_.from), of_lane(place_.scale), of_lane(place_.kind)};
+  /// Asks for a chunk, into the stage of number n, by one lane.
+  __device__ void read(const Chunk& chunk, unsigned n) const {
     const int phase = chunk.kind.phase, rows = chunk.kind.rows, width = chunk.kind.lanes * kLaneBytes;
-    const bool adjacent = phase != kDown || chunk.kind.slot < p_.K;
-    const uint32_t barrier = full(num_begun_), stage = shared_ + stage_at(num_begun_);
-    if (lane_ == 0) {
-      const auto bytes = static_cast<uint32_t>(rows * width);
-      barrier_arrive_expect(barrier, bytes);
-      if (adjacent) load_bytes(stage, chunk.from, bytes, barrier, evict_first());
-      kind(num_begun_) = chunk.kind;
+    const uint32_t barrier = full(n), stage = shared_ + stage_at(n);
+    const auto bytes = static_cast<uint32_t>(rows * width);
+    barrier_arrive_expect(barrier, bytes);
+    if (phase == kDown && chunk.kind.slot >= p_.K) {  // pieces of longer rows
+#pragma unroll 1
+      for (int r = 0; r < rows; ++r)
+        load_bytes(stage + r * width, chunk.from + r * p_.SF, width, barrier, evict_first());
+    } else {
+      load_bytes(stage, chunk.from, bytes, barrier, evict_first());
     }
-    __syncwarp();
-    if (lane_ < rows) {
-      if (!adjacent)
-        load_bytes(stage + lane_ * width, chunk.from + static_cast<int64_t>(lane_) * p_.SF,
-                   static_cast<uint32_t>(width), barrier, evict_first());
-      const float* const bias = phase == kOut ? p_.o_bias : phase == kQkv ? p_.next_bias : nullptr;
-      const uint32_t to = shared_ + factors_at(num_begun_) + lane_ * 4;
-      load_4(to, chunk.scale + lane_);
-      if (bias) load_4(to + at_.factor_rows * 4, bias + chunk.kind.feature + lane_);
+    kind(n) = chunk.kind;
+    const float* const bias = phase == kOut ? p_.o_bias : phase == kQkv ? p_.next_bias : nullptr;
+    const uint32_t factors = shared_ + factors_at(n);
+#pragma unroll 1
+    for (int r = 0; r < rows; ++r) {
+      load_4(factors + r * 4, chunk.scale + r);
+      if (bias) load_4(factors + (at_.factor_rows + r) * 4, bias + chunk.kind.feature + r);
     }
     barrier_arrive_after_loads(barrier);
+  }
+  /// The lane that has the place.
+  __device__ void begin_read() {
+    if (lane_ == place_lane_) read(place_, num_begun_);
+    __syncwarp();
     ++num_begun_;
     if (unread_phase_ != kShared) {
       unread_ += p_.warps;
       placed_ = ++place_lane_ < kWarp && unread_ < chunks_.count[unread_phase_];
     } else if (!place_.kind.up) {
       place_ = Chunks::up_row_of(p_, place_);
+      take_pair();
     } else {
       next_pair();
       placed_ = false;
@@ -508,40 +562,63 @@ class Worker {
     if (num_begun_ - landed >= flight && !barrier_test(full(last), parity(last))) return;
     begin_read();
   }
-  /// Into all stages, one after the other.
-  __device__ void read_all() {
-#pragma unroll 1
-    while (can_read()) {
-      if (num_begun_ != num_used_) barrier_wait(full(num_begun_ - 1), parity(num_begun_ - 1));
-      begin_read();
+  /// sum[r]: the product of row_ and row r of weights, `pitch` bytes apart, of which there are `rows`. A row
+  /// has `own` pieces of the lane, of kBegin to kBegin + kCount - 1. All are loaded at once.
+  template <int kBegin, int kCount, int kRows>
+  __device__ void add_products(int (&sum)[kRows], const uint8_t* w, int pitch, int rows, int own) const {
+    uint4 v[kRows][kCount];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+        v[r][i] = kBegin + i < own && r < rows
+                      ? *reinterpret_cast<const uint4*>(w + r * pitch + (kBegin + i) * kPieceBytes)
+                      : uint4{};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      int of_words[4] = {};
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const uint4& row = row_[kBegin + i];
+        of_words[0] = __dp4a(static_cast<int>(v[r][i].x), static_cast<int>(row.x), of_words[0]);
+        of_words[1] = __dp4a(static_cast<int>(v[r][i].y), static_cast<int>(row.y), of_words[1]);
+        of_words[2] = __dp4a(static_cast<int>(v[r][i].z), static_cast<int>(row.z), of_words[2]);
+        of_words[3] = __dp4a(static_cast<int>(v[r][i].w), static_cast<int>(row.w), of_words[3]);
+      }
+      sum[r] += of_words[0] + of_words[1] + of_words[2] + of_words[3];
     }
   }
-
-  /// The product of a row of weights, which has `pieces`, of the lane `own` (one less at a row's end), and
-  /// row_. kAtOnce are loaded at once.
-  template <int kAtOnce>
-  __device__ int dot(const uint8_t* w, int pieces, int own) const {
-    int sum[4] = {};
+  /// Of a row of any length.
+  __device__ int product(const uint8_t* w, int own) const {
+    constexpr int kHalf = kPieces / 2;
+    int sum[1] = {};
+    add_products<0, kHalf>(sum, w, 0, 1, own);
+    if (own > kHalf) add_products<kHalf, kHalf>(sum, w, 0, 1, own);
+    return __reduce_add_sync(kAllLanes, sum[0]);
+  }
+  /// Of a chunk's rows, a lane each.
+  __device__ int products(const uint8_t* w, int bytes, int rows, int own) const {
+    constexpr int kRows = 3, kFew = 3;
+    int sum = 0;
+    if (bytes > kFew * kPieceBytes) {
+#pragma unroll 1
+      for (int r = 0; r < rows; ++r) {
+        const int of_row = product(w + r * bytes, own);
+        if (lane_ == r) sum = of_row;
+      }
+      return sum;
+    }
+#pragma unroll 1
+    for (int first = 0; first < rows; first += kRows) {
+      int of_rows[kRows] = {};
+      add_products<0, kFew>(of_rows, w + first * bytes, bytes, rows - first, own);
 #pragma unroll
-    for (int begin = 0; begin < kPieces; begin += kAtOnce) {
-      if (begin >= pieces) break;
-      uint4 v[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i)
-        v[i] = begin + i < own ? *reinterpret_cast<const uint4*>(w + (begin + i) * kPieceBytes) : uint4{};
-#pragma unroll
-      for (int i = 0; i < kAtOnce && begin + i < kPieces; ++i) {
-        const uint4& row = row_[begin + i];
-        sum[0] = __dp4a(static_cast<int>(v[i].x), static_cast<int>(row.x), sum[0]);
-        sum[1] = __dp4a(static_cast<int>(v[i].y), static_cast<int>(row.y), sum[1]);
-        sum[2] = __dp4a(static_cast<int>(v[i].z), static_cast<int>(row.z), sum[2]);
-        sum[3] = __dp4a(static_cast<int>(v[i].w), static_cast<int>(row.w), sum[3]);
+      for (int r = 0; r < kRows; ++r) {
+        const int of_row = __reduce_add_sync(kAllLanes, of_rows[r]);
+        if (lane_ == first + r) sum = of_row;
       }
     }
-    return __reduce_add_sync(kAllLanes, sum[0] + sum[1] + sum[2] + sum[3]);
-  }
-  __device__ int product(const uint8_t* w, int pieces, int own) const {
-    return pieces <= 3 ? dot<3>(w, pieces, own) : dot<kPieces / 2>(w, pieces, own);
+    return sum;
   }
 
   /// The warp's chunks of a phase.
@@ -551,26 +628,22 @@ class Worker {
     while (num_used_ != num_begun_) {
       const Chunk::Kind chunk = kind(num_used_);
       if (chunk.phase != phase) break;
-      const int bytes = chunk.lanes * kLaneBytes, pieces = (chunk.lanes + kWarp - 1) / kWarp;
+      const int bytes = chunk.lanes * kLaneBytes;
       if (phase == kDown) load_row<kMaxHidden>(h(chunk.slot), bytes);
       barrier_wait(full(num_used_), parity(num_used_));
       read_ahead(num_used_ + 1);
       const uint8_t* const w = memory_ + stage_at(num_used_) + lane_ * kLaneBytes;
       const auto* const factors = reinterpret_cast<const float*>(memory_ + factors_at(num_used_));
       const int own = (chunk.lanes - lane_ + kWarp - 1) / kWarp;
-      int sum = product(w, pieces, own);
       if (pairs) {
+        const int sum = product(w, own);
         if (lane_ == num_pairs_) {
           (chunk.up ? up_ : gate_) = fmaf(static_cast<float>(sum) * factors[0], scale_, 0.0F);
           pair_slot_ = chunk.slot, pair_feature_ = chunk.feature;
         }
         if (chunk.up && ++num_pairs_ == kWarp) finish_pairs();
       } else {
-#pragma unroll 1
-        for (int r = 1; r < chunk.rows; ++r) {
-          const int of_row = product(w + r * bytes, pieces, own);
-          if (lane_ == r) sum = of_row;
-        }
+        const int sum = products(w, bytes, chunk.rows, own);
         if (lane_ < chunk.rows) {
           if (phase == kDown && chunk.slot >= p_.K)
             atomicAdd(shared_sum() + chunk.feature + lane_ - chunks_.own.begin, sum);
@@ -632,25 +705,19 @@ class Worker {
 __global__ void __launch_bounds__(kMaxThreads, 1) token_layer_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(128) uint8_t memory[];
   let_next_start();
-  const Layout& at = p.at;
-  const uint32_t shared = shared_address(memory);
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
-  if (thread < p.warps * static_cast<int>(kWarpStages))
-    barrier_init(shared + at.full + thread * 8, 1 + kWarp);
-  if (thread == 0) {
-    barrier_init(shared + at.routed, kWarp);
-    barrier_init(shared + at.met, p.warps * kWarp);
-    barrier_init(shared + at.normed_there, p.warps * kWarp);
-  }
-  if (thread < p.slots) reinterpret_cast<int*>(memory + at.h_max)[thread] = 0;
-  auto* const chunks = reinterpret_cast<Chunks*>(memory + at.chunks);
-  if (thread == 0) *chunks = Chunks(p);
-  fence_barrier_init();
-  __syncthreads();
-  if (warp < p.warps)
-    Worker(p, *chunks, memory).run();
-  else
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  auto* const chunks = reinterpret_cast<Chunks*>(memory + p.at.chunks);
+  if (warp < p.warps) {
+    Worker worker(p, *chunks, memory);
+    worker.begin();
+    __syncthreads();
+    worker.run();
+  } else {
+    begin_block(p, memory, chunks);
+    __syncthreads();
+    fetch_norms(p);
     route(p, chunks->own, memory);
+  }
 }
 
 }  // namespace
@@ -711,6 +778,14 @@ token::Params sizes_of(const TokenLayer& a) {
   p.K = a.experts_per_token;
   p.SF = size(shared_width(a));
   p.by_F = token::SmallDivisor(static_cast<unsigned>(p.F));
+  const int blocks = num_blocks();
+  p.of_D = token::Shares(p.D, blocks);
+  p.of_N = token::Shares(p.N, blocks);
+  p.of_SF = token::Shares(p.SF, blocks);
+  p.of_pairs = token::Shares(p.K * p.F, blocks);
+  p.teams = std::clamp(blocks / token::kTeamBlocks, 1, token::kMaxTeams);
+  p.of_blocks = token::Shares(blocks, p.teams);
+  p.down_slots = p.K + (p.SF + p.F - 1) / p.F;
   p.slots = p.K + (p.SF > 0 ? 1 : 0);
   p.warps = (p.D / kVec + kRowVecs - 1) / kRowVecs;
   token::Layout& at = p.at;
@@ -718,6 +793,14 @@ token::Params sizes_of(const TokenLayer& a) {
   at.stage_bytes = std::max({p.D, p.A, p.F});
   at.factor_rows = std::min(token::kMaxRows, at.stage_bytes / std::min({p.D, p.A, p.F}));
   at.y_pitch = p.D / num_blocks() + 1;
+  const auto rows_of = [&](int width, token::SmallDivisor& by) {
+    const int rows = std::min(token::kMaxRows, at.stage_bytes / width);
+    by = token::SmallDivisor(static_cast<unsigned>(rows));
+    return rows;
+  };
+  p.out_rows = rows_of(p.A, p.by_out_rows);
+  p.down_rows = rows_of(p.F, p.by_down_rows);
+  p.qkv_rows = rows_of(p.D, p.by_qkv_rows);
   const auto take = [&](int bytes) {
     const int begin = at.bytes;
     at.bytes += up(bytes, 16);
@@ -744,7 +827,6 @@ token::Params sizes_of(const TokenLayer& a) {
   at.normed_there = take(8);
   at.met = take(8);
   at.chunks = take(static_cast<int>(sizeof(token::Chunks)));
-  at.targets = take(token::kNumMeetings * 8);
   return p;
 }
 

@@ -48,7 +48,6 @@ struct Layout {
   int routed;          // barrier: expert and weight are there
   int normed_there;    // barrier: normed is
   int met;             // barrier: the block's warps have come to a meeting
-  int targets;         // of the meetings
   int chunks;          // Chunks
   int stage_bytes, factor_rows, y_pitch;
   int bytes;  // of all
@@ -66,6 +65,27 @@ class SmallDivisor {
 
  private:
   unsigned inverse_;
+};
+
+/// Part of a row of things that are given out evenly.
+struct Share {
+  int begin, end;
+  __device__ int size() const { return end - begin; }
+};
+/// n things, at most 2^16, given out evenly: without divisions, which a block's first instructions would wait
+/// for. No share has 2^16.
+class Shares {
+ public:
+  Shares() = default;
+  Shares(int n, int to) : each_(static_cast<unsigned>(((int64_t{n} << 16) + to - 1) / to)) {}
+  __device__ Share of(unsigned from, unsigned to) const { return {before(from), before(to)}; }
+  __device__ Share of(unsigned i) const { return of(i, i + 1); }
+
+ private:
+  __device__ int before(unsigned i) const {
+    return static_cast<int>(static_cast<unsigned long long>(each_) * i >> 16);
+  }
+  unsigned each_;  ///< in 2^-16, rounded up
 };
 
 struct Params {
@@ -96,24 +116,20 @@ struct Params {
   float* parts;  // [32 slices, E]: of the logits
   int D, A, F, SF, N, E, K;
   SmallDivisor by_F;
-  int slots;  ///< K routed experts of a token, then the shared one
-  int warps;  ///< that multiply
+  Shares of_D, of_N, of_SF, of_pairs;  ///< a block's; pairs: K x F
+  int teams;
+  Shares of_blocks;                   ///< a team's
+  int out_rows, down_rows, qkv_rows;  ///< of a chunk
+  SmallDivisor by_out_rows, by_down_rows, by_qkv_rows;
+  int down_slots;  ///< K and the pieces of the shared expert's row
+  int slots;       ///< K routed experts of a token, then the shared one
+  int warps;       ///< that multiply
   float eps, inverse_width;
   Layout at;
 };
 
-/// Part of a row of things that are given out evenly.
-struct Share {
-  int begin, end;
-  __device__ int size() const { return end - begin; }
-};
-__device__ __forceinline__ Share share_of(int n, unsigned from, unsigned to, unsigned of) {
-  const auto part = [&](unsigned i) { return static_cast<int>(static_cast<unsigned>(n) * i / of); };
-  return {part(from), part(to)};
-}
-
-/// What the warps that multiply do in turn. They have nothing to multiply in the first.
-enum Phase { kFill, kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
+/// What the warps that multiply do in turn.
+enum Phase { kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
 
 /// Rows of weights that arrive together: adjacent ones, or pieces of such, because the shared expert's rows
 /// of down are longer than a stage. They are cut as wide as a routed expert's, and their sums added in
@@ -121,7 +137,7 @@ enum Phase { kFill, kOut, kShared, kRouted, kDown, kQkv, kNumPhases };
 struct Chunk {
   const int8_t* from;
   const float* scale;  ///< of each row
-  struct Kind {
+  struct alignas(8) Kind {
     uint8_t phase, rows;
     uint8_t slot;      ///< of h; of down from K on a piece of the shared expert's
     bool up;           ///< the second row of a pair
@@ -137,39 +153,39 @@ inline constexpr int kMaxTeams = 64;
 
 /// What a block reads, in shared memory: in each phase chunks 0 to count - 1.
 struct Chunks {
-  __device__ explicit Chunks(const Params& p) {
-    const unsigned blocks = gridDim.x, block = blockIdx.x;
-    const unsigned teams = min(max(blocks / kTeamBlocks, 1U), static_cast<unsigned>(kMaxTeams));
-    team = static_cast<int>(block % teams);
-    const auto blocks_before = [&](unsigned t) { return t * (blocks / teams) + min(t, blocks % teams); };
-    const unsigned from = blocks_before(block % teams), to = blocks_before(block % teams + 1);
-    own = share_of(p.D, block, block + 1, blocks);
-    qkv = share_of(p.N, block, block + 1, blocks);
-    shared = share_of(p.SF, from, to, blocks);
-    routed = share_of(p.K * p.F, from, to, blocks);
-    out_rows = min(kMaxRows, p.at.stage_bytes / p.A);
-    down_rows = min(kMaxRows, p.at.stage_bytes / p.F);
-    qkv_rows = min(kMaxRows, p.at.stage_bytes / p.D);
-    slot_chunks = ceil(own.size(), down_rows);
-    down_slots = p.K + ceil(p.SF, p.F);
+  __device__ explicit Chunks(const Params& p)
+      : team(static_cast<int>(blockIdx.x) % p.teams), own(p.of_D.of(blockIdx.x)) {
+    const Share blocks = p.of_blocks.of(static_cast<unsigned>(team));
+    const auto from = static_cast<unsigned>(blocks.begin), to = static_cast<unsigned>(blocks.end);
+    qkv = p.of_N.of(blockIdx.x);
+    shared = p.of_SF.of(from, to);
+    routed = p.of_pairs.of(from, to);
+    slot_chunks = p.by_down_rows.divide(own.size() + p.down_rows - 1);
     by_slot_chunks = SmallDivisor(static_cast<unsigned>(max(slot_chunks, 1)));
-    count[kOut] = ceil(own.size(), out_rows);
+    count[kOut] = num_out(p, own);
     count[kShared] = shared.size() + routed.size();
-    count[kDown] = down_slots * slot_chunks;
-    count[kQkv] = ceil(qkv.size(), qkv_rows);
+    count[kDown] = p.down_slots * slot_chunks;
+    count[kQkv] = p.by_qkv_rows.divide(qkv.size() + p.qkv_rows - 1);
+  }
+  /// o_proj's, which are read before the others' places are known.
+  static __device__ int num_out(const Params& p, const Share& own) {
+    return p.by_out_rows.divide(own.size() + p.out_rows - 1);
+  }
+  static __device__ Chunk out(const Params& p, const Share& own, int i) {
+    return dense(p.o_proj, p.o_scale, kOut, own, p.out_rows, i, p.A);
   }
 
   __device__ int phase_of_pair(int i) const { return i < shared.size() ? kShared : kRouted; }
 
   /// A pair's first row; up_row_of() makes the second of it. `expert` [slots], shared memory.
   __device__ Chunk at(const Params& p, int phase, int i, const int* expert) const {
-    if (phase == kOut) return dense(p.o_proj, p.o_scale, phase, own, out_rows, i, p.A);
-    if (phase == kQkv) return dense(p.next_qkv, p.next_scale, phase, qkv, qkv_rows, i, p.D);
+    if (phase == kOut) return out(p, own, i);
+    if (phase == kQkv) return dense(p.next_qkv, p.next_scale, phase, qkv, p.qkv_rows, i, p.D);
     if (phase == kDown) {
       const int slot = by_slot_chunks.divide(i), part = slot - p.K, row = i - slot * slot_chunks;
       if (part >= 0) {
         const int begin = part * p.F;
-        Chunk chunk = dense(p.shared_down, p.shared_down_scale, phase, own, down_rows, row, p.SF);
+        Chunk chunk = dense(p.shared_down, p.shared_down_scale, phase, own, p.down_rows, row, p.SF);
         chunk.from += begin;
         chunk.kind.slot = static_cast<uint8_t>(slot);
         chunk.kind.lanes = lanes_of(min(p.F, p.SF - begin));
@@ -177,7 +193,7 @@ struct Chunks {
       }
       const int group = expert[slot] * p.D;
       Chunk chunk = dense(p.down + static_cast<int64_t>(group) * p.F, p.down_scale + group, phase, own,
-                          down_rows, row, p.F);
+                          p.down_rows, row, p.F);
       chunk.kind.slot = static_cast<uint8_t>(slot);
       return chunk;
     }
@@ -200,13 +216,11 @@ struct Chunks {
   int team;
   Share own, qkv;        ///< the block's, of D (rows of o_proj and of every expert's down) and of N
   Share shared, routed;  ///< the team's, of SF and of K x F: pairs of a gate and an up row
-  int out_rows, down_rows, qkv_rows, slot_chunks;
-  int down_slots;  ///< K and the pieces of the shared expert's row
+  int slot_chunks;
   SmallDivisor by_slot_chunks;
   int count[kNumPhases];  ///< of chunks; kShared's and kRouted's together, the team's, at kShared
 
  private:
-  static __device__ int ceil(int a, int b) { return (a + b - 1) / b; }
   static __device__ Chunk dense(const int8_t* w, const float* scale, int phase, const Share& share, int rows,
                                 int i, int bytes) {
     const int first = share.begin + i * rows;
@@ -224,32 +238,25 @@ struct Chunks {
   }
 };
 
-/// Where all blocks of the grid meet. Each meeting of a launch adds one a block to a counter of its own,
-/// which is never reset: what it held before the launch is a multiple of the number of blocks.
+/// Where all blocks of the grid meet: each adds one to the meeting's counter, which is zero before the first
+/// does. The last meeting's is set back in the next launch, the others' after the last.
 enum Meeting { kDelta, kLogits, kHidden, kSum, kNumMeetings };
 struct alignas(128) Arrivals {
-  unsigned long long count;
+  unsigned count;
 };
 /// Pairs that a team has taken; zero between launches.
 struct alignas(128) Taken {
   int pairs;
 };
-/// What a counter shows when all blocks have arrived. Read after the launch before this one has ended, and
-/// before the block arrives.
-__device__ __forceinline__ unsigned long long target_of(const Arrivals& arrivals) {
-  unsigned long long now;
-  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count));
-  return now - now % gridDim.x + gridDim.x;
-}
 /// By one thread: what it and those that it has met at a barrier wrote is then visible to all threads that
 /// have met at one with a thread that saw all_arrived().
 __device__ __forceinline__ void arrive(Arrivals& arrivals) {
-  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(&arrivals.count) : "memory");
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&arrivals.count) : "memory");
 }
-__device__ __forceinline__ bool all_arrived(const Arrivals& arrivals, unsigned long long target) {
-  unsigned long long now;
-  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(&arrivals.count) : "memory");
-  return now >= target;
+__device__ __forceinline__ bool all_arrived(const Arrivals& arrivals) {
+  unsigned now;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(&arrivals.count) : "memory");
+  return now == gridDim.x;
 }
 
 }  // namespace moge::ops::cuda::token
