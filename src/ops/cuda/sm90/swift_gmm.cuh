@@ -14,6 +14,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "ops/cuda/at_once.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/sm90/swift_epilogue.cuh"
 #include "ops/cuda/sm90/swift_producer.cuh"
@@ -272,7 +273,7 @@ void launch_tile(const ExecContext& ctx, const SwiftMaps& maps, const SwiftGmmPa
                       .cluster = P::kBlocks};
   if constexpr (P::kBlocks > 1) {
     // No more than run at once: one that waited for another's end would double the time.
-    static const int clusters = max_active_clusters("quant_matmul", swift_gmm_kernel<kType, kTile>, config);
+    const int clusters = clusters_at_once(ctx, "quant_matmul", swift_gmm_kernel<kType, kTile>, config);
     config.grid.x = static_cast<unsigned>(clusters * P::kBlocks);
   }
   launch(ctx, "quant_matmul", swift_gmm_kernel<kType, kTile>, config, maps, params);

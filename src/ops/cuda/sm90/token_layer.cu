@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "core/match.h"
+#include "ops/cuda/at_once.cuh"
 #include "ops/cuda/divider.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/sm90/bulk_copy.cuh"
@@ -728,16 +729,12 @@ namespace {
 using token::kMaxSlots;
 using token::kMaxWidth;
 
-/// As many as there are multiprocessors.
+/// As many as the device has multiprocessors.
 int num_blocks() {
-  static const int blocks = [] {
-    int device = 0, sms = 0;
-    moge::cuda::check_cuda(cudaGetDevice(&device), "token_layer");
-    moge::cuda::check_cuda(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device),
-                           "token_layer");
-    return sms;
-  }();
-  return blocks;
+  int device = 0, sms = 0;
+  moge::cuda::check_cuda(cudaGetDevice(&device), "token_layer");
+  moge::cuda::check_cuda(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "token_layer");
+  return sms;
 }
 
 int64_t shared_width(const TokenLayer& a) {
@@ -919,11 +916,14 @@ void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) 
   p.parts = reinterpret_cast<float*>(workspace.data() + between.parts);
   p.eps = a.eps;
   p.inverse_width = 1 / static_cast<float>(p.D);
-  launch(ctx, "token_layer", token::token_layer_kernel,
-         {.grid = static_cast<unsigned>(num_blocks()),
-          .block = static_cast<unsigned>((p.warps + 1) * kWarp),
-          .shared_bytes = p.at.bytes},
-         p);
+  const int blocks = num_blocks();
+  const LaunchConfig config{.grid = static_cast<unsigned>(blocks),
+                            .block = static_cast<unsigned>((p.warps + 1) * kWarp),
+                            .shared_bytes = p.at.bytes};
+  const int at_once = clusters_at_once(ctx, "token_layer", token::token_layer_kernel, config);
+  check<DeviceError>(at_once >= blocks, "token_layer: ", blocks, " blocks wait for each other, but only ",
+                     at_once, " run at once");
+  launch(ctx, "token_layer", token::token_layer_kernel, config, p);
 }
 
 }  // namespace

@@ -1,0 +1,27 @@
+// How much of a kernel a device runs at once: what kernels need to know whose blocks wait for each other.
+#pragma once
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "ops/cuda/launch.cuh"
+
+namespace moge::ops::cuda {
+
+/// max_active_clusters(), asked once for a kernel, its configuration and a device. Throws DeviceError when
+/// not even one cluster fits.
+template <class... Params>
+int clusters_at_once(const ExecContext& ctx, const char* op, void (*kernel)(Params...),
+                     const LaunchConfig& c) {
+  static std::mutex mutex;
+  static std::map<std::tuple<void (*)(Params...), const Backend*, unsigned, int>, int> known;
+  const std::lock_guard lock(mutex);
+  const auto [it, is_new] = known.try_emplace({kernel, ctx.backend, c.block.x, c.shared_bytes}, 0);
+  if (is_new) it->second = max_active_clusters(op, kernel, c);
+  check<DeviceError>(it->second > 0, op, ": no multiprocessor of ", ctx.backend->info().name,
+                     " has room for ", c.block.x, " threads with ", c.shared_bytes,
+                     " bytes of shared memory, clusters of ", c.cluster);
+  return it->second;
+}
+
+}  // namespace moge::ops::cuda
