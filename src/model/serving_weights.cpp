@@ -8,6 +8,7 @@
 #include "core/transfer.h"
 #include "io/copy_convert.h"
 #include "model/weights.h"
+#include "ops/matmul.h"
 #include "ops/quant_matmul.h"
 #include "ops/quantize.h"
 #include "ops/random_fill.h"
@@ -237,6 +238,16 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
   return w;
 }
 
+namespace {
+
+/// On the CPU: else the router's product packs the gate anew for every token.
+void pack_gates(ExecContext& ctx, ServingWeights& w) {
+  for (ServingLayer& layer : w.layers)
+    if (layer.gate) layer.gate = ops::pack_weight(ctx, layer.gate);
+}
+
+}  // namespace
+
 ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir,
                                 const spec::ModelConfig& config, DType dtype, const LoadProgress& progress) {
   io::CheckpointReader reader(dir);
@@ -304,6 +315,7 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
   if (!config.tie_word_embeddings) read_vocabulary(model.weights.lm_head);
   synchronize(ctx, "loading weights");
   reader.finish();
+  pack_gates(ctx, model.weights);
   return model;
 }
 
@@ -353,6 +365,7 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
   fill_constant(ctx, w.norm, 1);
   if (!config.tie_word_embeddings) normal(w.lm_head);
   synchronize(ctx, "random weights");
+  pack_gates(ctx, model.weights);
   return model;
 }
 

@@ -25,7 +25,7 @@ struct ServingLayer {
   ServingLinear o_proj;             // [D, H Dh]
   Tensor o_bias;                    // [D] f32, only with o_proj_bias
   Tensor post_attention_layernorm;  // [D] f32
-  Tensor gate;                      // [E, D] f32: the router; only with E > 0
+  Tensor gate;                      // [E, D] f32: the router; only with E > 0. On the CPU packed
   Tensor router_scale;              // [E] f32, only with use_router_scale
   ServingLinear gate_up_proj;       // [E, 2F, D], rows interleaved; only with E > 0
   ServingLinear down_proj;          // [E, D, F]; only with E > 0

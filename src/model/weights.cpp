@@ -132,13 +132,18 @@ void init_weights(const Weights& weights, const spec::ModelConfig& c, uint64_t s
     const bool to_residual = field == "o_proj" || field == "down_proj";
     const float scale = to_residual ? residual : p.decay ? std_dev : 0.0F;
     const Rng rng(seed, stream++);
-    parallel_for(pool, p.tensor.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const float value = ones ? 1.0F : scale == 0 ? 0.0F : scale * rng.normal(i);
-        if (p.tensor.dtype == DType::kBF16)
-          p.tensor.ptr<BF16>()[i] = to_bf16(value);
-        else
-          p.tensor.ptr<float>()[i] = value;
+    const auto store = [&p](uint64_t i, float value) {
+      if (p.tensor.dtype == DType::kBF16)
+        p.tensor.ptr<BF16>()[i] = to_bf16(value);
+      else
+        p.tensor.ptr<float>()[i] = value;
+    };
+    parallel_for(pool, p.tensor.numel(), 1 << 14, [&](int64_t first, int64_t last) {
+      const auto begin = static_cast<uint64_t>(first), end = static_cast<uint64_t>(last);
+      if (ones || scale == 0) {
+        for (uint64_t i = begin; i < end; ++i) store(i, ones ? 1.0F : 0.0F);
+      } else {
+        rng.for_normals(begin, end, [&](uint64_t i, float normal) { store(i, scale * normal); });
       }
     });
   }

@@ -15,7 +15,7 @@ struct MoeRoute {
   Tensor row_weight;    // [R] f32
   Tensor slot_row;      // [T, K + S] i32
   Tensor x;             // [T, D] bf16
-  Tensor gate;          // [E, D] f32 | bf16
+  Tensor gate;          // [E, D] f32 | bf16; on the CPU also packed (pack_weight)
   Tensor router_scale;  // [E] f32, optional
   int num_groups = 1;
   bool renormalize = false;

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace moge {
 namespace {
 
@@ -26,6 +29,22 @@ TEST(Rng, MomentsAndStreams) {
   EXPECT_NEAR(sum / kN, 0.0, 4.0 / std::sqrt(kN));
   EXPECT_NEAR(squares / kN, 1.0, 4.0 * std::sqrt(2.0 / kN));
   EXPECT_NE(Rng(42, 1).bits(0), rng.bits(0));
+}
+
+TEST(Rng, NormalsInARowAreThoseAlone) {
+  const Rng rng(7, 3);
+  for (const auto& [begin, end] :
+       {std::pair<uint64_t, uint64_t>{0, 6}, {0, 5}, {3, 8}, {3, 3}, {5, 6}, {4, 5}, {9, 8}}) {
+    uint64_t next = begin;
+    rng.for_normals(begin, end, [&](uint64_t i, float x) {
+      EXPECT_EQ(i, next++);
+      EXPECT_EQ(x, rng.normal(i));
+    });
+    EXPECT_EQ(next, std::max(begin, end));
+  }
+  // Box-Muller on the values 2 i and 2 i + 1.
+  EXPECT_EQ(rng.normal(5),
+            std::sqrt(-2.0F * std::log(1.0F - rng.uniform(10))) * std::cos(6.28318530718F * rng.uniform(11)));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "ops/moe_route.h"
 
+#include "core/cpu_info.h"
 #include "ops/harness.h"
+#include "ops/matmul.h"
 
 namespace moge::test {
 namespace {
@@ -79,6 +81,26 @@ std::string same_in_fewer(const std::string& name, const Dims& d, const std::vec
   return "";
 }
 
+/// The gate packed for the CPU's products (pack_weight) gives the same bits.
+std::string same_when_packed(const std::string& name, const Dims& d) {
+  const OpTable<MoeRoute>& table = ops::moe_route_table();
+  Bench bench(2);
+  std::vector<MoeRoute> runs;
+  Inputs plain_in(kSeed), packed_in(kSeed);
+  for (Inputs* in : {&plain_in, &packed_in}) {
+    MoeRoute a = make(*in, d);
+    if (in == &packed_in) a.gate = ops::pack_weight(bench.ctx, a.gate);
+    bench.run(table, find_impl(table, name), a);
+    runs.push_back(a);
+  }
+  if (runs[1].gate.layout != Layout::kPanels && cpu_info().avx2) return "the gate was not packed";
+  for (Tensor MoeRoute::*t : {&MoeRoute::topk_ids, &MoeRoute::topk_weights, &MoeRoute::slot_row}) {
+    const std::string why = same_bits("picks", runs[1].*t, runs[0].*t);
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
 const Cases cases([] {
   const DType f32 = DType::kF32, bf16 = DType::kBF16;
   for (const Dims& d : {Dims{1, 5120, 64, 8, 4, 8, bf16, true},
@@ -133,6 +155,18 @@ const Cases cases([] {
     any.refusal = [=](const std::string& impl) {
       Inputs in(kSeed);
       return find_impl(ops::moe_route_table(), impl).supports(make(in, d));
+    };
+    all_cases().push_back(std::move(any));
+  }
+  for (const int64_t T : {1, 9, 800}) {
+    const Dims d{T, 1100, 64, 8, 4, 8, f32, true};
+    AnyCase any = erase(ops::moe_route_table(), str("packed gate T=", T));
+    any.test = [=](const std::string& impl) { return same_when_packed(impl, d); };
+    any.refusal = [=](const std::string& impl) -> std::string {
+      const Impl<MoeRoute>& found = find_impl(ops::moe_route_table(), impl);
+      if (found.device != DeviceKind::kCpu) return "weights are packed for the CPU only";
+      Inputs in(kSeed);
+      return found.supports(make(in, d));
     };
     all_cases().push_back(std::move(any));
   }

@@ -21,11 +21,11 @@ void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64
 
 }  // namespace
 
-int64_t cut_blocks(const Groups& groups, RowBlock* blocks) {
+int64_t cut_blocks(const Groups& groups, int64_t threads, RowBlock* blocks) {
   int64_t count = 0;
   for (int64_t g = 0; g < groups.count(); ++g) {
     const int64_t rows = groups.end(g) - groups.begin(g);
-    const int64_t parts = (rows + kBlockRows - 1) / kBlockRows;
+    const int64_t parts = align_up((rows + kBlockRows - 1) / kBlockRows, threads);
     const int64_t height = parts == 0 ? 1 : align_up((rows + parts - 1) / parts, vec::kTileRows);
     const int64_t first = count, blocks_of_group = (rows + height - 1) / height;
     for (int64_t r = 0; r < rows; r += height)

@@ -20,11 +20,12 @@ struct RowBlock {
   int64_t first_of_group = 0, blocks_of_group = 1;  ///< index and number of the group's blocks
 };
 
-/// All groups' rows in blocks of near equal height, written to `blocks`; returns how many.
-int64_t cut_blocks(const Groups& groups, RowBlock* blocks);
+/// All groups' rows in blocks of near equal height, written to `blocks`; returns how many. Of each group so
+/// many that they come out even on `threads`, where rows suffice.
+int64_t cut_blocks(const Groups& groups, int64_t threads, RowBlock* blocks);
 /// The most that cut_blocks makes of R rows.
-constexpr int64_t max_row_blocks(int64_t groups, int64_t R) {
-  return R / kBlockRows + std::min(groups, R);
+constexpr int64_t max_row_blocks(int64_t groups, int64_t threads, int64_t R) {
+  return R / kBlockRows + std::min(groups * threads, R);
 }
 
 /// Steps after which a block turns back to its first tile: 512 x 64 words of B (128 KB) stay in L2 and a

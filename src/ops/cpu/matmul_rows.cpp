@@ -76,7 +76,9 @@ struct Plan {
   Plan(const RowsProduct& p, int64_t R, int num_threads) : panels(p.panels()) {
     a_stride = align_up(panels.steps, 16) + 16;  // not a multiple of 4 KiB: six rows would share L1 sets
     shared_rows = R <= most_shared_rows(num_threads);
-    max_blocks = max_row_blocks(p.num_groups(), R);
+    // One panel gives one task a block: then it is the blocks that must come out even.
+    block_threads = p.num_groups() == 1 && panels.count() < num_threads ? num_threads : 1;
+    max_blocks = max_row_blocks(p.num_groups(), block_threads, R);
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     const bool packed = p.w.layout == Layout::kPanels;
     fused = shared_rows && !packed;
@@ -94,7 +96,7 @@ struct Plan {
   int64_t bytes() const { return b_bytes + a_bytes + blocks_bytes + partial_bytes; }
 
   Panels panels;
-  int64_t a_stride, max_blocks;
+  int64_t a_stride, max_blocks, block_threads;
   bool shared_rows;  ///< rows are packed before, else by the task that multiplies them
   bool fused;        ///< the weight is packed by the task that multiplies it
   bool in_place;     ///< fused, but a piece of the weight is a panel as it lies: few rows don't repay packing
@@ -135,7 +137,7 @@ class Multiplication {
       b_ = static_cast<uint32_t*>(p_.w.data);
     else
       pack_weights(pool_, isa_, p_.w, p_.transposed, groups_, panels, b_);
-    const int64_t num_blocks = cut_blocks(groups_, blocks_);
+    const int64_t num_blocks = cut_blocks(groups_, plan_.block_threads, blocks_);
     const int64_t run_panels = panels_per_task(panels, num_blocks, rows / num_blocks, pool_.num_threads(),
                                                plan_.shared_rows ? 1 : kMinPanelsPerPacking);
     const int64_t runs = (panels.count() + run_panels - 1) / run_panels;

@@ -114,7 +114,7 @@ class Pieces {
         element_(size_of(a.a.dtype)) {}
 
   void run(ThreadPool& pool) const {
-    const int64_t num_blocks = cut_blocks(Groups("quant_matmul", a_.offsets, a_.c.dim(0)), blocks_);
+    const int64_t num_blocks = cut_blocks(Groups("quant_matmul", a_.offsets, a_.c.dim(0)), 1, blocks_);
     if (num_blocks == 0 || N_ == 0) return;
     // Results do not depend on where columns are cut, as long as it is at multiples of 16.
     const int64_t most = N_ * num_blocks / (int64_t{8} * pool.num_threads());
@@ -186,7 +186,7 @@ class Pieces {
 };
 
 RowBlock* take_blocks(const QuantMatmul& a, Scratch& scratch) {
-  return scratch.take<RowBlock>(max_row_blocks(a.offsets ? a.offsets.dim(0) - 1 : 1, a.c.dim(0)));
+  return scratch.take<RowBlock>(max_row_blocks(a.offsets ? a.offsets.dim(0) - 1 : 1, 1, a.c.dim(0)));
 }
 int64_t workspace(const ExecContext&, const QuantMatmul& a) {
   Scratch scratch;
