@@ -10,6 +10,7 @@
 #include "cli/model_path.h"
 #include "core/log.h"
 #include "core/rng.h"
+#include "engine/memory_fit.h"
 #include "engine/op_profile.h"
 #include "engine/runner.h"
 #include "spec/cost.h"
@@ -39,7 +40,8 @@ struct DeviceBench {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
-    const engine::RunnerPlan plan = engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits);
+    const engine::RunnerPlan plan =
+        engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, engine::free_bytes(ctx));
     const auto start = std::chrono::steady_clock::now();
     model::ServingModel model = load_on_device(ctx, o.model, o.layers);
     runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits, plan);

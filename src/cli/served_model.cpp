@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "engine/device_sequence.h"
+#include "engine/memory_fit.h"
 #include "engine/session.h"
 #include "model/loader.h"
 
@@ -122,12 +123,14 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
         .kv_dtype = o.kv_dtype,
         .penalties = true};
     // Before the model is read.
-    const engine::RunnerPlan plan = engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits);
+    const engine::RunnerPlan plan =
+        engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits, engine::free_bytes(ctx_));
     sequence =
         std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits, plan);
   } else {
-    sequence = std::make_unique<engine::Session>(
-        ctx_, load(ctx_, found, o), engine::SessionConfig{.context = context, .kv_dtype = o.kv_dtype});
+    const engine::SessionConfig limits{.context = context, .kv_dtype = o.kv_dtype};
+    engine::Session::check_fits(found.config, o.dtype, limits, engine::free_bytes(ctx_));
+    sequence = std::make_unique<engine::Session>(ctx_, load(ctx_, found, o), limits);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU",

@@ -1,10 +1,10 @@
 #include "engine/runner.h"
 
 #include <algorithm>
-#include <iomanip>
 #include <numeric>
 
 #include "core/transfer.h"
+#include "engine/memory_fit.h"
 #include "ops/decode_inputs.h"
 #include "ops/random_fill.h"
 #include "ops/sampling.h"
@@ -41,12 +41,6 @@ void check_limits(const RunnerConfig& l, const spec::ModelConfig& c) {
   check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kF16 || l.kv_dtype == DType::kI8 ||
                         l.kv_dtype == DType::kFP8E4M3,
                     "keys and values in ", name_of(l.kv_dtype), ": expected bf16, f16, i8 or fp8_e4m3");
-}
-
-std::string gib(int64_t bytes) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
-  return out.str();
 }
 
 template <class T>
@@ -151,39 +145,26 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
 }
 
 RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                                  const RunnerConfig& limits) {
+                                  const RunnerConfig& limits, int64_t free) {
   const RunnerPlan need = plan(ctx, config, weights, limits);
-  const int64_t free = ctx.backend ? ctx.backend->free_bytes() : INT64_MAX;
   if (need.total() <= free) return need;
   // What would fit: fewer sequences if one does, else fewer layers.
-  const auto largest = [&](int64_t most, const auto& total) {
-    int64_t low = 0;
-    while (low < most) {
-      const int64_t middle = (low + most + 1) / 2;
-      if (total(middle) <= free)
-        low = middle;
-      else
-        most = middle - 1;
-    }
-    return low;
-  };
-  const int64_t sequences = largest(limits.max_sequences - 1, [&](int64_t n) {
+  const int64_t sequences = largest_fit(limits.max_sequences - 1, free, [&](int64_t n) {
     RunnerConfig fewer = limits;
     fewer.max_sequences = n;
     fewer.kv_tokens = 0;
     return plan(ctx, config, weights, fewer).total();
   });
-  const int64_t layers = sequences > 0 ? 0 : largest(config.num_hidden_layers - 1, [&](int64_t n) {
+  const int64_t layers = sequences > 0 ? 0 : largest_fit(config.num_hidden_layers - 1, free, [&](int64_t n) {
     spec::ModelConfig shallower = config;
     shallower.num_hidden_layers = n;
     return plan(ctx, shallower, weights, limits).total();
   });
-  throw OutOfMemoryError(str("the plan does not fit on ", ctx.backend->info().name, ": ", need.str(), "; ",
-                             gib(free), " are free, ", gib(need.total() - free), " too few. ",
-                             sequences > 0
-                                 ? str(sequences, " sequences of ", limits.context, " tokens would fit")
-                             : layers > 0 ? str(layers, " of ", config.num_hidden_layers, " layers would fit")
-                                          : "Not even one layer would fit"));
+  refuse_plan(ctx.backend ? moge::str("on ", ctx.backend->info().name) : "in the CPU's memory", need.str(),
+              need.total(), free,
+              sequences > 0 ? moge::str(sequences, " sequences of ", limits.context, " tokens would fit")
+              : layers > 0  ? moge::str(layers, " of ", config.num_hidden_layers, " layers would fit")
+                            : "Not even one layer would fit");
 }
 
 Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,

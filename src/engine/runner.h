@@ -36,10 +36,10 @@ class Runner {
   /// What a Runner of this configuration will allocate, without allocating it.
   static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                          const RunnerConfig& limits);
-  /// The same. Throws OutOfMemoryError when it is larger than the device's free memory: which part, by how
-  /// much, and how many sequences of this context, or else how many layers, would fit.
+  /// The same. Throws OutOfMemoryError when it is larger than `free` (engine/memory_fit.h, free_bytes): which
+  /// part, by how much, and how many sequences of this context, or else how many layers, would fit.
   static RunnerPlan plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                                   const RunnerConfig& limits);
+                                   const RunnerConfig& limits, int64_t free);
 
   /// `ctx` has a backend, or none and a pool (the CPU). `plan`: of these arguments, where it is known. Throws
   /// UsageError for sizes that the model does not have.

@@ -1,8 +1,10 @@
 #include "engine/session.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/error.h"
+#include "engine/memory_fit.h"
 #include "spec/cost.h"
 
 namespace moge::engine {
@@ -12,69 +14,107 @@ namespace {
 /// Cache positions in a page. A page is one run of memory for each head, so a long page is a long stream.
 constexpr int64_t kPageSize = 64;
 
-Arena planned_arena(const auto& allocate, const char* purpose) {
-  Arena plan;
-  allocate(plan);
-  return {plan.used_bytes(), purpose};
+int64_t num_pages(const SessionConfig& limits) {
+  return (limits.context + kPageSize - 1) / kPageSize;
 }
 
-void check_limits(const SessionConfig& limits, const spec::ModelConfig& config) {
+/// The limits that a session has of what was asked for.
+SessionConfig checked(SessionConfig limits, const spec::ModelConfig& config) {
   check<UsageError>(limits.context >= 1 && limits.context <= config.max_position_embeddings, "context of ",
                     limits.context, " tokens: expected 1 to the model's max_position_embeddings, ",
                     config.max_position_embeddings);
   check<UsageError>(limits.max_batch_tokens >= 1, "expected at least one token in a forward pass");
   check<UsageError>(limits.kv_dtype == DType::kBF16 || limits.kv_dtype == DType::kF32, "keys and values in ",
                     name_of(limits.kv_dtype), ": expected bf16 or f32");
+  limits.max_batch_tokens = std::min(limits.max_batch_tokens, limits.context);
+  return limits;
 }
 
 }  // namespace
 
-Session::Session(ExecContext ctx, model::Model model, const SessionConfig& config)
-    : ctx_(ctx), limits_(config), model_(std::move(model)), sampler_(ctx, model_.config.vocab_size) {
-  check_limits(limits_, model_.config);
-  limits_.max_batch_tokens = std::min(limits_.max_batch_tokens, limits_.context);
+std::string Session::MemoryPlan::str() const {
+  const auto mib = [](int64_t bytes) { return moge::str((bytes + (1 << 19)) >> 20, " MiB"); };
+  return moge::str("weights ", mib(weights), ", KV cache ", mib(kv_cache), ", activations ", mib(activations),
+                   workspace > 0 ? ", workspace " + mib(workspace) : "");
+}
+
+Session::MemoryPlan Session::plan(const spec::ModelConfig& config, DType weights,
+                                  const SessionConfig& limits) {
+  const SessionConfig valid = checked(limits, config);
+  Arena w, cache, buffers;
+  model::allocate_weights(w, config, weights);
+  allocate_cache(cache, config, valid);
+  allocate_buffers(buffers, config, valid);
+  return {.weights = w.used_bytes(),
+          .kv_cache = cache.used_bytes(),
+          .activations = buffers.used_bytes(),
+          .workspace = 0};
+}
+
+void Session::check_fits(const spec::ModelConfig& config, DType weights, const SessionConfig& limits,
+                         int64_t free) {
+  const MemoryPlan need = plan(config, weights, limits);
+  if (need.total() <= free) return;
+  // What would fit: a shorter context if one does, else fewer layers.
+  const int64_t context = largest_fit(limits.context - 1, free, [&](int64_t n) {
+    SessionConfig shorter = limits;
+    shorter.context = n;
+    return plan(config, weights, shorter).total();
+  });
+  const int64_t layers = context > 0 ? 0 : largest_fit(config.num_hidden_layers - 1, free, [&](int64_t n) {
+    spec::ModelConfig shallower = config;
+    shallower.num_hidden_layers = n;
+    return plan(shallower, weights, limits).total();
+  });
+  refuse_plan("in the CPU's memory", need.str(), need.total(), free,
+              context > 0  ? moge::str("A context of ", context, " tokens would fit")
+              : layers > 0 ? moge::str(layers, " of ", config.num_hidden_layers, " layers would fit")
+                           : "Not even one layer would fit");
+}
+
+Session::Session(ExecContext ctx, model::Model model, const SessionConfig& limits)
+    : ctx_(ctx),
+      limits_(checked(limits, model.config)),
+      model_(std::move(model)),
+      sampler_(ctx, model_.config.vocab_size) {
+  const MemoryPlan need = plan(model_.config, weight_dtype(), limits_);
   model::pack_for_inference(ctx_, model_);
-  cache_memory_ = planned_arena([&](Arena& a) { allocate_cache(a); }, "KV cache");
-  cache_ = allocate_cache(cache_memory_);
-  buffer_memory_ = planned_arena([&](Arena& a) { allocate_buffers(a); }, "activations");
-  buf_ = allocate_buffers(buffer_memory_);
+  cache_memory_ = Arena(need.kv_cache, "KV cache");
+  cache_ = allocate_cache(cache_memory_, model_.config, limits_);
+  buffer_memory_ = Arena(need.activations, "activations");
+  buf_ = allocate_buffers(buffer_memory_, model_.config, limits_);
   one_token_ = activations(1);
   // One sequence owns all pages, in order.
   const std::span<int32_t> pages = elements<int32_t>(buf_.block_table);
   std::iota(pages.begin(), pages.end(), 0);
   plan_workspace();
-  plan_ = {.weights = model_.memory.used_bytes(),
-           .kv_cache = cache_memory_.used_bytes(),
-           .activations = buffer_memory_.used_bytes(),
-           .workspace = workspace_.planned_bytes()};
+  plan_ = need;
+  plan_.workspace = workspace_.planned_bytes();
 }
 
-int64_t Session::num_pages() const {
-  return (limits_.context + kPageSize - 1) / kPageSize;
-}
-
-model::KvCache Session::allocate_cache(Arena& arena) const {
-  const spec::ModelConfig& c = model_.config;
+model::KvCache Session::allocate_cache(Arena& arena, const spec::ModelConfig& c,
+                                       const SessionConfig& limits) {
   model::KvCache cache;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
     for (std::vector<Tensor>* pages : {&cache.k_pages, &cache.v_pages})
       pages->push_back(
-          arena.alloc(limits_.kv_dtype, {num_pages(), c.num_key_value_heads, kPageSize, c.head_dim}));
+          arena.alloc(limits.kv_dtype, {num_pages(limits), c.num_key_value_heads, kPageSize, c.head_dim}));
   }
   return cache;
 }
 
-Session::Buffers Session::allocate_buffers(Arena& arena) const {
-  const int64_t T = limits_.max_batch_tokens;
+Session::Buffers Session::allocate_buffers(Arena& arena, const spec::ModelConfig& config,
+                                           const SessionConfig& limits) {
+  const int64_t T = limits.max_batch_tokens;
   const auto i32 = [&](Shape shape) { return arena.alloc(DType::kI32, shape); };
-  return {.acts = model::allocate_activations(arena, model_.config, T, model::Keep::kOneLayer),
+  return {.acts = model::allocate_activations(arena, config, T, model::Keep::kOneLayer),
           .tokens = i32({T}),
           .positions = i32({T}),
           .slots = i32({T}),
           .cu_seqlens = i32({2}),
           .kv_lens = i32({1}),
-          .block_table = i32({1, num_pages()}),
-          .logits = arena.alloc(DType::kF32, {1, model_.config.vocab_size})};
+          .block_table = i32({1, num_pages(limits)}),
+          .logits = arena.alloc(DType::kF32, {1, config.vocab_size})};
 }
 
 model::Activations Session::activations(int64_t num_tokens) const {
@@ -103,12 +143,6 @@ void Session::plan_workspace() {
   workspace_ = Workspace(counter.planned_bytes());
   workspace_.plan(counter.planned_bytes());
   ctx_.workspace = &workspace_;
-}
-
-std::string Session::memory_plan_text() const {
-  const auto mib = [](int64_t bytes) { return str((bytes + (1 << 19)) >> 20, " MiB"); };
-  return str("weights ", mib(plan_.weights), ", KV cache ", mib(plan_.kv_cache), ", activations ",
-             mib(plan_.activations), ", workspace ", mib(plan_.workspace));
 }
 
 int64_t Session::decode_read_bytes(int64_t cached_tokens) const {

@@ -18,6 +18,20 @@ struct SessionConfig {
 
 class Session : public Sequence {
  public:
+  /// Bytes by purpose.
+  struct MemoryPlan {
+    int64_t weights, kv_cache, activations, workspace;
+    int64_t total() const { return weights + kv_cache + activations + workspace; }
+    std::string str() const;  ///< "weights 960 MiB, KV cache ..."
+  };
+  /// What a Session of this configuration will allocate, without allocating it; but for the ops' workspace,
+  /// some MiB.
+  static MemoryPlan plan(const spec::ModelConfig& config, DType weights, const SessionConfig& limits);
+  /// Throws OutOfMemoryError when the plan is larger than `free` (engine/memory_fit.h, free_bytes): which
+  /// part, by how much, and how long a context, or else how many layers, would fit.
+  static void check_fits(const spec::ModelConfig& config, DType weights, const SessionConfig& limits,
+                         int64_t free);
+
   /// Takes the model over and packs it (model::pack_for_inference). `ctx` needs a pool. Throws UsageError for
   /// sizes that the model does not have, OutOfMemoryError.
   Session(ExecContext ctx, model::Model model, const SessionConfig& config);
@@ -28,7 +42,7 @@ class Session : public Sequence {
   ExecContext& exec_context() { return ctx_; }
   int64_t context() const override { return limits_.context; }
   int64_t max_batch_tokens() const override { return limits_.max_batch_tokens; }
-  std::string memory_plan_text() const override;
+  std::string memory_plan_text() const override { return plan_.str(); }
   int64_t memory_bytes() const override { return plan_.total(); }
   int64_t decode_read_bytes(int64_t cached_tokens) const override;
 
@@ -45,11 +59,6 @@ class Session : public Sequence {
   /// [V] f32: of what follows the last appended token. Computed by the call, valid until the next.
   Tensor logits();
 
-  /// Bytes by purpose.
-  struct MemoryPlan {
-    int64_t weights, kv_cache, activations, workspace;
-    int64_t total() const { return weights + kv_cache + activations + workspace; }
-  };
   const MemoryPlan& memory_plan() const { return plan_; }
 
  private:
@@ -61,9 +70,9 @@ class Session : public Sequence {
     Tensor block_table;               // [1, P] i32
     Tensor logits;                    // [1, V]
   };
-  Buffers allocate_buffers(Arena& arena) const;
-  model::KvCache allocate_cache(Arena& arena) const;
-  int64_t num_pages() const;
+  static Buffers allocate_buffers(Arena& arena, const spec::ModelConfig& config, const SessionConfig& limits);
+  static model::KvCache allocate_cache(Arena& arena, const spec::ModelConfig& config,
+                                       const SessionConfig& limits);
   model::Activations activations(int64_t num_tokens) const;
   model::Batch batch(int64_t num_tokens) const;
   void plan_workspace();

@@ -106,8 +106,24 @@ TEST_F(RunnerTest, AllocatesWhatItPlanned) {
   const Runner runner = c.make(3);
   const RunnerPlan plan = Runner::plan(c.ctx, small_moge(), DType::kI8, runner.limits());
   EXPECT_EQ(plan.total(), runner.memory_plan().total());
-  EXPECT_EQ(plan.total(), Runner::plan_that_fits(c.ctx, small_moge(), DType::kI8, runner.limits()).total());
+  EXPECT_EQ(plan.total(),
+            Runner::plan_that_fits(c.ctx, small_moge(), DType::kI8, runner.limits(), plan.total()).total());
   EXPECT_GT(plan.workspace, 0);
+}
+
+TEST_F(RunnerTest, SaysWhatDoesNotFitBeforeItAllocates) {
+  const ExecContext ctx{.pool = &pool_};
+  const RunnerConfig limits{.max_sequences = 4, .context = 256, .max_batch_tokens = 16};
+  const auto refusal = [&](int64_t free) {
+    return test::refusal<OutOfMemoryError>(
+        [&] { Runner::plan_that_fits(ctx, small_moge(), DType::kI8, limits, free); });
+  };
+  const int64_t total = Runner::plan(ctx, small_moge(), DType::kI8, limits).total();
+  EXPECT_EQ(refusal(total), "(accepted)");
+  const std::string fewer = refusal(total - 1);
+  EXPECT_TRUE(fewer.starts_with("the plan does not fit in the CPU's memory: weights ")) << fewer;
+  EXPECT_TRUE(fewer.ends_with("3 sequences of 256 tokens would fit")) << fewer;
+  EXPECT_TRUE(refusal(1000).ends_with("Not even one layer would fit"));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "engine/small_model.h"
+#include "refusal.h"
 
 namespace moge::engine {
 namespace {
@@ -172,6 +173,32 @@ TEST(Session, RefusesWhatDoesNotFit) {
   session->append(random_tokens(8, 160));
   EXPECT_THROW(session->append(std::vector<int32_t>{1}), RequestError);
   EXPECT_EQ(session->tokens().size(), 8U);
+}
+
+TEST(Session, SaysWhatDoesNotFitBeforeItAllocates) {
+  ThreadPool pool(1);
+  const auto refusal = [](const std::string& model, int64_t context, int64_t free) {
+    const spec::ModelConfig c = spec::load_model_config(MOGE_SOURCE_DIR "/configs/models/" + model);
+    return test::refusal<OutOfMemoryError>(
+        [&] { Session::check_fits(c, DType::kBF16, {.context = context}, free); });
+  };
+  const std::string large = refusal("pangu-pro-moe-72b-a16b", 4096, int64_t{20} << 30);
+  EXPECT_TRUE(large.starts_with("the plan does not fit in the CPU's memory: weights 137")) << large;
+  EXPECT_NE(large.find("; 20.00 GiB are free, "), std::string::npos) << large;
+  EXPECT_TRUE(large.ends_with(" GiB too few. 6 of 48 layers would fit")) << large;
+  EXPECT_TRUE(refusal("pangu-pro-moe-72b-a16b", 16, 1 << 30).ends_with("Not even one layer would fit"));
+
+  model::Model model = packable_model(pool, DType::kBF16, false);
+  const spec::ModelConfig c = model.config;
+  const SessionConfig limits{.context = 200};
+  const Session session({.pool = &pool}, std::move(model), limits);
+  const Session::MemoryPlan plan = Session::plan(c, DType::kBF16, limits);
+  EXPECT_EQ(plan.total() + session.memory_plan().workspace, session.memory_plan().total());
+  Session::check_fits(c, DType::kBF16, limits, plan.total());
+  const std::string longer = test::refusal<OutOfMemoryError>(
+      [&] { Session::check_fits(c, DType::kBF16, limits, plan.total() - 1); });
+  // A page more holds 64 tokens, and a pass of fewer tokens needs less.
+  EXPECT_TRUE(longer.ends_with("A context of 199 tokens would fit")) << longer;
 }
 
 }  // namespace
