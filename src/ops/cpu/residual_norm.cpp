@@ -1,9 +1,10 @@
 #include "ops/cpu/residual_norm.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "ops/cpu/isa.h"
 #include "ops/cpu/quantize.h"
+#include "ops/cpu/rmsnorm.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vec/residual_norm.h"
 
@@ -20,10 +21,7 @@ void row_ref(const vec::ResidualNormRow& a) {
   if (a.keep_x) std::copy_n(a.x, a.D, a.n);
   if (a.delta) add_row(sum, a.delta, a.D);
   for (int64_t s = 0; s < a.S; ++s) add_row(sum, a.rows + a.slots[s] * a.row_stride, a.D);
-  double squares = 0;
-  for (int64_t i = 0; i < a.D; ++i) squares += double{sum[i]} * sum[i];
-  const auto rstd = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(a.D) + a.eps));
-  for (int64_t i = 0; i < a.D; ++i) a.n[i] = sum[i] * rstd * a.weight[i];
+  rmsnorm_ref.fwd_row(a.n, nullptr, sum, a.weight, a.D, a.eps);
   if (a.normed) stored_rows_ref.to_bf16(a.normed, a.n, a.D);
 }
 

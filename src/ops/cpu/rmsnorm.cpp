@@ -5,7 +5,6 @@
 
 #include "ops/cpu/isa.h"
 #include "ops/cpu/rows.h"
-#include "ops/cpu/vec/rmsnorm.h"
 
 namespace moge::ops::cpu {
 
@@ -52,7 +51,11 @@ void bwd_row_ref(float* dx, float* dweight, const float* dy, const float* x, con
   }
 }
 
-const vec::RmsnormKernels kRef{fwd_row_ref, bwd_row_ref};
+}  // namespace
+
+const vec::RmsnormKernels rmsnorm_ref{fwd_row_ref, bwd_row_ref};
+
+namespace {
 
 template <const vec::RmsnormKernels& kernels>
 void fwd(ExecContext& ctx, const RmsnormFwd& a, std::span<std::byte>) {
@@ -92,11 +95,12 @@ int64_t bwd_workspace(const ExecContext&, const RmsnormBwd& a) {
 }  // namespace
 
 std::vector<Impl<RmsnormFwd>> rmsnorm_fwd_impls() {
-  return isa_impls<RmsnormFwd>(fwd<vec::avx512::rmsnorm>, fwd<vec::avx2::rmsnorm>, fwd<kRef>);
+  return isa_impls<RmsnormFwd>(fwd<vec::avx512::rmsnorm>, fwd<vec::avx2::rmsnorm>, fwd<rmsnorm_ref>);
 }
 
 std::vector<Impl<RmsnormBwd>> rmsnorm_bwd_impls() {
-  return isa_impls<RmsnormBwd>(bwd<vec::avx512::rmsnorm>, bwd<vec::avx2::rmsnorm>, bwd<kRef>, bwd_workspace);
+  return isa_impls<RmsnormBwd>(bwd<vec::avx512::rmsnorm>, bwd<vec::avx2::rmsnorm>, bwd<rmsnorm_ref>,
+                               bwd_workspace);
 }
 
 }  // namespace moge::ops::cpu

@@ -4,7 +4,6 @@
 
 #include "ops/cpu/isa.h"
 #include "ops/cpu/rows.h"
-#include "ops/cpu/vec/rope.h"
 
 namespace moge::ops::cpu {
 
@@ -30,7 +29,11 @@ void rotate_heads_ref(float* x, int64_t head_stride, int64_t H, const float* cos
   }
 }
 
-const vec::RopeKernels kRef{table_row_ref, rotate_heads_ref};
+}  // namespace
+
+const vec::RopeKernels rope_ref{table_row_ref, rotate_heads_ref};
+
+namespace {
 
 template <const vec::RopeKernels& kernels>
 void table(ExecContext& ctx, const RopeTable& a, std::span<std::byte> ws) {
@@ -67,11 +70,12 @@ void rotate(ExecContext& ctx, const Rope& a, std::span<std::byte>) {
 }  // namespace
 
 std::vector<Impl<RopeTable>> rope_table_impls() {
-  return isa_impls<RopeTable>(table<vec::avx512::rope>, table<vec::avx2::rope>, table<kRef>, table_workspace);
+  return isa_impls<RopeTable>(table<vec::avx512::rope>, table<vec::avx2::rope>, table<rope_ref>,
+                              table_workspace);
 }
 
 std::vector<Impl<Rope>> rope_impls() {
-  return isa_impls<Rope>(rotate<vec::avx512::rope>, rotate<vec::avx2::rope>, rotate<kRef>);
+  return isa_impls<Rope>(rotate<vec::avx512::rope>, rotate<vec::avx2::rope>, rotate<rope_ref>);
 }
 
 }  // namespace moge::ops::cpu

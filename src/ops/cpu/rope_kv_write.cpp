@@ -1,9 +1,9 @@
 #include "ops/cpu/rope_kv_write.h"
 
-#include <cmath>
-
 #include "ops/cpu/isa.h"
 #include "ops/cpu/quantize.h"
+#include "ops/cpu/rmsnorm.h"
+#include "ops/cpu/rope.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vec/rope_kv_write.h"
 
@@ -12,19 +12,10 @@ namespace moge::ops::cpu {
 namespace {
 
 void norm_head(float* x, const float* weight, int64_t Dh, float eps) {
-  double sum = 0;
-  for (int64_t i = 0; i < Dh; ++i) sum += double{x[i]} * x[i];
-  const auto rstd = static_cast<float>(1 / std::sqrt(sum / static_cast<double>(Dh) + eps));
-  for (int64_t i = 0; i < Dh; ++i) x[i] = x[i] * rstd * weight[i];
+  rmsnorm_ref.fwd_row(x, nullptr, x, weight, Dh, eps);
 }
-
 void turn_head(float* x, const float* cos_sin, int64_t Dh) {
-  const int64_t half = Dh / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = x[i], b = x[i + half], c = cos_sin[i], s = cos_sin[i + half];
-    x[i] = a * c - b * s;
-    x[i + half] = b * c + a * s;
-  }
+  rope_ref.rotate_heads(x, 0, 1, cos_sin, cos_sin + Dh / 2, 1, Dh / 2);
 }
 
 const vec::RopeKvWriteKernels kRef{norm_head, turn_head};
