@@ -12,18 +12,28 @@ class Divider {
       : scale_(scale), inverse_(1 / scale), by_inverse_(scale >= 0x1p-60F && scale < 0x1p60F) {}
   __device__ float scale() const { return scale_; }
   __device__ void divide(float (&x)[kVec]) const {
-    if (by_inverse_) {
+    if (by_inverse_)
+      multiply<2>(x);
+    else
+      divide_plainly(x);
+  }
+
+  /// Which of the next two is right: for code that has many vectors, and branches once.
+  __device__ bool by_inverse() const { return by_inverse_; }
+  /// In so many steps.
+  template <int kSteps>
+  __device__ void multiply(float (&x)[kVec]) const {
 #pragma unroll
-      for (float& v : x) {
-        float q = __fmul_rn(v, inverse_);
+    for (float& v : x) {
+      float q = __fmul_rn(v, inverse_);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) q = __fmaf_rn(__fmaf_rn(-q, scale_, v), inverse_, q);
-        v = q;
-      }
-    } else {
-#pragma unroll
-      for (float& v : x) v = scale_ == 0 ? 0 : __fdiv_rn(v, scale_);
+      for (int i = 0; i < kSteps; ++i) q = __fmaf_rn(__fmaf_rn(-q, scale_, v), inverse_, q);
+      v = q;
     }
+  }
+  __device__ void divide_plainly(float (&x)[kVec]) const {
+#pragma unroll
+    for (float& v : x) v = scale_ == 0 ? 0 : __fdiv_rn(v, scale_);
   }
 
  private:

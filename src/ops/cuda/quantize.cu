@@ -50,6 +50,11 @@ struct Loaded {
   uint4 words[kWords];
 };
 
+/// Of Divider. Of bf16s one is enough: quotients of all bf16s by every scale that a largest bf16 can give
+/// round to the same eight bits (a case of quantize_cases.cpp has them all).
+template <class X>
+inline constexpr int kSteps = sizeof(X) == 2 ? 1 : 2;
+
 /// `kVecs` vectors a thread. Long rows: a block each; else a warp each.
 template <class X, class Q, int kVecs, bool kLong>
 __global__ void __launch_bounds__(kLong ? 1024 : 256) quantize_rows_kernel(const Params<X, Q> p) {
@@ -72,14 +77,25 @@ __global__ void __launch_bounds__(kLong ? 1024 : 256) quantize_rows_kernel(const
   largest = kLong ? block_sum_and_max({0, largest}).max : warp_max(largest);
   const float scale = largest / largest_quantum(dtype_of<Q>());
   const Divider by_scale(scale);
+  Q* const q = p.q + row * p.q_stride;
+  if (by_scale.by_inverse()) {
 #pragma unroll
-  for (int i = 0; i < kVecs; ++i) {
-    const int vec = i * row_threads + thread;
-    if (vec >= p.vecs) break;
-    float x[kVec];
-    loaded[i].unpack(x);
-    by_scale.divide(x);
-    store_vec(p.q + row * p.q_stride + vec * kVec, x);
+    for (int i = 0; i < kVecs; ++i) {
+      const int vec = i * row_threads + thread;
+      if (vec >= p.vecs) break;
+      float x[kVec];
+      loaded[i].unpack(x);
+      by_scale.multiply<kSteps<X>>(x);
+      store_vec(q + vec * kVec, x);
+    }
+  } else {  // rows of zeros, or nearly: short code, which reads them again
+#pragma unroll 1
+    for (int vec = thread; vec < p.vecs; vec += row_threads) {
+      float x[kVec];
+      Loaded<X>(p.x + row * p.x_stride + vec * kVec).unpack(x);
+      by_scale.divide_plainly(x);
+      store_vec(q + vec * kVec, x);
+    }
   }
   if (thread == 0) p.scale[row] = scale;
 }
