@@ -187,8 +187,9 @@ class Worker {
     const auto n = static_cast<unsigned>(lane_);
     if (lane_ < static_cast<int>(kWarpStages)) barrier_init(full(n), 2);
     fence_barrier_init();
+    __syncwarp();  // each lane uses its own barrier, but racecheck takes one lane for the writer of all
     if (reads) read(chunk, n);
-    __syncwarp();  // the barriers are there
+    __syncwarp();
     num_begun_ = static_cast<unsigned>(__popc(__ballot_sync(kAllLanes, reads)));
     unread_ = warp_ + static_cast<int>(num_begun_) * p_.warps;
   }
