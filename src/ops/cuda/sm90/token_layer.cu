@@ -1,7 +1,7 @@
 // All that a layer does to one token between two attentions, in one launch (ops/token_layer.h). The blocks
 // meet three times, where every one needs what all have computed: after o_proj, before down, and after down;
-// a warp of each also meets the others' for the router's logits. What is small (norms, quantisation, the
-// choice of experts) every block computes for itself.
+// a warp of each also looks for the others' parts of the router's logits. What is small (norms, quantisation,
+// the choice of experts) every block computes for itself.
 //
 // Blocks wait for each other, so all have to be on the device: one launch at a time, on a device that no
 // other kernel keeps for good.
@@ -30,6 +30,7 @@ __device__ Arrivals arrivals[kNumMeetings];
 /// The largest |h| of each slot, as the bits of a float; zeros between launches.
 __device__ int hidden_max[kMaxSlots];
 __device__ Taken taken[kMaxTeams];
+__device__ Parts parts;
 
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -104,33 +105,38 @@ __device__ void route(const Params& p, const Share& own, uint8_t* memory) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int e = first + acc_expert(i);
-        if (!rehearses && acc_token(i) == 0 && e < p.E) p.parts[slice * p.E + e] = acc[i];
+        if (!rehearses && acc_token(i) == 0 && e < p.E) tell(parts.bits[slice][e], acc[i]);
       }
     }
     if (!rehearses) {
       begin();
-      __syncwarp();
-      if (lane == 0) arrive(arrivals[kLogits]);
       for (int f = own.begin + lane; f < own.end; f += kWarp) {
         const float delta = low_bf16(__ldcg(reinterpret_cast<const uint16_t*>(p.delta) + f));
         reinterpret_cast<float*>(memory + at.x)[f - own.begin] = __ldcg(p.x + f) + delta;
       }
-      if (lane == 0)
-        while (!all_arrived(arrivals[kLogits])) {
-        }
-      __syncwarp();
     }
     constexpr int kLaneExperts = 2;
-    const float* parts = p.parts;
-    asm("" : "+l"(parts));  // else the addresses of all parts are made before the loop, and kept
     const LaneExperts<kLaneExperts> experts(r);
-    float logits[kLaneExperts] = {};
+    uint32_t bits[kLaneExperts][kSlices];
+    bool there = true;
+    do {
+      there = true;
 #pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) {
-      const int e = experts.expert(i);
-      if (e < p.E)
-        logits[i] = sum_of_parts<kSlices>([&](int slice) { return __ldcg(parts + slice * p.E + e); });
-    }
+      for (int i = 0; i < kLaneExperts; ++i)
+#pragma unroll
+        for (int slice = 0; slice < kSlices; ++slice) {
+          const int e = experts.expert(i);
+          bits[i][slice] = e < p.E ? look(parts.bits[slice][e]) : ~0U;
+        }
+#pragma unroll
+      for (int i = 0; i < kLaneExperts; ++i)
+#pragma unroll
+        for (int slice = 0; slice < kSlices; ++slice) there = there && bits[i][slice] != 0;
+    } while (!rehearses && !__all_sync(kAllLanes, there));
+    float logits[kLaneExperts];
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i)
+      logits[i] = sum_of_parts<kSlices>([&](int slice) { return __uint_as_float(~bits[i][slice]); });
     const Picks<kLaneExperts> picks = select(r, experts, logits, reinterpret_cast<int*>(memory + at.keys));
 #pragma unroll
     for (int i = 0; i < kLaneExperts; ++i) {
@@ -456,6 +462,8 @@ class Worker {
     for (int i = thread_; i < kMaxTeams; i += threads_) taken[i].pairs = 0;
     if (thread_ < kMaxSlots) hidden_max[thread_] = 0;
     if (thread_ < kSum) arrivals[thread_].count = 0;
+    constexpr int kVecs = static_cast<int>(sizeof(Parts) / sizeof(uint4));
+    for (int i = thread_; i < kVecs; i += threads_) reinterpret_cast<uint4*>(&parts)[i] = {};
   }
 
   /// The lane's bytes of a row of `bytes` that the weights multiply: of h or row(), after sync().
@@ -482,8 +490,17 @@ class Worker {
   __device__ int factors_at(unsigned chunk) const {
     return at_.factors + stage_of(chunk) * 2 * at_.factor_rows * 4;
   }
-  __device__ Chunk::Kind& kind(unsigned chunk) const {
-    return reinterpret_cast<Chunk::Kind*>(memory_ + at_.kinds)[stage_of(chunk)];
+  /// In one access, of eight bytes.
+  __device__ Chunk::Kind kind(unsigned chunk) const {
+    const uint2 bits = reinterpret_cast<const uint2*>(memory_ + at_.kinds)[stage_of(chunk)];
+    Chunk::Kind kind;
+    memcpy(&kind, &bits, sizeof kind);
+    return kind;
+  }
+  __device__ void set_kind(unsigned chunk, const Chunk::Kind& kind) const {
+    uint2 bits;
+    memcpy(&bits, &kind, sizeof bits);
+    reinterpret_cast<uint2*>(memory_ + at_.kinds)[stage_of(chunk)] = bits;
   }
   __device__ int stage_of(unsigned chunk) const {
     return warp_ * static_cast<int>(kWarpStages) + static_cast<int>(chunk % kWarpStages);
@@ -500,7 +517,7 @@ class Worker {
   __device__ bool can_read() {
     if (num_begun_ - num_used_ == kWarpStages) return false;
     if (placed_) return true;
-    while (unread_ >= chunks_.count[unread_phase_]) {
+    while (unread_ >= (count_ = chunks_.count[unread_phase_])) {
       const int next = unread_phase_ == kShared ? kDown : unread_phase_ + 1;
       if (next > known_) return false;
       unread_phase_ = next;
@@ -510,8 +527,7 @@ class Worker {
     const bool pairs = unread_phase_ == kShared;
     const int phase = pairs ? chunks_.phase_of_pair(unread_) : unread_phase_;
     if (phase > known_) return false;
-    const int last = chunks_.count[unread_phase_] - 1;
-    place_ = chunks_.at(p_, phase, pairs ? unread_ : min(unread_ + lane_ * p_.warps, last), expert_);
+    place_ = chunks_.at(p_, phase, pairs ? unread_ : min(unread_ + lane_ * p_.warps, count_ - 1), expert_);
     place_lane_ = 0;
     return placed_ = true;
   }
@@ -529,13 +545,14 @@ class Worker {
     } else {
       load_bytes(stage, chunk.from, bytes, barrier, evict_first());
     }
-    kind(n) = chunk.kind;
+    set_kind(n, chunk.kind);
     const float* const bias = phase == kOut ? p_.o_bias : phase == kQkv ? p_.next_bias : nullptr;
     const uint32_t factors = shared_ + factors_at(n);
 #pragma unroll 1
-    for (int r = 0; r < rows; ++r) {
+    for (int r = 0;;) {
       load_4(factors + r * 4, chunk.scale + r);
       if (bias) load_4(factors + (at_.factor_rows + r) * 4, bias + chunk.kind.feature + r);
+      if (++r == rows) break;
     }
     barrier_arrive_after_loads(barrier);
   }
@@ -546,7 +563,7 @@ class Worker {
     ++num_begun_;
     if (unread_phase_ != kShared) {
       unread_ += p_.warps;
-      placed_ = ++place_lane_ < kWarp && unread_ < chunks_.count[unread_phase_];
+      placed_ = ++place_lane_ < kWarp && unread_ < count_;
     } else if (!place_.kind.up) {
       place_ = Chunks::up_row_of(p_, place_);
       take_pair();
@@ -626,21 +643,23 @@ class Worker {
   /// The warp's chunks of a phase.
   __device__ void multiply(int phase) {
     const bool pairs = phase == kShared || phase == kRouted;
+    Chunk::Kind next = kind(num_used_);  // if it has begun
 #pragma unroll 1
-    while (num_used_ != num_begun_) {
-      const Chunk::Kind chunk = kind(num_used_);
-      if (chunk.phase != phase) break;
+    while (num_used_ != num_begun_ && next.phase == phase) {
+      const Chunk::Kind chunk = next;
       const int bytes = chunk.lanes * kLaneBytes;
       if (phase == kDown) load_row<kMaxHidden>(h(chunk.slot), bytes);
       barrier_wait(full(num_used_), parity(num_used_));
       read_ahead(num_used_ + 1);
+      next = kind(num_used_ + 1);  // like the factors early: what a warp waits for in a chunk bounds it
       const uint8_t* const w = memory_ + stage_at(num_used_) + lane_ * kLaneBytes;
       const auto* const factors = reinterpret_cast<const float*>(memory_ + factors_at(num_used_));
-      const int own = (chunk.lanes - lane_ + kWarp - 1) / kWarp;
+      const int of_row = lane_ < chunk.rows ? lane_ : 0, own = (chunk.lanes - lane_ + kWarp - 1) / kWarp;
+      const float factor = factors[of_row], bias = factors[at_.factor_rows + of_row];
       if (pairs) {
         const int sum = product(w, own);
         if (lane_ == num_pairs_) {
-          (chunk.up ? up_ : gate_) = fmaf(static_cast<float>(sum) * factors[0], scale_, 0.0F);
+          (chunk.up ? up_ : gate_) = fmaf(static_cast<float>(sum) * factor, scale_, 0.0F);
           pair_slot_ = chunk.slot, pair_feature_ = chunk.feature;
         }
         if (chunk.up && ++num_pairs_ == kWarp) finish_pairs();
@@ -650,7 +669,7 @@ class Worker {
           if (phase == kDown && chunk.slot >= p_.K)
             atomicAdd(shared_sum() + chunk.feature + lane_ - chunks_.own.begin, sum);
           else
-            finish(chunk, static_cast<float>(sum) * factors[lane_], factors[at_.factor_rows + lane_]);
+            finish(chunk, static_cast<float>(sum) * factor, bias);
         }
       }
       __syncwarp();  // all lanes have read the stage
@@ -688,9 +707,9 @@ class Worker {
   const int* expert_;
   int thread_, threads_, lane_, warp_;
   unsigned num_begun_ = 0, num_used_ = 0;  // chunks of the warp
-  // The chunk to be read next: in this phase (kShared for all pairs) number unread_. If it is `placed`, the
-  // lane place_lane_ has its place, and the lanes that follow those of the warp's next ones.
-  int unread_phase_ = kOut, unread_;
+  // The chunk to be read next: in this phase (kShared for all pairs) number unread_ of count_. If it is
+  // `placed`, the lane place_lane_ has its place, and the lanes that follow those of the warp's next ones.
+  int unread_phase_ = kOut, unread_, count_ = 0;
   bool placed_ = false;
   int place_lane_ = 0;
   Chunk place_{};
@@ -745,7 +764,7 @@ int64_t num_hidden(const TokenLayer& a) {
   return a.experts_per_token * a.down.dim(2) + shared_width(a);
 }
 
-/// delta, h and the logits' parts, in the workspace.
+/// delta and h, in the workspace.
 struct Between {
   explicit Between(const TokenLayer& a) {
     const auto take = [&](int64_t n) {
@@ -755,9 +774,8 @@ struct Between {
     };
     delta = take(a.x.dim(1) * 2);
     h = take(num_hidden(a) * 2);
-    parts = take(kSlices * a.gate.dim(0) * 4);
   }
-  int64_t delta, h, parts, bytes = 0;
+  int64_t delta, h, bytes = 0;
 };
 int64_t workspace_bytes(const ExecContext&, const TokenLayer& a) {
   return Between(a).bytes;
@@ -790,7 +808,7 @@ token::Params sizes_of(const TokenLayer& a) {
   const auto up = [](int n, int to) { return (n + to - 1) / to * to; };
   at.stage_bytes = std::max({p.D, p.A, p.F});
   at.factor_rows = std::min(token::kMaxRows, at.stage_bytes / std::min({p.D, p.A, p.F}));
-  at.y_pitch = p.D / num_blocks() + 1;
+  at.y_pitch = p.D / blocks + 1;
   const auto rows_of = [&](int width, token::SmallDivisor& by) {
     const int rows = std::min(token::kMaxRows, at.stage_bytes / width);
     by = token::SmallDivisor(static_cast<unsigned>(rows));
@@ -841,7 +859,8 @@ Refusal supports(const TokenLayer& a) {
     if (!refusal.empty()) return refusal;
   if (a.next_qkv && a.next_qkv.dim(0) > token::kMaxFeatures)
     return str(a.next_qkv.dim(0), " rows of qkv: expected at most ", token::kMaxFeatures);
-  if (a.gate.dim(0) > 2 * kWarp) return str(a.gate.dim(0), " experts: expected at most ", 2 * kWarp);
+  if (a.gate.dim(0) > token::kMaxExperts)
+    return str(a.gate.dim(0), " experts: expected at most ", token::kMaxExperts);
   const int64_t F = a.down.dim(2), slots = a.experts_per_token + (shared_width(a) + F - 1) / F;
   if (slots > kMaxSlots) return str(slots, " experts a token: expected at most ", kMaxSlots);
   for (const Tensor* t : {&a.x,
@@ -914,7 +933,6 @@ void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) 
              .renormalize = a.renormalize};
   p.delta = reinterpret_cast<BF16*>(workspace.data() + between.delta);
   p.h = reinterpret_cast<BF16*>(workspace.data() + between.h);
-  p.parts = reinterpret_cast<float*>(workspace.data() + between.parts);
   p.eps = a.eps;
   p.inverse_width = 1 / static_cast<float>(p.D);
   const int blocks = num_blocks();

@@ -17,6 +17,7 @@ inline constexpr int kLaneBytes = 16;                   ///< that a lane multipl
 inline constexpr int kPieceBytes = kWarp * kLaneBytes;  ///< and a warp
 inline constexpr int kPieces = 10;                      ///< of the longest row
 inline constexpr int kMaxWidth = kPieces * kPieceBytes;
+inline constexpr int kMaxExperts = 2 * kWarp;
 inline constexpr int kMaxHidden = 2048;  ///< width of a routed expert
 inline constexpr int kThreadVecs = 2;    ///< of a row of the width of the model
 inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< that multiply
@@ -111,9 +112,8 @@ struct Params {
   const float* next_bias;
   RouteParams<float> route;  ///< of which x, parts and the outputs are not used
   // Between the blocks:
-  BF16* delta;   // [D]
-  BF16* h;       // [K, F] and [SF]
-  float* parts;  // [32 slices, E]: of the logits
+  BF16* delta;  // [D]
+  BF16* h;      // [K, F] and [SF]
   int D, A, F, SF, N, E, K;
   SmallDivisor by_F;
   Shares of_D, of_N, of_SF, of_pairs;  ///< a block's; pairs: K x F
@@ -240,7 +240,7 @@ struct Chunks {
 
 /// Where all blocks of the grid meet: each adds one to the meeting's counter, which is zero before the first
 /// does. The last meeting's is set back in the next launch, the others' after the last.
-enum Meeting { kDelta, kLogits, kHidden, kSum, kNumMeetings };
+enum Meeting { kDelta, kHidden, kSum, kNumMeetings };
 struct alignas(128) Arrivals {
   unsigned count;
 };
@@ -248,6 +248,20 @@ struct alignas(128) Arrivals {
 struct alignas(128) Taken {
   int pairs;
 };
+/// Parts of the logits, of every slice and expert. A number says itself whether it has come: it is stored
+/// with its bits turned, and 0 means that it has not (a NaN of ones becomes another). So between launches.
+struct alignas(16) Parts {
+  uint32_t bits[kSlices][kMaxExperts];
+};
+__device__ __forceinline__ void tell(uint32_t& to, float x) {
+  const uint32_t turned = max(~__float_as_uint(x), 1U);
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(&to), "r"(turned) : "memory");
+}
+__device__ __forceinline__ uint32_t look(const uint32_t& from) {
+  uint32_t bits;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(&from) : "memory");
+  return bits;
+}
 /// By one thread: what it and those that it has met at a barrier wrote is then visible to all threads that
 /// have met at one with a thread that saw all_arrived().
 __device__ __forceinline__ void arrive(Arrivals& arrivals) {
