@@ -7,9 +7,12 @@
 //     multiprocessors as soon as all blocks of this one have started (so they displace none of them), and may
 //     let the one after them start: a product fills its ring of weights behind a norm and whatever that waits
 //     for. Constants (weights, gates) may be read before the wait.
-//   - It comes after the wait where the next kernel reads before its own wait what an earlier kernel of the
-//     step wrote. That is so for mul_attention (lengths, block table, older keys), thus in rope_kv_write and
-//     decode_inputs; and it keeps two mul_attention launches, which share a counter, from running at once.
+//   - Some read before their wait what an earlier kernel of the step wrote: rope_kv_write slots and angles,
+//     mul_attention lengths, block table and older keys. So every chain that leads to them has a kernel
+//     between that lets the next start after its own wait, when all before the kernel before it have ended:
+//     the projection (a quant_matmul) before the first layer's rope_kv_write, mul_attention itself before the
+//     next layer's. In mul_attention that also keeps two launches, which share a counter, from running at
+//     once.
 //   - A kernel that is beside_previous (ops/quant_matmul.h) waits last of all. It begins when all blocks of
 //     the one before have let it. So a quant_matmul kernel lets the next start after its own wait, or not at
 //     all: then all kernels before it have ended, and what they wrote may be read beside it.

@@ -96,7 +96,7 @@ struct Head {
     return first < half;
   }
   /// What belongs to the lane's elements.
-  __device__ void load_halves(float (&x)[2][kN], const float* from) const {
+  __device__ void load_halves(float (&x)[2][kN], const float* from, int half) const {
     constexpr int kVector = kN == 8 ? 4 : 1;  // 16 bytes where they are aligned
     using FloatVector = Vector<float, kVector>;
 #pragma unroll
@@ -116,7 +116,7 @@ struct Head {
                                  eps);
     if (!here()) return;
     float w[2][kN];
-    load_halves(w, weight);
+    load_halves(w, weight, half);
 #pragma unroll
     for (int i = 0; i < kN; ++i) low[i] = low[i] * rstd * w[0][i], high[i] = high[i] * rstd * w[1][i];
   }
@@ -174,23 +174,25 @@ __device__ __forceinline__ void write_head(const Params& p, Head<kN, kLanes>& x,
 }
 
 /// kLanes lanes have kHeads of a token's heads, which share cosines and sines.
+/// Slots, cosines and sines are read while the kernel before this one may still run: launch.cuh says why they
+/// are there. mul_attention's blocks are let in at once, to load older keys meanwhile.
 template <DType kDType, int kN, int kLanes, int kHeads>
 __global__ void __launch_bounds__(kWarps * 32) rope_kv_write_kernel(const __grid_constant__ Params p) {
-  wait_for_previous();
   let_next_start();
   const unsigned heads = p.H + 2 * p.KV, apart = (heads + kHeads - 1) / kHeads;
   const unsigned index = (blockIdx.x * blockDim.x + threadIdx.x) / kLanes;
   const int t = static_cast<int>(index / apart);
   if (t >= p.T) return;
-  const int slot = p.slots[t];
   Head<kN, kLanes> x[kHeads];
+  float cos_sin[2][kN] = {};
+  if (x[0].first < p.Dh / 2) x[0].load_halves(cos_sin, p.cos_sin + t * p.cos_sin_row, p.Dh / 2);
+  const int slot = p.slots[t];
+  wait_for_previous();
 #pragma unroll
   for (int i = 0; i < kHeads; ++i) {
     const unsigned h = index % apart + i * apart;
     x[i].read(p.qkv + t * p.qkv_row + h * p.qkv_head, h < heads ? p.Dh / 2 : 0);
   }
-  float cos_sin[2][kN] = {};
-  if (x[0].here()) x[0].load_halves(cos_sin, p.cos_sin + t * p.cos_sin_row);
 #pragma unroll
   for (int i = 0; i < kHeads; ++i) {
     const unsigned h = index % apart + i * apart;

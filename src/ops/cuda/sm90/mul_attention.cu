@@ -15,9 +15,24 @@ namespace {
 
 __device__ MulAttentionSchedule schedule;
 
+/// plan_units() of one sequence, of this length.
+__device__ __forceinline__ Plan plan_one(const MulAttentionParams& a, int* units, int* lengths, int length) {
+  length = max(length, 0);
+  const int chunks = ceil_div(length, kChunkPositions);
+  const int fine = Plan::count(chunks, kChunksPerSpan), coarse = Plan::count(chunks, kChunksPerUnit);
+  const bool by_chunk = Plan::by_chunks(a, fine), is_fine = coarse * a.KV <= a.tail_units;
+  if (threadIdx.x == 0) {
+    units[0] = 0;
+    units[1] = by_chunk ? chunks : is_fine ? fine : coarse;
+    lengths[0] = length;
+  }
+  __syncthreads();
+  return {units, lengths, by_chunk, by_chunk || !is_fine ? 1 : 0};
+}
+
 /// Makes the Plan, in units [B + 1] and lengths [B]. All threads of the block; scratch: [3 warps + 1].
 template <int kThreads>
-__device__ Plan plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
+__device__ __noinline__ Plan plan_units(const MulAttentionParams& a, int* units, int* lengths, int* scratch) {
   constexpr int kWarps = kThreads / 32;
   const int tid = threadIdx.x;
   const int per_thread = ceil_div(a.B, kThreads);
@@ -52,7 +67,7 @@ __device__ Plan plan_units(const MulAttentionParams& a, int* units, int* lengths
     all_fine += of_warp[1];
     all_coarse += of_warp[2];
   }
-  Plan plan{units, lengths, all_fine * a.KV < a.chunk_units, a.B};
+  Plan plan{units, lengths, Plan::by_chunks(a, all_fine), a.B};
   int before = chunks;
   if (!plan.by_chunk) {
     const bool is_fine = (all_coarse - coarse) * a.KV <= a.tail_units;
@@ -72,9 +87,9 @@ __device__ Plan plan_units(const MulAttentionParams& a, int* units, int* lengths
 }
 
 /// Zeros in the rows of idle sequences.
-__device__ void store_idle(const MulAttentionParams& a, int Dh, const Plan& plan) {
+__device__ void store_idle(const MulAttentionParams& a, int Dh, const int* lengths) {
   for (int b = blockIdx.x; b < a.B; b += gridDim.x) {
-    if (plan.lengths[b] > 0) continue;
+    if (lengths[b] > 0) continue;
     const int heads = a.KV * a.G;
     for (int i = threadIdx.x; i < a.query_rows * heads * Dh; i += blockDim.x) {
       const int64_t token = static_cast<int64_t>(b) * a.query_rows + i / (heads * Dh);
@@ -88,38 +103,31 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     mul_attention_kernel(const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map,
                          const __grid_constant__ MulAttentionParams a, int stages) {
   extern __shared__ __align__(1024) uint8_t memory[];
+  const int first_length = __ldg(a.kv_lens);
   const MulAttentionShared<Config> layout(a.B, stages);
-  const uint32_t shared = shared_address(memory);
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < stages; ++i) {
-      barrier_init(shared + layout.full(i), 1);
-      barrier_init(shared + layout.empty(i), Config::kWarps * 32);
-    }
-    for (int i = 0; i < kQueryStages; ++i) {
-      barrier_init(shared + layout.query_full(i), 1);
-      barrier_init(shared + layout.query_empty(i), Config::kWarps * 32);
-    }
-    fence_barrier_init();
-    prefetch_map(k_map);
-    prefetch_map(v_map);
-  }
-  // Rows that only fill up the operand are read too.
-  for (int i = threadIdx.x; i < kQueryStages * Config::kColumns * Config::kQueryRow / 4;
-       i += Config::kThreads)
-    reinterpret_cast<uint32_t*>(memory + layout.q)[i] = 0;
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   int* units = reinterpret_cast<int*>(memory + layout.units);
   int* lengths = reinterpret_cast<int*>(memory + layout.lengths);
-  int* scratch = reinterpret_cast<int*>(memory + layout.maxima);
-  const Plan plan = plan_units<Config::kThreads>(a, units, lengths, scratch);
+  const auto plan = [&]() -> Plan {
+    if (a.B == 1) return plan_one(a, units, lengths, first_length);
+    return plan_units<Config::kThreads>(a, units, lengths, reinterpret_cast<int*>(memory + layout.maxima));
+  };
   if (threadIdx.x / 32 == Config::kWarps) {
-    MulAttentionProducer<Config>(a, k_map, v_map, layout, memory).run(plan, schedule);
+    const int first_pages = MulAttentionProducer<Config>::guess_pages(a);
+    MulAttentionProducer<Config> producer(a, k_map, v_map, layout, memory);
+    producer.begin(first_length, first_pages);
+    producer.run(plan(), schedule);
   } else {
+    // Rows that only fill up the operand are read too.
+    for (int i = threadIdx.x; i < kQueryStages * Config::kColumns * Config::kQueryRow / 4;
+         i += Config::kWarps * 32)
+      reinterpret_cast<uint32_t*>(memory + layout.q)[i] = 0;
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    const Plan of_block = plan();
     wait_for_previous();
     let_next_start();
-    MulAttentionConsumer<Config>(a, layout, memory).run(plan, schedule);
+    MulAttentionConsumer<Config>(a, layout, memory).run(of_block, schedule);
   }
-  store_idle(a, Config::kDh, plan);
+  store_idle(a, Config::kDh, lengths);
 }
 
 struct Sizes {
@@ -143,7 +151,7 @@ struct Sizes {
   int64_t max_spans() const { return ceil(max_chunks, kChunksPerSpan); }
   /// Chunks cost more than spans, but with few spans blocks have nothing to do.
   int64_t chunk_units() const { return slots / 2; }
-  int64_t state_bytes() const { return ceil(all_parts() * R * 8, 256) * 256; }
+  int64_t state_bytes() const { return ceil(all_parts() * R * 16, 256) * 256; }
   int64_t partial_bytes() const { return all_parts() * R * Dh * 4; }
 
   int64_t B, KV, R, Dh;
@@ -160,11 +168,13 @@ void launch_mul_attention(ExecContext& ctx, const PagedAttention& a, const MulAt
     return matrix_map(op, pages.data, Config::kKv, pages.numel() / Config::kDh, Config::kDh,
                       1 << p.log2_box_rows, Config::kDh / Tile::kBoxes, L2Fetch::k128);
   };
-  // An SM has 228 KiB, of which each block takes one for the system.
-  constexpr int kLimit = (228 / Config::kBlocksPerSm - 1) * 1024;
+  // An SM has 228 KiB, of which each block takes one for the system. Of so few blocks that each has but one
+  // chunk to do none shares an SM: all that a block loads is under way at once.
+  const bool few = n.grid <= ctx.backend->info().num_sms;
+  const int limit = (few ? 160 : 228 / Config::kBlocksPerSm - 1) * 1024;
   int stages = 16;
   const auto bytes = [&] { return MulAttentionShared<Config>(p.B, stages).bytes; };
-  while (stages > 4 && bytes() > kLimit) --stages;
+  while (stages > 4 && bytes() > limit) --stages;
   launch(ctx, op, mul_attention_kernel<Config>,
          {.grid = static_cast<unsigned>(n.grid), .block = Config::kThreads, .shared_bytes = bytes()},
          map(a.k_pages), map(a.v_pages), p, stages);
@@ -236,6 +246,7 @@ void mul_attention(ExecContext& ctx, const PagedAttention& a, std::span<std::byt
                              .query_rows = a.decode_rows,
                              .PS = PS,
                              .log2_box_rows = std::countr_zero(static_cast<unsigned>(std::gcd(PS, 64))),
+                             .table_pages = static_cast<int>(a.block_table.dim(1)),
                              .max_spans = static_cast<int>(n.max_spans()),
                              .chunk_units = static_cast<int>(n.chunk_units()),
                              .tail_units = static_cast<int>(n.slots),

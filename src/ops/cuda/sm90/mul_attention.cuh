@@ -24,11 +24,12 @@ struct MulAttentionParams {
   const int32_t* kv_lens;
   int64_t out_row, out_head, q_row, q_head, table_row;  ///< strides, elements
   int B, KV, G, query_rows, PS, log2_box_rows;
+  int table_pages;   ///< of a sequence, at most
   int max_spans;     ///< of a sequence
   int chunk_units;   ///< below so many units of one span, over all KV heads, single chunks are the units
   int tail_units;    ///< so many long units are cut up to be the last
   float scale_log2;  ///< scale / ln 2
-  float* state;      ///< [parts, KV, R, 2]: m and l of query row r = i G + head, R = query_rows G
+  float* state;      ///< [parts, KV, R, 4]: m, l, 0, 0 of query row r = i G + head, R = query_rows G
   float* partial;    ///< [parts, KV, R, Dh]: o
 
   __host__ __device__ int R() const { return query_rows * G; }
@@ -83,7 +84,15 @@ struct Plan {
   }
   /// Parts of a sequence in the workspace begin at multiples of so many chunks, the first at this place.
   __device__ int part_chunks() const { return by_chunk ? 1 : kChunksPerSpan; }
+  /// Such places that the first part of a sequence of several units takes.
+  __device__ int first_part_places(int b) const {
+    return !by_chunk && b < fine_from ? kChunksPerUnit / kChunksPerSpan : 1;
+  }
   __device__ int first_part(int b, int max_spans) const { return by_chunk ? units[b] : b * max_spans; }
+  /// Whether units are single chunks, with so many units of a span.
+  static __device__ bool by_chunks(const MulAttentionParams& a, int fine) {
+    return fine * a.KV < a.chunk_units;
+  }
   /// Units of a sequence of so many chunks. The last takes what remains: up to half of a unit more, or less.
   static __device__ int count(int chunks, int unit_chunks) {
     return chunks > 0 ? max((chunks + unit_chunks / 2) / unit_chunks, 1) : 0;

@@ -8,8 +8,8 @@
 // sequences by single ones, and with few sequences it takes single chunks. What a block cannot finish alone
 // it leaves in the workspace, and the last to come merges it.
 //
-// The lengths, the block table and what was cached before this step are read while the kernel before this one
-// (rope_kv_write) may still run; so that one must begin with wait_for_previous(), and not write them.
+// The lengths, the block table and what was cached before this step are read while the kernels before this
+// one (rope_kv_write, and what it waits for) may still run: launch.cuh says why they are there.
 #pragma once
 #include "ops/attention.h"
 

@@ -2,12 +2,14 @@
 // changes no bit: parts are merged in increasing order, chunks into spans and spans into the result.
 #pragma once
 #include "ops/cuda/sm90/mul_attention.cuh"
+#include "ops/cuda/sm90/tma.cuh"
 
 namespace moge::ops::cuda {
 
 __device__ __forceinline__ __nv_bfloat16* result_row(const MulAttentionParams& a, int b, int kv_head, int r) {
-  const int64_t token = static_cast<int64_t>(b) * a.query_rows + r / a.G;
-  return a.out + token * a.out_row + (kv_head * a.G + r % a.G) * a.out_head;
+  const int row = a.query_rows == 1 ? 0 : r / a.G;  // divisions take long
+  const int64_t token = static_cast<int64_t>(b) * a.query_rows + row;
+  return a.out + token * a.out_row + (kv_head * a.G + r - row * a.G) * a.out_head;
 }
 
 /// Row of MulAttentionParams::state and partial.
@@ -28,36 +30,46 @@ struct PartSum {
 };
 
 /// All threads of the warps that calculate, of the block whose unit was the last of the sequence to be done.
+/// Each copies its elements of many parts to memory of its own, in `scratch`, before it merges the first.
 template <class Config>
 __device__ __forceinline__ void combine_parts(const MulAttentionParams& a, const Plan& plan, int b,
-                                              int kv_head) {
-  constexpr int kAtOnce = 8;  // parts that are under way
-  constexpr int kColumns = Config::kDh / 4;
-  const int part_chunks = plan.part_chunks(), chunks = ceil_div(plan.lengths[b], kChunkPositions);
-  const int merged = plan.unit_chunks(b) / part_chunks;  // parts' places that the first one stands for
-  const int count = ceil_div(chunks, part_chunks) - merged + 1, first = plan.first_part(b, a.max_spans);
-  const auto place = [=](int i) { return i == 0 ? 0 : i + merged - 1; };
-  for (int i = threadIdx.x; i < a.R() * kColumns; i += Config::kWarps * 32) {
+                                              int kv_head, uint8_t* scratch, int scratch_bytes) {
+  constexpr int kColumns = Config::kDh / 4, kThreads = Config::kWarps * 32, kPartBytes = kThreads * 32;
+  const int chunks = ceil_div(plan.lengths[b], kChunkPositions);
+  const int merged = plan.first_part_places(b), of_span = plan.by_chunk ? kChunksPerSpan : 1;
+  const int count = (plan.by_chunk ? chunks : ceil_div(chunks, kChunksPerSpan)) - merged + 1;
+  const int at_once = scratch_bytes / kPartBytes / kChunksPerSpan * kChunksPerSpan;
+  const int64_t next_part = static_cast<int64_t>(a.KV) * a.R();  // rows
+  scratch += threadIdx.x * 16;
+  for (int i = threadIdx.x; i < a.R() * kColumns; i += kThreads) {
     const int r = i / kColumns, d = i % kColumns * 4;
-    PartSum all, span;
-    for (int begin = 0; begin < count; begin += kAtOnce) {
-      float2 states[kAtOnce];
-      float4 values[kAtOnce];
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        if (begin + j >= count) break;
-        const int64_t row = part_row(a, first + place(begin + j), kv_head, r);
-        states[j] = __ldcg(reinterpret_cast<const float2*>(a.state) + row);
-        values[j] = __ldcg(reinterpret_cast<const float4*>(a.partial + row * Config::kDh + d));
+    const int64_t row = part_row(a, plan.first_part(b, a.max_spans), kv_head, r);
+    const float *state = a.state + row * 4, *values = a.partial + row * Config::kDh + d;
+    int64_t skip = merged - 1;  // places that the first part stands for, too
+    PartSum all;
+    for (int begin = 0; begin < count; begin += at_once) {
+      const int parts = min(at_once, count - begin);
+      uint32_t to = shared_address(scratch);
+#pragma unroll 4
+      for (int j = 0; j < parts; ++j, to += kPartBytes) {
+        load_16(to, state, false);
+        load_16(to + kPartBytes / 2, values, false);
+        const int64_t step = next_part + skip * next_part;
+        state += step * 4;
+        values += step * Config::kDh;
+        skip = 0;
       }
+      asm volatile("cp.async.wait_all;" ::: "memory");
+      for (int j = 0; j < parts; j += of_span) {
+        PartSum span;
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        if (begin + j >= count) break;
-        span.merge({states[j].x, states[j].y}, values[j]);
-        const int end = (place(begin + j) + 1) * part_chunks;  // at least, of the chunks in the span
-        if (end % kChunksPerSpan != 0 && end < chunks) continue;
+        for (int k = 0; k < kChunksPerSpan; ++k) {  // what is not there changes nothing
+          const bool here = k < of_span && j + k < parts;
+          const auto* part = reinterpret_cast<const float4*>(scratch + (here ? j + k : j) * kPartBytes);
+          const float4 s = part[0], o = part[kThreads];
+          span.merge({here ? s.x : -INFINITY, here ? s.y : 0}, here ? o : float4{});
+        }
         all.merge(span.state, span.o);
-        span = {};
       }
     }
     const float inverse = all.state.inverse_sum();

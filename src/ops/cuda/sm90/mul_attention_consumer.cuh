@@ -87,6 +87,12 @@ class MulAttentionConsumer {
   static constexpr float kCertain = kDigit * kDigit - 1;  // a probability of 1, as an integer
   static constexpr float kInteger = 0x1p23F;  // plus a smaller number: that as an integer, in the last bits
 
+  /// What the block's threads stored before they met comes first, what they read after they meet again last.
+  static __device__ __forceinline__ int add_in_order(int* to, int x) {
+    int before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(x) : "memory");
+    return before;
+  }
   static __device__ __forceinline__ void sync() {
     asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
   }
@@ -608,7 +614,7 @@ class MulAttentionConsumer {
         if (r >= a_.R()) continue;
         const int64_t row = part_row(a_, part, u.kv_head, r);
         if (warp_ == 0 && g_ == 0)
-          reinterpret_cast<float2*>(a_.state)[row] = make_float2(state_[n][j].m, state_[n][j].l);
+          reinterpret_cast<float4*>(a_.state)[row] = make_float4(state_[n][j].m, state_[n][j].l, 0, 0);
 #pragma unroll
         for (int half = 0; half < 2; ++half)
           a_.partial[row * Config::kDh + element(half)] = o_[n][j + 2 * half];
@@ -624,8 +630,7 @@ class MulAttentionConsumer {
     sync();
     if (threadIdx.x > 0) return;
     const int pair = u.b * a_.KV + u.kv_head;
-    __threadfence();
-    if (atomicAdd(&schedule.arrived[pair], 1) < u.count - 1) return;
+    if (add_in_order(&schedule.arrived[pair], 1) < u.count - 1) return;
     schedule.arrived[pair] = to_merge;
     to_merge = pair + 1;
   }
@@ -633,18 +638,19 @@ class MulAttentionConsumer {
   __device__ __forceinline__ void merge(const Plan& plan, MulAttentionSchedule& schedule,
                                         int to_merge) const {
     int& shared = *reinterpret_cast<int*>(memory_ + layout_.to_merge);
-    __threadfence();
     for (;;) {
       if (threadIdx.x == 0) shared = to_merge;
       sync();
       const int pair = shared - 1;
-      sync();
       if (pair < 0) return;
+      const int b = a_.B == 1 ? 0 : pair / a_.KV;
       if (threadIdx.x == 0) {
         to_merge = schedule.arrived[pair];
         schedule.arrived[pair] = 0;
       }
-      combine_parts<Config>(a_, plan, pair / a_.KV, pair % a_.KV);
+      combine_parts<Config>(a_, plan, b, pair - b * a_.KV, memory_ + layout_.ring,
+                            layout_.stages * Tile::kBytes);
+      sync();
     }
   }
 
