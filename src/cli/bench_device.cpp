@@ -21,9 +21,10 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// Of a profile's passes the last of every kPassesApart is read: clocks are then those of a long run and not
-/// those after a pause, and a mean of them where they rise and fall.
-constexpr int64_t kProfiles = 8, kPassesApart = 4;
+/// A profile reads this many passes, so far apart and after so long a run, in seconds: at the limit of its
+/// power a card's clocks fall and rise within a second, and after a pause they are the highest.
+constexpr int kProfiles = 8;
+constexpr double kProfileApart = 0.25, kProfileWarmUp = 1;
 
 double quantile(std::vector<double> values, double q) {
   std::ranges::sort(values);
@@ -66,10 +67,11 @@ struct DeviceBench {
   std::vector<int32_t> ids(int64_t count, uint64_t stream) const {
     return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
   }
-  /// Adds the times by op, each call's median over kProfiles of kProfiles x kPassesApart more passes. A pass
-  /// that is a graph is recorded anew, with events in it. `pass` returns the milliseconds until its tokens
-  /// are on the host, or 0.
-  void profile(ordered_json& out, bool is_graph, const std::function<double()>& pass) {
+  /// Adds the times by op, each call's median over several passes that take about pass_ms. A pass that is a
+  /// graph is recorded anew, with events in it. `passes` runs n of them and returns the milliseconds until
+  /// the last one's tokens were on the host, or 0.
+  void profile(ordered_json& out, bool is_graph, double pass_ms,
+               const std::function<double(int64_t)>& passes) {
     ExecContext& ctx = runner->context();
     std::unique_ptr<engine::OpProfile> profile;
     const auto observe = [&] {
@@ -80,15 +82,20 @@ struct DeviceBench {
       observe();
       runner->set_graphs(true);
     }
+    const auto run_for = [&](double seconds) {
+      const double count = std::clamp(seconds * 1e3 / pass_ms, 1.0, 64.0);
+      for (double left = seconds * 1e3 / pass_ms; left > 0; left -= count)
+        passes(static_cast<int64_t>(count));
+    };
     std::vector<std::vector<double>> profiles;  // seconds of each call
-    std::vector<double> event_ms, host_ms;
-    for (int64_t i = 0; i < kProfiles; ++i) {
-      for (int64_t k = 1; k < kPassesApart; ++k) pass();
+    std::vector<double> host_ms;
+    run_for(kProfileWarmUp);
+    for (int i = 0; i < kProfiles; ++i) {
+      run_for(kProfileApart);
       if (!is_graph) observe();
-      const double ms = pass();
+      const double ms = passes(1);
       if (!is_graph) ctx.observer = nullptr;
       profiles.push_back(profile->call_seconds());
-      event_ms.push_back(profile->event_seconds() * 1e3);
       host_ms.push_back(ms - profile->pass_seconds() * 1e3);
     }
     std::vector<double> medians;
@@ -97,7 +104,7 @@ struct DeviceBench {
       for (const std::vector<double>& one : profiles) seconds.push_back(one[call]);
       medians.push_back(quantile(seconds, 0.5));
     }
-    out["event_ms"] = quantile(event_ms, 0.5);
+    out["event_ms"] = profile->event_seconds() * 1e3;
     // Before the first op and after the last. Decode passes, which follow each other, tell no such time.
     if (const double ms = quantile(host_ms, 0.5); ms > 0) out["host_ms"] = ms;
     for (const engine::OpProfile::Line& line : profile->lines(medians)) {
@@ -127,7 +134,7 @@ struct DeviceBench {
 
 void bench_device_decode(const DeviceBenchOptions& o) {
   constexpr int64_t kWarmUp = 8;
-  const int64_t room = o.context + o.steps + kWarmUp + (o.profile ? kProfiles * kPassesApart : 0) + 2;
+  const int64_t room = o.context + o.steps + kWarmUp + 2;
   DeviceBench bench(o, {.max_sequences = o.batch,
                         .context = room,
                         .max_batch_tokens = 1,
@@ -163,13 +170,13 @@ void bench_device_decode(const DeviceBenchOptions& o) {
               {"bytes", bytes},
               {"bytes_per_second", rate},
               {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
-  if (o.profile) {
-    bench.profile(out, !o.eager, [&] {
-      runner.decode();
+  if (o.profile)
+    bench.profile(out, !o.eager, step, [&](int64_t n) {
+      // The last one of them at the mean context.
+      runner.assume_length(o.batch, std::max<int64_t>(mean_context - n, 1));
+      for (int64_t i = 0; i < n; ++i) runner.decode();
       return 0.0;
     });
-    out["profile_context"] = o.context + kWarmUp + o.steps + (kProfiles + 1) * kPassesApart / 2;
-  }
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;
@@ -216,7 +223,11 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
               {"tokens_per_second", tokens / time * 1e3},
               {"flops", total_flops},
               {"flops_per_second", total_flops / time * 1e3}});
-  if (o.profile) bench.profile(out, false, pass);
+  if (o.profile)
+    bench.profile(out, false, time, [&](int64_t n) {
+      for (int64_t i = 1; i < n; ++i) pass();
+      return pass();
+    });
   if (o.json) {
     std::cout << out.dump(2) << '\n';
     return;

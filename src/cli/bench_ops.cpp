@@ -105,8 +105,8 @@ class OpsBench {
   }
 
   void all() {
-    // One position more than a round number: kernels that cut sequences have a last piece then.
-    std::vector<int64_t> contexts = {2049, 128, 512, 1024, 2048, 4096, 8192};
+    // One position more than a round number, and some: kernels that cut sequences have a last piece then.
+    std::vector<int64_t> contexts = {2049, 128, 512, 1024, 2048, 2304, 4096, 8192};
     if (options_.context > 0) contexts = {options_.context};
     for (const int64_t T : {1,   2,   4,   8,   16,  24,  32,  48,  64,   96,   128,  160,  192,  224,
                             256, 288, 320, 352, 384, 448, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192}) {

@@ -51,7 +51,7 @@ ordered_json compare_run(const SimMachine& machine, const SimMachine& spans, con
     return sim::StepModel(model, m.device, run.precision(), {}, 0, m.table.get());
   };
   const sim::Comparison c =
-      sim::compare(run, step(machine).seconds(run.load()), step(spans).explain(run.profile_load()));
+      sim::compare(run, step(machine).seconds(run.load()), step(spans).explain(run.load()));
   ordered_json ops = ordered_json::array();
   for (const sim::ComparedOp& op : c.ops) {
     ops.push_back({{"op", op.op},

@@ -389,13 +389,19 @@ std::vector<float> Runner::logits(int64_t num_rows) {
   return host;
 }
 
-void Runner::assume_context(int64_t num_rows, int64_t length) {
+void Runner::assume_length(int64_t num_rows, int64_t length) {
   for (int64_t i = 0; i < num_rows; ++i) {
     Row& r = rows_.at(static_cast<size_t>(i));
     dcheck(r.active() && length < r.max_tokens, "row ", i, " has no room for ", length, " tokens");
     r.length = length;
     r.decoding = true;
   }
+  upload_vector(ctx_, buf_.kv_lens,
+                std::vector<int32_t>(static_cast<size_t>(num_rows), static_cast<int32_t>(length)));
+  synchronize(ctx_, "runner: an assumed length");
+}
+
+void Runner::assume_context(int64_t num_rows, int64_t length) {
   uint64_t stream = 1;
   for (const std::vector<Tensor>* pages : {&cache_.k_pages, &cache_.v_pages})
     for (const Tensor& t : *pages) ops::random_fill(ctx_, {.x = t, .std = 1, .seed = stream++});
@@ -404,9 +410,7 @@ void Runner::assume_context(int64_t num_rows, int64_t length) {
   for (const std::vector<Tensor>* scales : {&cache_.k_scales, &cache_.v_scales})
     for (const Tensor& t : *scales)
       upload(ctx_, t, std::vector<float>(static_cast<size_t>(t.numel()), scale).data());
-  upload_vector(ctx_, buf_.kv_lens,
-                std::vector<int32_t>(static_cast<size_t>(num_rows), static_cast<int32_t>(length)));
-  synchronize(ctx_, "runner: a random context");
+  assume_length(num_rows, length);
 }
 
 }  // namespace moge::engine

@@ -87,6 +87,8 @@ class Runner {
   void set_tokens(const std::vector<int32_t>& tokens);
   /// For benchmarks: as if `length` tokens had been prefilled, over random keys and values.
   void assume_context(int64_t num_rows, int64_t length);
+  /// The same over what the cache holds.
+  void assume_length(int64_t num_rows, int64_t length);
 
  private:
   Runner() = default;  // for plan_workspace

@@ -105,9 +105,9 @@ const char* name_of_kernel(Op op) {
 
 }  // namespace
 
-StepLoad MeasuredRun::load_at(double length) const {
+StepLoad MeasuredRun::load() const {
   const auto requests = static_cast<double>(batch);
-  return decode ? decode_load(requests, length) : prefill_load(requests, length);
+  return decode ? decode_load(requests, context) : prefill_load(requests, context);
 }
 
 Precision MeasuredRun::precision() const {
@@ -148,8 +148,6 @@ MeasuredRun load_measured_run(const std::filesystem::path& file) {
   run.batch = count("batch");
   run.context = static_cast<double>(count(run.decode ? "mean_context" : "context"));
   run.seconds = milliseconds(top, run.decode ? "step_ms" : "ttft_ms");
-  run.profile_context =
-      run.decode && top.find("profile_context") ? static_cast<double>(count("profile_context")) : run.context;
   if (top.find("host_ms")) run.host_seconds = milliseconds(top, "host_ms");
   const nlohmann::json* ops = top.find("ops");
   check<FileError>(ops && ops->is_array(), file.string(),

@@ -21,7 +21,6 @@ struct MeasuredRun {
   int64_t batch = 0;
   double context = 0;  ///< decode: cached positions, the mean over the timed steps; prefill: prompt tokens
   double seconds = 0;  ///< a step, or the time to the first token
-  double profile_context = 0;          ///< as context, of the pass whose operators were timed
   std::optional<double> host_seconds;  ///< of a profiled prefill: without an operator at work
   struct Op {
     std::string op;                    ///< the engine's: "quant_matmul"
@@ -29,12 +28,8 @@ struct MeasuredRun {
   };
   std::vector<Op> ops;
 
-  StepLoad load() const { return load_at(context); }
-  StepLoad profile_load() const { return load_at(profile_context); }
+  StepLoad load() const;
   Precision precision() const;
-
- private:
-  StepLoad load_at(double context) const;
 };
 
 /// Throws FileError: broken JSON, missing keys, numbers that are not positive.
@@ -58,7 +53,7 @@ struct Comparison {
   double mean_op_error() const;
 };
 
-/// `step_s` and `spans` are seconds(run.load()) and explain(run.profile_load()) of the run's model, the
+/// `step_s` and `spans` are seconds(run.load()) and explain(run.load()) of the run's model, the
 /// second with operators timed between events, as the run's profile timed them: such times add up to more
 /// than a step, because events end the overlap of neighbouring kernels.
 Comparison compare(const MeasuredRun& run, double step_s, const StepBreakdown& spans);

@@ -63,15 +63,6 @@ TEST(Comparison, TellsTheCallsOfALayerApart) {
   EXPECT_EQ(c.ops.front().op, "down_proj");
 }
 
-/// The profiled step comes after the timed ones, so its sequences are longer.
-TEST(Comparison, ProfileHasAContextOfItsOwn) {
-  EXPECT_EQ(load(kRun).profile_load().decode_context, 120);
-  std::string text = kRun;
-  text.replace(text.find("\"step_ms\""), 0, "\"profile_context\": 150, ");
-  EXPECT_EQ(load(text).load().decode_context, 120);
-  EXPECT_EQ(load(text).profile_load().decode_context, 150);
-}
-
 TEST(Comparison, HostOfAPrefillIsMeasuredOrWhatIsLeft) {
   std::string text = kRun;
   text.replace(text.find("decode"), 6, "prefill");
