@@ -6,6 +6,10 @@
 // Ours takes fp32 activations and rounds them to bf16 itself; oneDNN gets them already in bf16 (column
 // "oneDNN") and, apart, with its own reorder from fp32 in the timed region ("+cvt"). Its weights are in the
 // layout it prefers (`any`) where ours are packed, and plain row-major where ours are plain.
+//
+// i8: ops::quant_matmul, whose weights are never packed, beside oneDNN's `any` with signed activations and,
+// in the columns behind, with unsigned ones, which its instruction takes as they are. Scales: ours a row's
+// and a channel's, oneDNN's a channel's.
 #include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -28,6 +32,7 @@
 #include "core/rng.h"
 #include "ops/machine.h"
 #include "ops/matmul.h"
+#include "ops/quant_matmul.h"
 
 namespace {
 
@@ -60,7 +65,9 @@ OwnedTensor random(DType dtype, Shape shape, uint64_t stream) {
   const int64_t n = t->numel();
   for (int64_t i = 0; i < n; ++i) {
     const float v = rng.uniform(static_cast<uint64_t>(i % 4099)) - 0.5F;
-    if (dtype == DType::kBF16)
+    if (dtype == DType::kI8)
+      t->ptr<int8_t>()[i] = static_cast<int8_t>(254 * v);
+    else if (dtype == DType::kBF16)
       t->ptr<BF16>()[i] = to_bf16(v);
     else
       t->ptr<float>()[i] = v;
@@ -89,7 +96,12 @@ struct Ours {
     ctx.pool = &pool;
     const int64_t R = p.G * p.R;
     const Shape weight_shape = p.G > 1 ? Shape{p.G, p.N, p.K} : Shape{p.N, p.K};
-    a = random(DType::kF32, {R, p.kind == Product::kNT ? p.K : p.N}, 1);
+    const bool quant = p.dtype == DType::kI8;
+    a = random(quant ? p.dtype : DType::kF32, {R, p.kind == Product::kNT ? p.K : p.N}, 1);
+    if (quant) {
+      a_scale = random(DType::kF32, {R}, 4);
+      w_scale = random(DType::kF32, {p.N}, 5);
+    }
     if (p.G > 1) {
       offsets = OwnedTensor(DType::kI32, {p.G + 1});
       for (int64_t g = 0; g <= p.G; ++g) offsets->ptr<int32_t>()[g] = static_cast<int32_t>(g * p.R);
@@ -114,6 +126,9 @@ struct Ours {
   }
   void call(int copy) {
     const Tensor off = p.G > 1 ? offsets.get() : Tensor{};
+    if (p.dtype == DType::kI8)
+      return ops::quant_matmul(ctx,
+                               {.c = c, .a = a, .a_scale = a_scale, .w = views[copy], .w_scale = w_scale});
     switch (p.kind) {
       case Product::kNT:
         return ops::matmul_nt(ctx, {c, a, views[copy], {}, {}, off, {}});
@@ -127,17 +142,20 @@ struct Ours {
   ThreadPool pool;
   ExecContext ctx;
   Workspace workspace;
-  OwnedTensor a, b, c, offsets;
+  OwnedTensor a, b, c, offsets, a_scale, w_scale;
   std::vector<OwnedTensor> w;
   std::vector<Tensor> views;
 };
 
 /// The same product as a (batched, where there are groups) oneDNN matmul.
 struct OneDnn {
+  /// `convert`: bf16 activations come as fp32; those of i8 are unsigned.
   OneDnn(const Product& p, int copies, bool convert) : engine(dnnl::engine::kind::cpu, 0), stream(engine) {
     using dnnl::memory;
-    const auto type = p.dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
-    const auto f32 = memory::data_type::f32;
+    using Type = memory::data_type;
+    const bool quant = p.dtype == DType::kI8;
+    const Type f32 = Type::f32;
+    const Type type = quant ? Type::s8 : p.dtype == DType::kBF16 ? Type::bf16 : f32;
     const auto dims = [&](int64_t rows, int64_t cols) {
       return p.G > 1 ? Dims{p.G, rows, cols} : Dims{rows, cols};
     };
@@ -145,8 +163,8 @@ struct OneDnn {
     memory::desc a, b, c;
     switch (p.kind) {
       case Product::kNT:
-        a = {dims(p.R, p.K), type, plain};
-        b = {dims(p.K, p.N), type, p.packed ? Tag::any : transposed};
+        a = {dims(p.R, p.K), quant && convert ? Type::u8 : type, plain};
+        b = {dims(p.K, p.N), type, p.packed || quant ? Tag::any : transposed};
         c = {dims(p.R, p.N), f32, plain};
         break;
       case Product::kNN:
@@ -166,11 +184,12 @@ struct OneDnn {
       sum.append_sum(1.0F);
       attr.set_post_ops(sum);
     }
+    if (quant) attr.set_output_scales(1 << 1, std::vector<float>(static_cast<size_t>(p.N), 0.5F));
     const dnnl::matmul::primitive_desc desc({a, b, c}, attr, engine);
     matmul = dnnl::matmul(desc);
     src = memory(desc.src_desc(), engine);
     dst = memory(desc.dst_desc(), engine);
-    fill(src, type);
+    fill(src, desc.src_desc().data_type());
     std::memset(dst.get_data_handle(), 0, desc.dst_desc().get_size());
     for (int i = 0; i < copies; ++i) {
       weights.emplace_back(desc.weights_desc(), engine);
@@ -191,11 +210,14 @@ struct OneDnn {
   }
   static void fill(const dnnl::memory& m, dnnl::memory::data_type type) {
     const Rng rng(7, 1);
-    const auto n =
-        static_cast<int64_t>(m.get_desc().get_size()) / (type == dnnl::memory::data_type::f32 ? 4 : 2);
+    using Type = dnnl::memory::data_type;
+    const int64_t element = type == Type::f32 ? 4 : type == Type::bf16 ? 2 : 1;
+    const auto n = static_cast<int64_t>(m.get_desc().get_size()) / element;
     for (int64_t i = 0; i < n; ++i) {
       const float v = rng.uniform(static_cast<uint64_t>(i % 4099)) - 0.5F;
-      if (type == dnnl::memory::data_type::f32)
+      if (element == 1)
+        static_cast<int8_t*>(m.get_data_handle())[i] = static_cast<int8_t>(254 * v);
+      else if (type == Type::f32)
         static_cast<float*>(m.get_data_handle())[i] = v;
       else
         static_cast<BF16*>(m.get_data_handle())[i] = to_bf16(v);
@@ -279,21 +301,27 @@ struct Roof {
     for (const ops::ComputeCeiling& c : m.compute) {
       f32_flops = std::max(f32_flops, c.f32_flops);
       bf16_flops = std::max(bf16_flops, c.bf16_flops);
+      i8_ops = std::max(i8_ops, c.i8_ops);
     }
     for (const ops::MemoryCeiling& c : m.memory) dram_bytes = std::max(dram_bytes, c.dram_read_bytes);
-    std::printf("ceilings, %d threads: %.0f f32 and %.0f bf16 GFLOP/s, DRAM read %.0f GB/s\n", kThreads,
-                f32_flops * 1e-9, bf16_flops * 1e-9, dram_bytes * 1e-9);
+    std::printf("ceilings, %d threads: %.0f f32, %.0f bf16 and %.0f i8 GFLOP/s, DRAM read %.0f GB/s\n",
+                kThreads, f32_flops * 1e-9, bf16_flops * 1e-9, i8_ops * 1e-9, dram_bytes * 1e-9);
   }
   /// The time below which no one gets: arithmetic, or (cold) reading the weight.
   double seconds(const Product& p, int64_t weight_bytes) const {
-    const double compute = p.flops() / (p.dtype == DType::kBF16 && bf16_flops > 0 ? bf16_flops : f32_flops);
+    const double rate = p.dtype == DType::kI8 ? i8_ops : p.dtype == DType::kBF16 ? bf16_flops : f32_flops;
+    const double compute = p.flops() / (rate > 0 ? rate : f32_flops);
     return p.cold ? std::max(compute, static_cast<double>(weight_bytes) / dram_bytes) : compute;
   }
-  double f32_flops = 0, bf16_flops = 0, dram_bytes = 0;
+  double f32_flops = 0, bf16_flops = 0, i8_ops = 0, dram_bytes = 0;
 };
 
 std::vector<Product> products() {
   std::vector<Product> all;
+  for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1344, 5120}, {4096, 1024}})
+    for (const int64_t M : {1, 8, 64, 256, 2048})
+      for (const bool cold : {false, true})
+        if (!cold || M <= 8) all.push_back({Product::kNT, M, N, K, DType::kI8, 1, false, cold});
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1344, 5120}, {4096, 1024}})
       for (const int64_t M : {1, 8, 64, 256, 2048})
@@ -322,15 +350,16 @@ int main(int argc, char** argv) {
   }
   const Roof roof;
   std::printf("%-40s %6s %9s %6s %9s %7s %12s %9s %7s %12s\n", "GFLOP/s, 2 threads, medians", "rounds",
-              "ours", "%roof", "oneDNN", "ratio", "quartiles", "+cvt", "ratio", "quartiles");
+              "ours", "%roof", "oneDNN", "ratio", "quartiles", "+cvt, u8", "ratio", "quartiles");
   for (const Product& p : products()) {
     if ((p.name() + '$').find(filter) == std::string::npos) continue;
     const int64_t weight_bytes = p.G * p.N * p.K * size_of(p.dtype);
     const int copies = p.cold ? static_cast<int>(kColdBytes / weight_bytes) + 1 : 1;
     Ours ours(p, copies);
-    OneDnn peer(p, copies, false), converting(p, 1, true);
+    const bool second = p.dtype == DType::kI8 || (p.dtype == DType::kBF16 && !p.cold);
+    OneDnn peer(p, copies, false), converting(p, p.dtype == DType::kI8 ? copies : 1, true);
     std::vector<Call> calls{[&](int i) { ours.call(i); }, [&](int i) { peer.call(i); }};
-    if (p.dtype == DType::kBF16 && !p.cold) calls.emplace_back([&](int) { converting.call(0); });
+    if (second) calls.emplace_back([&](int i) { converting.call(p.dtype == DType::kI8 ? i : 0); });
     std::vector<std::vector<double>> rounds = race(calls, copies, seconds);
     if (rounds[0].empty()) {
       std::printf("%-40s other work on this machine, no round without\n", p.name().c_str());
