@@ -5,6 +5,8 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include <type_traits>
+
 #include "core/tensor.h"
 
 namespace moge::ops::cuda {
@@ -39,21 +41,19 @@ __device__ __forceinline__ void store_vec(float* p, const float (&x)[kVec]) {
   reinterpret_cast<float4*>(p)[0] = {x[0], x[1], x[2], x[3]};
   reinterpret_cast<float4*>(p)[1] = {x[4], x[5], x[6], x[7]};
 }
-__device__ __forceinline__ void store_vec(BF16* p, const float (&x)[kVec]) {
+/// As BF16 or F16.
+template <class T>
+requires(sizeof(T) == 2) __device__ __forceinline__ void store_vec(T* p, const float (&x)[kVec]) {
   uint32_t pairs[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-    pairs[i] = reinterpret_cast<const uint32_t&>(pair);
-  }
-  *reinterpret_cast<uint4*>(p) = {pairs[0], pairs[1], pairs[2], pairs[3]};
-}
-__device__ __forceinline__ void store_vec(F16* p, const float (&x)[kVec]) {
-  uint32_t pairs[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const __half2 pair = __floats2half2_rn(x[2 * i], x[2 * i + 1]);
-    pairs[i] = reinterpret_cast<const uint32_t&>(pair);
+    if constexpr (std::is_same_v<T, BF16>) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      pairs[i] = reinterpret_cast<const uint32_t&>(pair);
+    } else {
+      const __half2 pair = __floats2half2_rn(x[2 * i], x[2 * i + 1]);
+      pairs[i] = reinterpret_cast<const uint32_t&>(pair);
+    }
   }
   *reinterpret_cast<uint4*>(p) = {pairs[0], pairs[1], pairs[2], pairs[3]};
 }

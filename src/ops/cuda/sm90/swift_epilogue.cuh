@@ -2,15 +2,11 @@
 #pragma once
 #include <iterator>
 
+#include "ops/cuda/mma.cuh"
 #include "ops/cuda/sm90/swift_plan.cuh"
 
 namespace moge::ops::cuda::swift {
 
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  uint32_t packed;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  return packed;
-}
 /// Stores kCount matrices of 8 x 8 16-bit elements transposed: of matrix i the row address of its column r
 /// comes from thread 8 i + r, and each thread holds two elements of a row.
 template <int kCount>
@@ -126,10 +122,10 @@ struct Epilogue {
         for (int b = 0; b < kBlocks; ++b) {
           const Values v = values<kActivate>(d + (j + b) * 4, j + b, s);
           if constexpr (kActivate) {
-            m[b] = pack_bf16(silu(v.lo[0]) * v.hi[0], silu(v.lo[1]) * v.hi[1]);
+            m[b] = pack<DType::kBF16>(silu(v.lo[0]) * v.hi[0], silu(v.lo[1]) * v.hi[1]);
           } else {
-            m[b * 2] = pack_bf16(v.lo[0], v.lo[1]);
-            m[b * 2 + 1] = pack_bf16(v.hi[0], v.hi[1]);
+            m[b * 2] = pack<DType::kBF16>(v.lo[0], v.lo[1]);
+            m[b * 2 + 1] = pack<DType::kBF16>(v.hi[0], v.hi[1]);
           }
         }
         store_transposed(to + static_cast<uint32_t>((j * 8 - begin) * kPitch), m);
