@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "core/match.h"
+#include "ops/cuda/at_once.cuh"
 #include "ops/cuda/divider.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/sm90/bulk_copy.cuh"
@@ -893,20 +894,6 @@ Refusal supports(const TokenLayer& a) {
   return bytes <= kMostBytes ? "" : str(bytes, " bytes of shared memory: expected at most ", kMostBytes);
 }
 
-/// The blocks wait for each other, so each multiprocessor must have room for one. Throws DeviceError.
-void check_room(const ExecContext& ctx, const LaunchConfig& c) {
-  const auto bytes = static_cast<size_t>(c.shared_bytes);
-  int blocks = 0;
-  moge::cuda::check_cuda(cudaFuncSetAttribute(token::token_layer_kernel,
-                                              cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes),
-                         "token_layer");
-  moge::cuda::check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, token::token_layer_kernel,
-                                                                       static_cast<int>(c.block.x), bytes),
-                         "token_layer: counting blocks");
-  check<DeviceError>(blocks > 0, "token_layer: no multiprocessor of ", ctx.backend->info().name,
-                     " has room for ", c.block.x, " threads with ", bytes, " bytes of shared memory");
-}
-
 void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) {
   const auto f32 = [](const Tensor& t) { return t ? t.ptr<float>() : nullptr; };
   const auto i8 = [](const Tensor& t) { return t ? t.ptr<int8_t>() : nullptr; };
@@ -948,10 +935,13 @@ void run(ExecContext& ctx, const TokenLayer& a, std::span<std::byte> workspace) 
   p.h = reinterpret_cast<BF16*>(workspace.data() + between.h);
   p.eps = a.eps;
   p.inverse_width = 1 / static_cast<float>(p.D);
-  const LaunchConfig config{.grid = static_cast<unsigned>(num_blocks()),
+  const int blocks = num_blocks();
+  const LaunchConfig config{.grid = static_cast<unsigned>(blocks),
                             .block = static_cast<unsigned>((p.warps + 1) * kWarp),
                             .shared_bytes = p.at.bytes};
-  check_room(ctx, config);
+  const int at_once = clusters_at_once(ctx, "token_layer", token::token_layer_kernel, config);
+  check<DeviceError>(at_once >= blocks, "token_layer: ", blocks, " blocks wait for each other, but only ",
+                     at_once, " run at once");
   launch(ctx, "token_layer", token::token_layer_kernel, config, p);
 }
 
