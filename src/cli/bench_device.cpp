@@ -25,6 +25,7 @@ using nlohmann::ordered_json;
 /// power a card's clocks fall and rise within a second, and after a pause they are the highest.
 constexpr int kProfiles = 8;
 constexpr double kProfileApart = 0.25, kProfileWarmUp = 1;
+constexpr int64_t kMostPasses = 64;  ///< one after another: each makes a decoded context longer
 
 double quantile(std::vector<double> values, double q) {
   std::ranges::sort(values);
@@ -68,9 +69,9 @@ struct DeviceBench {
     return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
   }
   /// Adds the times by op, each call's median over several passes that take about pass_ms. A pass that is a
-  /// graph is recorded anew, with events in it. `passes` runs n of them and returns the milliseconds until
-  /// the last one's tokens were on the host, or 0.
-  void profile(ordered_json& out, bool is_graph, double pass_ms,
+  /// graph is recorded anew, with events in it. `passes` runs n of them, at most `most`, and returns the
+  /// milliseconds until the last one's tokens were on the host, or 0.
+  void profile(ordered_json& out, bool is_graph, double pass_ms, int64_t most,
                const std::function<double(int64_t)>& passes) {
     ExecContext& ctx = runner->context();
     std::unique_ptr<engine::OpProfile> profile;
@@ -83,7 +84,7 @@ struct DeviceBench {
       runner->set_graphs(true);
     }
     const auto run_for = [&](double seconds) {
-      const double count = std::clamp(seconds * 1e3 / pass_ms, 1.0, 64.0);
+      const double count = std::clamp(seconds * 1e3 / pass_ms, 1.0, static_cast<double>(most));
       for (double left = seconds * 1e3 / pass_ms; left > 0; left -= count)
         passes(static_cast<int64_t>(count));
     };
@@ -171,9 +172,9 @@ void bench_device_decode(const DeviceBenchOptions& o) {
               {"bytes_per_second", rate},
               {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
   if (o.profile)
-    bench.profile(out, !o.eager, step, [&](int64_t n) {
-      // The last one of them at the mean context.
-      runner.assume_length(o.batch, std::max<int64_t>(mean_context - n, 1));
+    // The last one of a few at the mean context, from a row that holds at least one token.
+    bench.profile(out, !o.eager, step, std::min(kMostPasses, mean_context - 1), [&](int64_t n) {
+      runner.assume_length(o.batch, mean_context - n);
       for (int64_t i = 0; i < n; ++i) runner.decode();
       return 0.0;
     });
@@ -224,7 +225,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
               {"flops", total_flops},
               {"flops_per_second", total_flops / time * 1e3}});
   if (o.profile)
-    bench.profile(out, false, time, [&](int64_t n) {
+    bench.profile(out, false, time, kMostPasses, [&](int64_t n) {
       for (int64_t i = 1; i < n; ++i) pass();
       return pass();
     });
