@@ -79,7 +79,7 @@ void StepTimer::heat(Graph& layers, double seconds) {
 
 StepTimer::Chain StepTimer::chain_of(const std::function<void(size_t)>& call, size_t most) {
   const double one = launch_seconds(backend_, *record([&] { call(0); }));
-  const size_t calls = std::clamp<size_t>(static_cast<size_t>(kTimedSeconds / one), 1, most);
+  const auto calls = static_cast<size_t>(std::clamp(kTimedSeconds / one, 1.0, static_cast<double>(most)));
   return {record([&] {
             for (size_t i = 0; i < calls; ++i) call(i);
           }),
@@ -93,7 +93,10 @@ double StepTimer::seconds(const Chain& chain, Graph& layers) {
 
 std::vector<StepOpSeconds> StepTimer::time(const std::vector<StepOp>& ops) {
   int64_t bytes = 0;
-  for (const StepOp& op : ops) bytes = std::max(bytes, planned_bytes(backend_, op.call));
+  for (const StepOp& op : ops) {
+    bytes = std::max(bytes, planned_bytes(backend_, op.call));
+    if (op.beside) bytes = std::max(bytes, planned_bytes(backend_, op.beside));
+  }
   Workspace workspace(bytes, &backend_);
   ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .backend = &backend_, .workspace = &workspace};
   for (const StepOp& op : ops) op.call(ctx, 0);  // what is loaded at first use
