@@ -31,11 +31,11 @@ def environment(**more):
     return {**clean, "MOGE_THREADS": "1", **more}
 
 
-def moge(*args, stdin=b"", env=None, timeout=120):
-    """Runs the program to its end: a CompletedProcess with bytes."""
-    return subprocess.run(
-        [BINARY, *map(str, args)], input=stdin, capture_output=True, env=env or environment(), timeout=timeout, check=False
-    )
+def moge(*args, stdin=b"", env=None, timeout=120, **kwargs):
+    """Runs the program to its end, `kwargs` as subprocess.run has them: a CompletedProcess with bytes."""
+    command = [BINARY, *map(str, args)]
+    env = env or environment()
+    return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=timeout, check=False, **kwargs)
 
 
 def read_safetensors(path):
