@@ -73,8 +73,8 @@ json parse_json(std::string_view text, const std::string& source, int max_depth)
 }
 
 std::string json_excerpt(const json& value, size_t max_chars) {
-  if (value.is_number_float() && !std::isfinite(value.get<double>()))
-    return str(value.get<double>());                                             // of TOML
+  // JSON has no such numbers; values that come from TOML may be.
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) return str(value.get<double>());
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);  // ASCII: may be cut anywhere
   if (text.size() > max_chars) text = text.substr(0, max_chars) + "...";
   return text;

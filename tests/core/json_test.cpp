@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -39,6 +40,11 @@ TEST(Json, RefusesDuplicateKeysAndDeepNesting) {
   EXPECT_NO_THROW(parse_json(R"([{"a": 1}, {"a": {"a": 2}}])", "x"));
   expect_refused(std::string(100000, '['), "deeper than 64");
   EXPECT_NO_THROW(parse_json(std::string(64, '[') + std::string(64, ']'), "x"));
+}
+
+TEST(Json, ExcerptsNameNumbersThatJsonDoesNotHave) {
+  EXPECT_EQ(json_excerpt(-std::numeric_limits<double>::infinity()), "-inf");
+  EXPECT_EQ(json_excerpt(std::numeric_limits<double>::quiet_NaN()), "nan");
 }
 
 TEST(JsonObject, TypedAccess) {
