@@ -19,7 +19,7 @@ using nlohmann::ordered_json;
 struct Round {
   engine::Generation generation;
   double roof;  ///< what this machine reaches per second, the mean of before and after
-  double first_token_seconds() const { return generation.prefill_seconds + generation.decode_seconds; }
+  double total_seconds() const { return generation.prefill_seconds + generation.decode_seconds; }
 };
 
 double share(double rate, const Round& r) {
@@ -135,8 +135,8 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
   const std::vector<Round> rounds =
       bench.rounds(1, [&] { return ops::measure_products(bench.exec_context(), o.model.dtype); });
   const double flops = spec::prompt_flops(bench.config(), 1, o.prompt_tokens);
-  const auto milliseconds = [](const Round& r) { return 1e3 * r.first_token_seconds(); };
-  const auto percent_of = [&](const Round& r) { return 100 * share(flops / r.first_token_seconds(), r); };
+  const auto milliseconds = [](const Round& r) { return 1e3 * r.total_seconds(); };
+  const auto percent_of = [&](const Round& r) { return 100 * share(flops / r.total_seconds(), r); };
   const double time = median(rounds, milliseconds), time_p90 = quantile(rounds, 0.9, milliseconds);
   const double tokens = static_cast<double>(o.prompt_tokens) / time * 1e3;
   const double roof = median(rounds, [](const Round& r) { return r.roof; });
@@ -185,8 +185,7 @@ void bench_cpu_llama(const CpuBenchOptions& options) {
     bench.generate(prompt_tokens, max_tokens);  // warms up
     std::vector<Round> rounds;
     for (int64_t i = 0; i < o.rounds; ++i) rounds.push_back({bench.generate(prompt_tokens, max_tokens), 0});
-    return median(rounds,
-                  [&](const Round& r) { return static_cast<double>(counted) / r.first_token_seconds(); });
+    return median(rounds, [&](const Round& r) { return static_cast<double>(counted) / r.total_seconds(); });
   };
   const double pp = rate(kPrompt, 1, kPrompt), tg = rate(1, kGenerated, kGenerated);
   if (o.json) {
