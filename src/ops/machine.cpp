@@ -39,18 +39,20 @@ double best_seconds(ThreadPool& pool, int num_threads, const Work& work) {
 }
 
 /// Operations per second of a kernel that does `flops` of them a round.
-double compute_rate(ThreadPool& pool, int num_threads, float (*kernel)(int64_t), double flops) {
-  constexpr int64_t kRounds = 500'000;  // about 1 ms
-  volatile float sink = 0;
-  return static_cast<double>(num_threads) * kRounds * flops /
-         best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
-}
+struct ComputeRate {
+  ThreadPool& pool;
+  int num_threads;
+  double operator()(float (*kernel)(int64_t), double flops) const {
+    constexpr int64_t kRounds = 500'000;  // about 1 ms
+    volatile float sink = 0;
+    return static_cast<double>(num_threads) * kRounds * flops /
+           best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
+  }
+};
 
 ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* isa,
                                const cpu::vec::MachineKernels& kernels, bool bf16, bool i8) {
-  const auto rate = [&](float (*kernel)(int64_t), double flops) {
-    return compute_rate(pool, num_threads, kernel, flops);
-  };
+  const ComputeRate rate{pool, num_threads};
   return {isa, num_threads, rate(kernels.fma_f32, kernels.fma_f32_flops),
           bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0,
           i8 ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0};
@@ -130,9 +132,7 @@ std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
 double measure_products(ExecContext& ctx, DType weights) {
   const CpuInfo& cpu = cpu_info();
   const cpu::vec::MachineKernels& kernels = best_kernels();
-  const auto rate = [&](float (*kernel)(int64_t), double flops) {
-    return compute_rate(*ctx.pool, ctx.pool->num_threads(), kernel, flops);
-  };
+  const ComputeRate rate{*ctx.pool, ctx.pool->num_threads()};
   if (weights == DType::kI8) return cpu.avx512_vnni ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0;
   if (weights == DType::kBF16 && cpu.avx512_bf16) return rate(kernels.dot_bf16, kernels.dot_bf16_flops);
   return cpu.avx2 ? rate(kernels.fma_f32, kernels.fma_f32_flops) : 0;
