@@ -105,16 +105,16 @@ struct BenchDecodeOptions {
           .value = "N",
           .help = "CPU: generations to take the median of",
           .min = 1},
-         {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more step"},
+         {.name = "profile", .target = &profile, .help = "GPU: time by op, medians of eight later steps"},
          {.name = "eager", .target = &eager, .help = "GPU: launch op by op instead of as a graph"},
          json_option(&json)});
   }
 };
 
 /// What only the GPU's benchmarks have, refused by name.
-void check_cpu_options(int64_t batch, int64_t layers, bool profile) {
-  check<UsageError>(batch == 1 && layers == 0 && !profile,
-                    "--batch, --layers and --profile: benchmarks of the GPU have them");
+void check_cpu_options(int64_t batch, int64_t layers, bool profile, bool eager = false) {
+  check<UsageError>(batch == 1 && layers == 0 && !profile && !eager,
+                    "--batch, --layers, --profile and --eager: benchmarks of the GPU have them");
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
@@ -127,7 +127,7 @@ void bench_decode(const BenchDecodeOptions& o) {
                                 .profile = o.profile,
                                 .eager = o.eager,
                                 .json = o.json});
-  check_cpu_options(o.batch, o.layers, o.profile || o.eager);
+  check_cpu_options(o.batch, o.layers, o.profile, o.eager);
   bench_cpu_decode({.model = o.model,
                     .prompt_tokens = o.prompt_tokens,
                     .max_tokens = o.max_tokens,
@@ -144,20 +144,21 @@ struct BenchPrefillOptions {
   bool json = false;
 
   std::vector<Option> options() {
-    return joined(model.options(),
-                  {layers_option(&layers),
-                   {.name = "batch",
-                    .target = &batch,
-                    .value = "N",
-                    .help = "GPU: prompts of --context tokens each",
-                    .min = 1},
-                   {.name = "repeats",
-                    .target = &repeats,
-                    .value = "N",
-                    .help = "Passes to take the median of",
-                    .min = 1},
-                   {.name = "profile", .target = &profile, .help = "GPU: time by op, of one more pass"},
-                   json_option(&json)});
+    return joined(
+        model.options(),
+        {layers_option(&layers),
+         {.name = "batch",
+          .target = &batch,
+          .value = "N",
+          .help = "GPU: prompts of --context tokens each",
+          .min = 1},
+         {.name = "repeats",
+          .target = &repeats,
+          .value = "N",
+          .help = "Passes to take the median of",
+          .min = 1},
+         {.name = "profile", .target = &profile, .help = "GPU: time by op, medians of eight later passes"},
+         json_option(&json)});
   }
 };
 
