@@ -9,7 +9,7 @@ namespace moge::engine {
 
 class DeviceSequence : public Sequence {
  public:
-  /// A Runner of one row.
+  /// A Runner of one row; `plan`: its memory plan for these arguments, where it is known.
   DeviceSequence(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
                  std::optional<RunnerPlan> plan = {});
 

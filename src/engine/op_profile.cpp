@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/error.h"
+
 namespace moge::engine {
 
 void OpProfile::before(const char* op) {
@@ -24,6 +26,7 @@ double OpProfile::pass_seconds() {
 }
 
 std::vector<OpProfile::Line> OpProfile::lines(const std::vector<double>& seconds) const {
+  dcheck(seconds.size() == spans_.size(), "seconds of ", seconds.size(), " calls: expected ", spans_.size());
   std::vector<Line> lines;
   for (size_t i = 0; i < spans_.size(); ++i) {
     const char* op = spans_[i].op;

@@ -18,7 +18,7 @@ class OpProfile : public OpObserver {
     double seconds = 0;                ///< of all calls
     std::vector<double> call_seconds;  ///< in their order
   };
-  /// By op, of such seconds. Most time first.
+  /// By op, of such seconds, one for each of num_calls(). Most time first.
   std::vector<Line> lines(const std::vector<double>& call_seconds) const;
   size_t num_calls() const { return spans_.size(); }
   /// Seconds of each call, in their order. Waits for the device. The events end what the kernels' launches
