@@ -33,9 +33,8 @@ SessionConfig checked(SessionConfig limits, const spec::ModelConfig& config) {
 }  // namespace
 
 std::string Session::MemoryPlan::str() const {
-  const auto mib = [](int64_t bytes) { return moge::str((bytes + (1 << 19)) >> 20, " MiB"); };
-  return moge::str("weights ", mib(weights), ", KV cache ", mib(kv_cache), ", activations ", mib(activations),
-                   workspace > 0 ? ", workspace " + mib(workspace) : "");
+  return moge::str("weights ", gib(weights), ", KV cache ", gib(kv_cache), ", activations ", gib(activations),
+                   workspace > 0 ? ", workspace " + gib(workspace) : "");
 }
 
 Session::MemoryPlan Session::plan(const spec::ModelConfig& config, DType weights,

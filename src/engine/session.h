@@ -22,7 +22,7 @@ class Session : public Sequence {
   struct MemoryPlan {
     int64_t weights, kv_cache, activations, workspace;
     int64_t total() const { return weights + kv_cache + activations + workspace; }
-    std::string str() const;  ///< "weights 960 MiB, KV cache ..."
+    std::string str() const;  ///< "weights 0.94 GiB, KV cache ..."
   };
   /// What a Session of this configuration will allocate, without allocating it; but for the ops' workspace,
   /// some MiB.

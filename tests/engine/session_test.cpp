@@ -183,7 +183,9 @@ TEST(Session, SaysWhatDoesNotFitBeforeItAllocates) {
         [&] { Session::check_fits(c, DType::kBF16, {.context = context}, free); });
   };
   const std::string large = refusal("pangu-pro-moe-72b-a16b", 4096, int64_t{20} << 30);
-  EXPECT_TRUE(large.starts_with("the plan does not fit in the CPU's memory: weights 137")) << large;
+  EXPECT_TRUE(
+      large.starts_with("the plan does not fit in the CPU's memory: weights 134.12 GiB, KV cache 0.75 GiB"))
+      << large;
   EXPECT_NE(large.find("; 20.00 GiB are free, "), std::string::npos) << large;
   EXPECT_TRUE(large.ends_with(" GiB too few. 6 of 48 layers would fit")) << large;
   EXPECT_TRUE(refusal("pangu-pro-moe-72b-a16b", 16, 1 << 30).ends_with("Not even one layer would fit"));
