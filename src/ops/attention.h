@@ -41,7 +41,7 @@ struct PagedAttention {
   Tensor v_pages;      // [P, KV, PS, Dh]
   Tensor k_scales;     // [P, KV, PS] f32, with eight-bit pages (ops/rope_kv_write.h)
   Tensor v_scales;     // [P, KV, PS] f32
-  Tensor block_table;  // [B, MP] i32: page of each PS cache positions; entries past the length are not read
+  Tensor block_table;  // [B, MP] i32: page of each PS cache positions; entries past the length are not used
   Tensor cu_q;         // [B + 1] i32
   Tensor kv_lens;      // [B] i32, this call's tokens included
   float scale = 0;

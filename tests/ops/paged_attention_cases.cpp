@@ -229,6 +229,9 @@ const Cases cases([] {
                           {{{63, 63}, {65, 64}, {0, 0}, {200, 7}}, 8, 1, 64, 64, pages, false, bf16},
                           {{{300, 300}, {190, 100}}, 4, 2, 128, 64, pages, false, bf16, 0, 16},
                           {{{3000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1},
+                          // more parts than a block merges at once: chunks, spans
+                          {{{6000, 1}}, 2, 2, 128, 64, pages, false, bf16, 1},
+                          {{{17'000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1},
                           {crowd(1), 10, 2, 64, 64, pages, false, bf16, 1}}) {
       // Tensor cores take bf16: weights may be rounded to it, and keys and values that were unpacked.
       add<PagedAttention>(

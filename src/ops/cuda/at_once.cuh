@@ -14,10 +14,12 @@ template <class... Params>
 int clusters_at_once(const ExecContext& ctx, const char* op, void (*kernel)(Params...),
                      const LaunchConfig& c) {
   static std::mutex mutex;
-  static std::map<std::tuple<void (*)(Params...), const Backend*, unsigned, int>, int> known;
+  static std::map<std::tuple<void (*)(Params...), const Backend*, unsigned, int, int>, int> known;
   const std::lock_guard lock(mutex);
-  const auto [it, is_new] = known.try_emplace({kernel, ctx.backend, c.block.x, c.shared_bytes}, 0);
-  if (is_new) it->second = max_active_clusters(op, kernel, c);
+  const std::tuple key(kernel, static_cast<const Backend*>(ctx.backend), c.block.x, c.shared_bytes,
+                       c.cluster);
+  auto it = known.find(key);
+  if (it == known.end()) it = known.emplace(key, max_active_clusters(op, kernel, c)).first;
   check<DeviceError>(it->second > 0, op, ": no multiprocessor of ", ctx.backend->info().name,
                      " has room for ", c.block.x, " threads with ", c.shared_bytes,
                      " bytes of shared memory, clusters of ", c.cluster);

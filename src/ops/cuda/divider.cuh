@@ -20,7 +20,7 @@ class Divider {
 
   /// Which of the next two is right: for code that has many vectors, and branches once.
   __device__ bool by_inverse() const { return by_inverse_; }
-  /// In so many steps.
+  /// In so many steps; one is enough for the quantum of a bf16's quotient (quantize_cases.cpp has them all).
   template <int kSteps>
   __device__ void multiply(float (&x)[kVec]) const {
 #pragma unroll

@@ -95,8 +95,8 @@ struct Head {
   __device__ bool here() const {
     return first < half;
   }
-  /// What belongs to the lane's elements.
-  __device__ void load_halves(float (&x)[2][kN], const float* from, int half) const {
+  /// What belongs to the lane's elements, in two parts that are `apart`.
+  __device__ void load_halves(float (&x)[2][kN], const float* from, int apart) const {
     constexpr int kVector = kN == 8 ? 4 : 1;  // 16 bytes where they are aligned
     using FloatVector = Vector<float, kVector>;
 #pragma unroll
@@ -104,7 +104,7 @@ struct Head {
 #pragma unroll
       for (int i = 0; i < kN; i += kVector)
         *reinterpret_cast<FloatVector*>(x[h] + i) =
-            *reinterpret_cast<const FloatVector*>(from + h * half + first + i);
+            *reinterpret_cast<const FloatVector*>(from + h * apart + first + i);
   }
 
   __device__ void norm(const float* weight, float eps) {

@@ -43,7 +43,8 @@ __device__ __forceinline__ void store_vec(float* p, const float (&x)[kVec]) {
 }
 /// As BF16 or F16.
 template <class T>
-requires(sizeof(T) == 2) __device__ __forceinline__ void store_vec(T* p, const float (&x)[kVec]) {
+requires(std::is_same_v<T, BF16> || std::is_same_v<T, F16>) __device__ __forceinline__
+    void store_vec(T* p, const float (&x)[kVec]) {
   uint32_t pairs[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {

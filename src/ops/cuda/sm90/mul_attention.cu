@@ -168,13 +168,13 @@ void launch_mul_attention(ExecContext& ctx, const PagedAttention& a, const MulAt
     return matrix_map(op, pages.data, Config::kKv, pages.numel() / Config::kDh, Config::kDh,
                       1 << p.log2_box_rows, Config::kDh / Tile::kBoxes, L2Fetch::k128);
   };
-  // An SM has 228 KiB, of which each block takes one for the system. Of so few blocks that each has but one
-  // chunk to do none shares an SM: all that a block loads is under way at once.
-  const bool few = n.grid <= ctx.backend->info().num_sms;
+  // An SM has 228 KiB, of which each block takes one for the system. Few blocks, of a chunk each, get a ring
+  // for all of it, which also keeps two of them from sharing an SM.
+  const bool few = Config::kBlocksPerSm > 1 && n.grid <= ctx.backend->info().num_sms;
   const int limit = (few ? 160 : 228 / Config::kBlocksPerSm - 1) * 1024;
   int stages = 16;
   const auto bytes = [&] { return MulAttentionShared<Config>(p.B, stages).bytes; };
-  while (stages > 4 && bytes() > limit) --stages;
+  while (stages > kMinStages && bytes() > limit) --stages;
   launch(ctx, op, mul_attention_kernel<Config>,
          {.grid = static_cast<unsigned>(n.grid), .block = Config::kThreads, .shared_bytes = bytes()},
          map(a.k_pages), map(a.v_pages), p, stages);

@@ -14,6 +14,7 @@ inline constexpr int kChunksPerSpan = 4;
 /// Of a unit where there is much to do; then a unit's own 2 us are little beside its chunks' 4 each.
 inline constexpr int kChunksPerUnit = 2 * kChunksPerSpan;
 inline constexpr int kQueryStages = 2;
+inline constexpr int kMinStages = 4;  ///< of the ring
 
 struct MulAttentionParams {
   __nv_bfloat16* out;
@@ -59,8 +60,7 @@ struct MulAttentionConfig {
   static constexpr int kThreads = (kWarps + 1) * 32;
   static constexpr int kBlocksPerSm = kColumns > 16 ? 1 : 2;
   static constexpr bool kQuantised = size_of(kKv) == 1;
-  /// Positions of a slot of the ring. Slots of bytes are as large as those of 16 bits: a slot costs some 15
-  /// instructions of every warp.
+  /// Positions of a slot of the ring. Bytes have large ones: a slot costs some 15 instructions of every warp.
   static constexpr int kTile = kQuantised ? 16 * kWarps : 64;
   static constexpr int kTilesPerChunk = kChunkPositions / kTile;
   using Tile = KvTile<kKv, kDh, kTile>;

@@ -35,6 +35,7 @@ template <class Config>
 __device__ __forceinline__ void combine_parts(const MulAttentionParams& a, const Plan& plan, int b,
                                               int kv_head, uint8_t* scratch, int scratch_bytes) {
   constexpr int kColumns = Config::kDh / 4, kThreads = Config::kWarps * 32, kPartBytes = kThreads * 32;
+  static_assert(kMinStages * Config::Tile::kBytes >= kChunksPerSpan * kPartBytes);  // at_once > 0
   const int chunks = ceil_div(plan.lengths[b], kChunkPositions);
   const int merged = plan.first_part_places(b), of_span = plan.by_chunk ? kChunksPerSpan : 1;
   const int count = (plan.by_chunk ? chunks : ceil_div(chunks, kChunksPerSpan)) - merged + 1;

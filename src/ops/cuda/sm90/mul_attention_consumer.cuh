@@ -11,8 +11,10 @@
 //
 // Signed bytes are multiplied as they are, because unpacking them took a third of the instructions: a row of
 // queries becomes integers of 16 bits, in units of a power of two for which elements down to 2^-7 of its
-// largest are exact, and probabilities become integers of 16 bits, 65535 for 1. Both in two digits, a byte
-// each, and sums of both are exact.
+// largest are exact, and probabilities times V's scales integers of 16 bits, 65535 for the chunk's largest
+// scale. Both in two digits, a byte each, and sums of both are exact. So one position whose scale is 2^n
+// times the others' leaves these 16 - n bits, though it may weigh nothing: bf16 results notice from n = 7 on.
+// A NaN of a query does not come through; the residual stream has it.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -85,6 +87,7 @@ class MulAttentionConsumer {
   static constexpr float kQueryDivisor = 16;
   static constexpr int kDigit = 256;
   static constexpr float kCertain = kDigit * kDigit - 1;  // a probability of 1, as an integer
+  static_assert(int64_t{kChunkPositions} * 128 * (kDigit * kDigit - 1) <= INT32_MAX);  // a chunk's values
   static constexpr float kInteger = 0x1p23F;  // plus a smaller number: that as an integer, in the last bits
 
   /// What the block's threads stored before they met comes first, what they read after they meet again last.

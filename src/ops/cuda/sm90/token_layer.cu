@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
 
 #include "core/match.h"
 #include "ops/cuda/at_once.cuh"
@@ -115,7 +114,7 @@ __device__ void route(const Params& p, const Share& own, uint8_t* memory) {
         reinterpret_cast<float*>(memory + at.x)[f - own.begin] = __ldcg(p.x + f) + delta;
       }
     }
-    constexpr int kLaneExperts = 2;
+    constexpr int kLaneExperts = kMaxRouted / kWarp;
     const LaneExperts<kLaneExperts> experts(r);
     uint32_t bits[kLaneExperts][kSlices];
     bool there = true;
@@ -506,7 +505,7 @@ class Worker {
     return warp_ * static_cast<int>(kWarpStages) + static_cast<int>(chunk % kWarpStages);
   }
 
-  /// Asks for the pair after the next, so that none is waited for.
+  /// Asks for the next pair before its turn, so that it is not waited for.
   __device__ void take_pair() {
     if (lane_ == 0) pair_ = atomicAdd(&taken[chunks_.team].pairs, 1);
   }
@@ -859,8 +858,8 @@ Refusal supports(const TokenLayer& a) {
     if (!refusal.empty()) return refusal;
   if (a.next_qkv && a.next_qkv.dim(0) > token::kMaxFeatures)
     return str(a.next_qkv.dim(0), " rows of qkv: expected at most ", token::kMaxFeatures);
-  if (a.gate.dim(0) > token::kMaxExperts)
-    return str(a.gate.dim(0), " experts: expected at most ", token::kMaxExperts);
+  if (a.gate.dim(0) > token::kMaxRouted)
+    return str(a.gate.dim(0), " experts: expected at most ", token::kMaxRouted);
   const int64_t F = a.down.dim(2), slots = a.experts_per_token + (shared_width(a) + F - 1) / F;
   if (slots > kMaxSlots) return str(slots, " experts a token: expected at most ", kMaxSlots);
   for (const Tensor* t : {&a.x,

@@ -17,7 +17,7 @@ inline constexpr int kLaneBytes = 16;                   ///< that a lane multipl
 inline constexpr int kPieceBytes = kWarp * kLaneBytes;  ///< and a warp
 inline constexpr int kPieces = 10;                      ///< of the longest row
 inline constexpr int kMaxWidth = kPieces * kPieceBytes;
-inline constexpr int kMaxExperts = 2 * kWarp;
+inline constexpr int kMaxRouted = 2 * kWarp;
 inline constexpr int kMaxHidden = 2048;  ///< width of a routed expert
 inline constexpr int kThreadVecs = 2;    ///< of a row of the width of the model
 inline constexpr int kMaxWarps = kMaxWidth / kVec / kWarp / kThreadVecs;  ///< that multiply
@@ -118,7 +118,7 @@ struct Params {
   SmallDivisor by_F;
   Shares of_D, of_N, of_SF, of_pairs;  ///< a block's; pairs: K x F
   int teams;
-  Shares of_blocks;                   ///< a team's
+  Shares of_blocks;  ///< whose shares of pairs a team has: as many as it has blocks, or one more or less
   int out_rows, down_rows, qkv_rows;  ///< of a chunk
   SmallDivisor by_out_rows, by_down_rows, by_qkv_rows;
   int down_slots;  ///< K and the pieces of the shared expert's row
@@ -251,7 +251,7 @@ struct alignas(128) Taken {
 /// Parts of the logits, of every slice and expert. A number says itself whether it has come: it is stored
 /// with its bits turned, and 0 means that it has not (a NaN of ones becomes another). So between launches.
 struct alignas(16) Parts {
-  uint32_t bits[kSlices][kMaxExperts];
+  uint32_t bits[kSlices][kMaxRouted];
 };
 __device__ __forceinline__ void tell(uint32_t& to, float x) {
   const uint32_t turned = max(~__float_as_uint(x), 1U);
