@@ -11,9 +11,14 @@ int64_t free_bytes(const ExecContext& ctx) {
   return ctx.backend ? ctx.backend->free_bytes() : host_free_bytes();
 }
 
-std::string gib(int64_t bytes) {
+std::string memory_text(int64_t bytes) {
+  const double gib = static_cast<double>(bytes) / (1 << 30);
   std::ostringstream out;
-  out << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
+  out << std::fixed;
+  if (gib < 0.1)
+    out << std::setprecision(1) << gib * 1024 << " MiB";
+  else
+    out << std::setprecision(2) << gib << " GiB";
   return out.str();
 }
 
@@ -31,8 +36,8 @@ int64_t largest_fit(int64_t most, int64_t free, const std::function<int64_t(int6
 
 void refuse_plan(const std::string& where, const std::string& parts, int64_t need, int64_t free,
                  const std::string& would_fit) {
-  throw OutOfMemoryError(str("the plan does not fit ", where, ": ", parts, "; ", gib(free), " are free, ",
-                             gib(need - free), " too few. ", would_fit));
+  throw OutOfMemoryError(str("the plan does not fit ", where, ": ", parts, "; ", memory_text(free),
+                             " are free, ", memory_text(need - free), " too few. ", would_fit));
 }
 
 }  // namespace moge::engine

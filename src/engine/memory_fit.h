@@ -11,8 +11,8 @@ namespace moge::engine {
 /// What ctx's device can still give: its backend's memory, or the CPU's.
 int64_t free_bytes(const ExecContext& ctx);
 
-/// "12.34 GiB"
-std::string gib(int64_t bytes);
+/// "12.34 GiB"; less than a tenth of one: "56.7 MiB".
+std::string memory_text(int64_t bytes);
 
 /// The largest n of 0..most for which total(n) bytes, which grow with n, are at most `free`; total(0) is not
 /// asked.

@@ -56,9 +56,10 @@ void upload_element(ExecContext& ctx, const Tensor& to, int64_t i, T value) {
 }  // namespace
 
 std::string RunnerPlan::str() const {
-  return moge::str("weights ", gib(weights), ", KV cache ", gib(kv_cache), ", activations ", gib(activations),
-                   ", logits ", gib(logits), ", inputs ", gib(inputs), ", workspace ", gib(workspace),
-                   ", total ", gib(total()));
+  return moge::str("weights ", memory_text(weights), ", KV cache ", memory_text(kv_cache), ", activations ",
+                   memory_text(activations), ", logits ", memory_text(logits), ", inputs ",
+                   memory_text(inputs), ", workspace ", memory_text(workspace), ", total ",
+                   memory_text(total()));
 }
 
 model::KvCache Runner::allocate_cache(Arena& arena, const spec::ModelConfig& c, const RunnerConfig& limits) {

@@ -33,8 +33,8 @@ SessionConfig checked(SessionConfig limits, const spec::ModelConfig& config) {
 }  // namespace
 
 std::string Session::MemoryPlan::str() const {
-  return moge::str("weights ", gib(weights), ", KV cache ", gib(kv_cache), ", activations ", gib(activations),
-                   workspace > 0 ? ", workspace " + gib(workspace) : "");
+  return moge::str("weights ", memory_text(weights), ", KV cache ", memory_text(kv_cache), ", activations ",
+                   memory_text(activations), workspace > 0 ? ", workspace " + memory_text(workspace) : "");
 }
 
 Session::MemoryPlan Session::plan(const spec::ModelConfig& config, DType weights,

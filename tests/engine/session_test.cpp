@@ -188,7 +188,9 @@ TEST(Session, SaysWhatDoesNotFitBeforeItAllocates) {
       << large;
   EXPECT_NE(large.find("; 20.00 GiB are free, "), std::string::npos) << large;
   EXPECT_TRUE(large.ends_with(" GiB too few. 6 of 48 layers would fit")) << large;
-  EXPECT_TRUE(refusal("pangu-pro-moe-72b-a16b", 16, 1 << 30).ends_with("Not even one layer would fit"));
+  const std::string short_context = refusal("pangu-pro-moe-72b-a16b", 16, 1 << 30);
+  EXPECT_TRUE(short_context.ends_with("Not even one layer would fit")) << short_context;
+  EXPECT_NE(short_context.find(", KV cache 12.0 MiB, "), std::string::npos) << short_context;
 
   model::Model model = packable_model(pool, DType::kBF16, false);
   const spec::ModelConfig c = model.config;
