@@ -273,4 +273,11 @@ __device__ __forceinline__ bool all_arrived(const Arrivals& arrivals) {
   return now == gridDim.x;
 }
 
+// In device memory, for all launches, which follow each other.
+static __device__ Arrivals arrivals[kNumMeetings];
+/// The largest |h| of each slot, as the bits of a float; zeros between launches.
+static __device__ int hidden_max[kMaxSlots];
+static __device__ Taken taken[kMaxTeams];
+static __device__ Parts parts;
+
 }  // namespace moge::ops::cuda::token
