@@ -1,11 +1,11 @@
 #include "cli/bench_cpu.h"
 
 #include <algorithm>
-#include <cmath>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/quantile.h"
 #include "ops/machine.h"
 #include "spec/cost.h"
 
@@ -30,8 +30,7 @@ template <class Value>
 double quantile(const std::vector<Round>& rounds, double q, const Value& value) {
   std::vector<double> values;
   for (const Round& r : rounds) values.push_back(value(r));
-  std::ranges::sort(values);
-  return values[static_cast<size_t>(std::lround(q * static_cast<double>(values.size() - 1)))];
+  return cli::quantile(std::move(values), q);
 }
 template <class Value>
 double median(const std::vector<Round>& rounds, const Value& value) {
@@ -67,6 +66,17 @@ class CpuBench {
     return rounds;
   }
 
+  /// What a report in JSON begins with.
+  ordered_json header(const char* benchmark) {
+    return {{"benchmark", benchmark},
+            {"device", "cpu"},
+            {"num_threads", num_threads()},
+            {"model", options_.model.model},
+            {"layers", config().num_hidden_layers},
+            {"weights", name_of(options_.model.dtype)},
+            {"kv_dtype", name_of(options_.model.kv_dtype)},
+            {"batch", 1}};
+  }
   const spec::ModelConfig& config() { return model_.config(); }
   ExecContext& exec_context() { return model_.exec_context(); }
   int num_threads() { return exec_context().pool->num_threads(); }
@@ -142,24 +152,17 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
   const double roof = median(rounds, [](const Round& r) { return r.roof; });
   const double percent = median(rounds, percent_of);
   if (o.json) {
-    ordered_json out = {{"benchmark", "prefill"},
-                        {"device", "cpu"},
-                        {"num_threads", bench.num_threads()},
-                        {"model", o.model.model},
-                        {"layers", bench.config().num_hidden_layers},
-                        {"weights", name_of(o.model.dtype)},
-                        {"kv_dtype", name_of(o.model.kv_dtype)},
-                        {"batch", 1},
-                        {"context", o.prompt_tokens},
-                        {"memory_bytes", bench.memory_bytes()},
-                        {"ttft_ms", time},
-                        {"ttft_ms_p90", time_p90},
-                        {"tokens_per_second", tokens},
-                        {"flops", flops},
-                        {"flops_per_second", flops / time * 1e3},
-                        {"product_ceiling", roof},
-                        {"percent_of_product_ceiling", percent},
-                        {"rounds", ordered_json::array()}};
+    ordered_json out = bench.header("prefill");
+    out.update({{"context", o.prompt_tokens},
+                {"memory_bytes", bench.memory_bytes()},
+                {"ttft_ms", time},
+                {"ttft_ms_p90", time_p90},
+                {"tokens_per_second", tokens},
+                {"flops", flops},
+                {"flops_per_second", flops / time * 1e3},
+                {"product_ceiling", roof},
+                {"percent_of_product_ceiling", percent},
+                {"rounds", ordered_json::array()}});
     for (const Round& r : rounds)
       out["rounds"].push_back({{"ttft_ms", milliseconds(r)},
                                {"product_ceiling", r.roof},
@@ -189,17 +192,10 @@ void bench_cpu_llama(const CpuBenchOptions& options) {
   };
   const double pp = rate(kPrompt, 1, kPrompt), tg = rate(1, kGenerated, kGenerated);
   if (o.json) {
-    const ordered_json out = {{"benchmark", "pp512 tg128"},
-                              {"device", "cpu"},
-                              {"num_threads", bench.num_threads()},
-                              {"model", o.model.model},
-                              {"layers", bench.config().num_hidden_layers},
-                              {"weights", name_of(o.model.dtype)},
-                              {"kv_dtype", name_of(o.model.kv_dtype)},
-                              {"batch", 1},
-                              {"memory_bytes", bench.memory_bytes()},
-                              {"pp512_tokens_per_second", pp},
-                              {"tg128_tokens_per_second", tg}};
+    ordered_json out = bench.header("pp512 tg128");
+    out.update({{"memory_bytes", bench.memory_bytes()},
+                {"pp512_tokens_per_second", pp},
+                {"tg128_tokens_per_second", tg}});
     std::cout << out.dump(2) << '\n';
   } else {
     std::cout << std::fixed << std::setprecision(1) << "pp512  " << pp << " tokens/s\ntg128  " << tg

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/model_path.h"
+#include "cli/quantile.h"
 #include "core/log.h"
 #include "core/rng.h"
 #include "engine/memory_fit.h"
@@ -26,11 +26,6 @@ using nlohmann::ordered_json;
 constexpr int kProfiles = 8;
 constexpr double kProfileApart = 0.25, kProfileWarmUp = 1;
 constexpr int64_t kMostPasses = 64;  ///< one after another: each makes a decoded context longer
-
-double quantile(std::vector<double> values, double q) {
-  std::ranges::sort(values);
-  return values[static_cast<size_t>(std::lround(q * static_cast<double>(values.size() - 1)))];
-}
 
 /// The runner of a benchmark and what was measured before its memory was taken.
 struct DeviceBench {
@@ -103,11 +98,11 @@ struct DeviceBench {
     for (size_t call = 0; call < profiles[0].size(); ++call) {
       std::vector<double> seconds;
       for (const std::vector<double>& one : profiles) seconds.push_back(one[call]);
-      medians.push_back(quantile(seconds, 0.5));
+      medians.push_back(median(seconds));
     }
     out["event_ms"] = profile->event_seconds() * 1e3;
     // Before the first op and after the last. Decode passes, which follow each other, tell no such time.
-    if (const double ms = quantile(host_ms, 0.5); ms > 0) out["host_ms"] = ms;
+    if (const double ms = median(host_ms); ms > 0) out["host_ms"] = ms;
     for (const engine::OpProfile::Line& line : profile->lines(medians)) {
       ordered_json calls = ordered_json::array();
       for (const double seconds : line.call_seconds) calls.push_back(seconds * 1e3);
@@ -156,7 +151,7 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   for (size_t i = 1; i < events.size(); ++i) ms.push_back(1e3 * events[i]->seconds_since(*events[i - 1]));
   runner.tokens(o.batch);
 
-  const double step = quantile(ms, 0.5);
+  const double step = median(ms);
   const int64_t mean_context = o.context + kWarmUp + o.steps / 2;
   const double bytes = spec::decode_step_bytes(runner.config(), o.batch, mean_context,
                                                {.weights = o.model.dtype, .kv = o.model.kv_dtype});
@@ -215,7 +210,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
   std::vector<double> ms;
   for (int64_t i = 0; i < std::min<int64_t>(o.steps, 16); ++i) ms.push_back(pass());
 
-  const double time = quantile(ms, 0.5);
+  const double time = median(ms);
   const auto tokens = static_cast<double>(o.batch * o.context);
   const double total_flops = spec::prompt_flops(runner.config(), o.batch, o.context);
   ordered_json out = bench.header("prefill");

@@ -1,7 +1,9 @@
 #include "cli/graph_timer.h"
 
-#include <algorithm>
+#include <utility>
 #include <vector>
+
+#include "cli/quantile.h"
 
 namespace moge::cli {
 
@@ -38,8 +40,7 @@ double graph_seconds(Backend& backend, const std::function<void(ExecContext&, si
     for (double ran = first; ran < kHotSeconds;) ran += launch_seconds(backend, *graph);
   std::vector<double> seconds;
   for (int r = 0; r < kRepeats; ++r) seconds.push_back(launch_seconds(backend, *graph) / kCalls);
-  std::ranges::sort(seconds);
-  return seconds[seconds.size() / 2];
+  return median(std::move(seconds));
 }
 
 }  // namespace moge::cli

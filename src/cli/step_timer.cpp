@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/graph_timer.h"
+#include "cli/quantile.h"
 #include "engine/op_profile.h"
 
 namespace moge::cli {
@@ -14,11 +15,6 @@ constexpr int kRounds = 5;
 constexpr double kHotSeconds = 10e-3, kReheatSeconds = 1.5e-3, kTimedSeconds = 1e-3;
 constexpr double kMostExcess = 1e-6;    ///< of long kernels it is only the noise of clocks
 constexpr double kLeastSeconds = 1e-7;  ///< of a difference between two chains
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
 
 void run(const StepOp& op, ExecContext& ctx, size_t i) {
   (op.beside ? op.beside : op.call)(ctx, i);
