@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/model_path.h"
 #include "core/error.h"
+#include "core/memory_text.h"
 #include "core/thread_pool.h"
 #include "io/hf_checkpoint.h"
 #include "model/weights.h"
@@ -143,13 +144,6 @@ std::string decimal(double value, const char* billion = " B") {
   return out.str();
 }
 
-std::string binary(double bytes) {
-  std::ostringstream out;
-  const double gib = bytes / (1024.0 * 1024.0 * 1024.0);
-  out << std::fixed << std::setprecision(2) << (gib >= 1 ? gib : gib * 1024) << (gib >= 1 ? " GiB" : " MiB");
-  return out.str();
-}
-
 void print(const ordered_json& r) {
   const auto line = [](const std::string& label, const std::string& text) {
     std::cout << std::left << std::setw(26) << label << text << '\n';
@@ -175,16 +169,16 @@ void print(const ordered_json& r) {
                             decimal(r["active_parameters_by_part"][part].get<double>())));
   line("FLOPs a token, forward", decimal(number("flops_per_token"), " G") + at_context);
   line("FLOPs a token, training", decimal(number("training_flops_per_token"), " G") + at_context);
-  line("weights", str(binary(r["weight_bytes"]["bf16"].get<double>()), " in bf16, ",
-                      binary(r["weight_bytes"]["f32"].get<double>()), " in f32"));
+  line("weights", str(memory_text(r["weight_bytes"]["bf16"].get<int64_t>()), " in bf16, ",
+                      memory_text(r["weight_bytes"]["f32"].get<int64_t>()), " in f32"));
   line("KV cache", str(r["kv_bytes_per_token"], " bytes a token in ", r["kv_dtype"].get<std::string>()));
-  line("one decode step reads", binary(number("decode_read_bytes")) + at_context);
+  line("one decode step reads", memory_text(r["decode_read_bytes"].get<int64_t>()) + at_context);
   const auto memory = [&](const std::string& label, const ordered_json& plan, const std::string& of_what) {
     std::string parts;
     for (const auto& [purpose, bytes] : plan.items())
       if (purpose != "total")
-        parts += str(parts.empty() ? "" : ", ", purpose, ' ', binary(bytes.get<double>()));
-    line(label, str(binary(plan["total"].get<double>()), of_what, ": ", parts));
+        parts += str(parts.empty() ? "" : ", ", purpose, ' ', memory_text(bytes.get<int64_t>()));
+    line(label, str(memory_text(plan["total"].get<int64_t>()), of_what, ": ", parts));
   };
   memory("memory to decode", r["serving_memory"],
          str(", one sequence of ", r["context"], ", weights in bf16"));
@@ -192,7 +186,7 @@ void print(const ordered_json& r) {
          str(" in bf16, ", r["context"], " tokens at a time, without the logits"));
   if (!r.contains("checkpoint")) return;
   const ordered_json& checkpoint = r["checkpoint"];
-  line("checkpoint", str(checkpoint["tensors"], " tensors, ", binary(checkpoint["bytes"].get<double>()),
+  line("checkpoint", str(checkpoint["tensors"], " tensors, ", memory_text(checkpoint["bytes"].get<int64_t>()),
                          ": all that the config asks for, and no other"));
   if (checkpoint.contains("finite"))
     line("verified", str("every weight is finite; ", checkpoint["verified_checksums"], " of ",

@@ -11,9 +11,6 @@ namespace moge::engine {
 /// What ctx's device can still give: its backend's memory, or the CPU's.
 int64_t free_bytes(const ExecContext& ctx);
 
-/// "12.34 GiB"; less than a tenth of one: "56.7 MiB".
-std::string memory_text(int64_t bytes);
-
 /// The largest n of 0..most for which total(n) bytes, which grow with n, are at most `free`; total(0) is not
 /// asked.
 int64_t largest_fit(int64_t most, int64_t free, const std::function<int64_t(int64_t n)>& total);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/memory_text.h"
 #include "core/transfer.h"
 #include "engine/memory_fit.h"
 #include "ops/decode_inputs.h"

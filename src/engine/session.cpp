@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/memory_text.h"
 #include "engine/memory_fit.h"
 #include "spec/cost.h"
 

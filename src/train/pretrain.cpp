@@ -123,14 +123,10 @@ class Pretraining {
 
   void print_plan() const {
     const spec::ModelConfig& c = step_.model().config;
-    const auto mib = [](int64_t bytes) { return str((bytes + (1 << 19)) >> 20, " MiB"); };
-    const TrainStep::MemoryPlan& m = step_.memory_plan();
     log_info("model: ", spec::parameters(c), " parameters, ", spec::active_parameters(c),
              " active; data: ", split_.train.size(), " documents to train on, ", split_.held_out.size(),
              " held out, ", corpus_.num_tokens(), " tokens; ", total_steps(config_.phases), " steps");
-    log_info("memory: weights ", mib(m.weights), ", gradients ", mib(m.gradients), ", optimizer ",
-             mib(m.optimizer), ", activations ", mib(m.activations), ", workspace ", mib(m.workspace),
-             ", in all ", mib(m.total()));
+    log_info("memory: ", step_.memory_plan().str());
   }
 
   void train_one() {

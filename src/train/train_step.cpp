@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/memory_text.h"
+
 namespace moge::train {
 
 namespace {
@@ -43,6 +45,12 @@ TrainStep::TrainStep(ExecContext ctx, model::Model model, const AdamWConfig& ada
            .optimizer = optimizer_.memory_bytes(),
            .activations = activation_memory_.used_bytes(),
            .workspace = workspace_.bytes()};
+}
+
+std::string TrainStep::MemoryPlan::str() const {
+  return moge::str("weights ", memory_text(weights), ", gradients ", memory_text(gradients), ", optimizer ",
+                   memory_text(optimizer), ", activations ", memory_text(activations), ", workspace ",
+                   memory_text(workspace), ", in all ", memory_text(total()));
 }
 
 TrainStep::Buffers TrainStep::allocate(Arena& arena) const {

@@ -64,6 +64,7 @@ class TrainStep {
   struct MemoryPlan {
     int64_t weights, gradients, optimizer, activations, workspace;
     int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
+    std::string str() const;  ///< "weights 0.94 GiB, gradients ..., in all ..."
   };
   const MemoryPlan& memory_plan() const { return plan_; }
   model::Activations activations(int64_t num_tokens) const;
