@@ -10,9 +10,9 @@
 #include "cli/quantile.h"
 #include "core/log.h"
 #include "core/rng.h"
-#include "engine/memory_fit.h"
 #include "engine/op_profile.h"
 #include "engine/runner.h"
+#include "model/memory_fit.h"
 #include "spec/cost.h"
 
 namespace moge::cli {
@@ -38,7 +38,7 @@ struct DeviceBench {
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
     const engine::RunnerPlan plan =
-        engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, engine::free_bytes(ctx));
+        engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx));
     const auto start = std::chrono::steady_clock::now();
     model::ServingModel model = load_on_device(ctx, o.model, o.layers);
     runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits, plan);

@@ -8,9 +8,9 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "engine/device_sequence.h"
-#include "engine/memory_fit.h"
 #include "engine/session.h"
 #include "model/loader.h"
+#include "model/memory_fit.h"
 
 namespace moge::cli {
 
@@ -124,12 +124,12 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
         .penalties = true};
     // Before the model is read.
     const engine::RunnerPlan plan =
-        engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits, engine::free_bytes(ctx_));
+        engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits, model::free_bytes(ctx_));
     sequence =
         std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits, plan);
   } else {
     const engine::SessionConfig limits{.context = context, .kv_dtype = o.kv_dtype};
-    engine::Session::check_fits(found.config, o.dtype, limits, engine::free_bytes(ctx_));
+    engine::Session::check_fits(found.config, o.dtype, limits, model::free_bytes(ctx_));
     sequence = std::make_unique<engine::Session>(ctx_, load(ctx_, found, o), limits);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

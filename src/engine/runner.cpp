@@ -5,7 +5,7 @@
 
 #include "core/memory_text.h"
 #include "core/transfer.h"
-#include "engine/memory_fit.h"
+#include "model/memory_fit.h"
 #include "ops/decode_inputs.h"
 #include "ops/random_fill.h"
 #include "ops/sampling.h"
@@ -149,24 +149,19 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
 RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                                   const RunnerConfig& limits, int64_t free) {
   const RunnerPlan need = plan(ctx, config, weights, limits);
-  if (need.total() <= free) return need;
-  // What would fit: fewer sequences if one does, else fewer layers.
-  const int64_t sequences = largest_fit(limits.max_sequences - 1, free, [&](int64_t n) {
+  const auto of_sequences = [&](int64_t n) {
     RunnerConfig fewer = limits;
     fewer.max_sequences = n;
     fewer.kv_tokens = 0;
     return plan(ctx, config, weights, fewer).total();
-  });
-  const int64_t layers = sequences > 0 ? 0 : largest_fit(config.num_hidden_layers - 1, free, [&](int64_t n) {
-    spec::ModelConfig shallower = config;
-    shallower.num_hidden_layers = n;
-    return plan(ctx, shallower, weights, limits).total();
-  });
-  refuse_plan(ctx.backend ? moge::str("on ", ctx.backend->info().name) : "in the CPU's memory", need.str(),
-              need.total(), free,
-              sequences > 0 ? moge::str(sequences, " sequences of ", limits.context, " tokens would fit")
-              : layers > 0  ? moge::str(layers, " of ", config.num_hidden_layers, " layers would fit")
-                            : "Not even one layer would fit");
+  };
+  model::check_fits(
+      ctx, need.str(), need.total(), free,
+      {.most = limits.max_sequences - 1,
+       .total = of_sequences,
+       .text = [&](int64_t n) { return moge::str(n, " sequences of ", limits.context, " tokens"); }},
+      config, [&](const spec::ModelConfig& c) { return plan(ctx, c, weights, limits).total(); });
+  return need;
 }
 
 Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,

@@ -36,7 +36,7 @@ class Runner {
   /// What a Runner of this configuration will allocate, without allocating it.
   static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                          const RunnerConfig& limits);
-  /// The same. Throws OutOfMemoryError when it is larger than `free` (engine/memory_fit.h, free_bytes): which
+  /// The same. Throws OutOfMemoryError when it is larger than `free` (model/memory_fit.h, free_bytes): which
   /// part, by how much, and how many sequences of this context, or else how many layers, would fit.
   static RunnerPlan plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                                    const RunnerConfig& limits, int64_t free);

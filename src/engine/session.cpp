@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/memory_text.h"
-#include "engine/memory_fit.h"
+#include "model/memory_fit.h"
 #include "spec/cost.h"
 
 namespace moge::engine {
@@ -54,22 +54,16 @@ Session::MemoryPlan Session::plan(const spec::ModelConfig& config, DType weights
 void Session::check_fits(const spec::ModelConfig& config, DType weights, const SessionConfig& limits,
                          int64_t free) {
   const MemoryPlan need = plan(config, weights, limits);
-  if (need.total() <= free) return;
-  // What would fit: a shorter context if one does, else fewer layers.
-  const int64_t context = largest_fit(limits.context - 1, free, [&](int64_t n) {
-    SessionConfig shorter = limits;
-    shorter.context = n;
-    return plan(config, weights, shorter).total();
-  });
-  const int64_t layers = context > 0 ? 0 : largest_fit(config.num_hidden_layers - 1, free, [&](int64_t n) {
-    spec::ModelConfig shallower = config;
-    shallower.num_hidden_layers = n;
-    return plan(shallower, weights, limits).total();
-  });
-  refuse_plan("in the CPU's memory", need.str(), need.total(), free,
-              context > 0  ? moge::str("A context of ", context, " tokens would fit")
-              : layers > 0 ? moge::str(layers, " of ", config.num_hidden_layers, " layers would fit")
-                           : "Not even one layer would fit");
+  const auto shorter = [&](int64_t context) {
+    SessionConfig fewer = limits;
+    fewer.context = context;
+    return plan(config, weights, fewer).total();
+  };
+  model::check_fits({}, need.str(), need.total(), free,
+                    {.most = limits.context - 1,
+                     .total = shorter,
+                     .text = [](int64_t context) { return moge::str("A context of ", context, " tokens"); }},
+                    config, [&](const spec::ModelConfig& c) { return plan(c, weights, limits).total(); });
 }
 
 Session::Session(ExecContext ctx, model::Model model, const SessionConfig& limits)

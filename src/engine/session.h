@@ -27,7 +27,7 @@ class Session : public Sequence {
   /// What a Session of this configuration will allocate, without allocating it; but for the ops' workspace,
   /// some MiB.
   static MemoryPlan plan(const spec::ModelConfig& config, DType weights, const SessionConfig& limits);
-  /// Throws OutOfMemoryError when the plan is larger than `free` (engine/memory_fit.h, free_bytes): which
+  /// Throws OutOfMemoryError when the plan is larger than `free` (model/memory_fit.h, free_bytes): which
   /// part, by how much, and how long a context, or else how many layers, would fit.
   static void check_fits(const spec::ModelConfig& config, DType weights, const SessionConfig& limits,
                          int64_t free);

@@ -4,8 +4,8 @@
 
 #include <map>
 
-#include "engine/memory_fit.h"
 #include "engine/runner_cases.h"
+#include "model/memory_fit.h"
 
 namespace moge::engine {
 namespace {
@@ -110,7 +110,8 @@ TEST_P(GpuRunner, SaysWhatDoesNotFit) {
   huge.num_hidden_layers = 1 << 16;
   try {
     Runner::plan_that_fits(ctx, huge, DType::kI8,
-                           {.max_sequences = 1, .context = 256, .max_batch_tokens = 16}, free_bytes(ctx));
+                           {.max_sequences = 1, .context = 256, .max_batch_tokens = 16},
+                           model::free_bytes(ctx));
     FAIL() << "a plan of that size cannot fit";
   } catch (const OutOfMemoryError& e) {
     const std::string what = e.what();
