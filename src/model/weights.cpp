@@ -33,7 +33,8 @@ Weights allocate_weights(Arena& arena, const spec::ModelConfig& c, DType dtype) 
     w.layers.push_back(layer);
   }
   w.norm = f32(true, {D});
-  w.lm_head = c.tie_word_embeddings ? w.embed_tokens : arena.alloc(dtype, {c.vocab_size, D});
+  w.tied = c.tie_word_embeddings;
+  w.lm_head = w.tied ? w.embed_tokens : arena.alloc(dtype, {c.vocab_size, D});
   return w;
 }
 
@@ -60,7 +61,7 @@ std::vector<Parameter> parameters(const Weights& w) {
     add(p + "down_proj", layer.down_proj, true);
   }
   add("norm", w.norm, false);
-  if (w.lm_head.data != w.embed_tokens.data) add("lm_head", w.lm_head, true);
+  if (!w.tied) add("lm_head", w.lm_head, true);
   return all;
 }
 

@@ -31,6 +31,7 @@ struct Weights {
   std::vector<LayerWeights> layers;
   Tensor norm;     // [D] f32
   Tensor lm_head;  // [V, D]; the same memory as embed_tokens when tied
+  bool tied = false;
 };
 
 /// Experts that every token visits: the shared ones, or the whole MLP of a dense layer.

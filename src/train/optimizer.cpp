@@ -28,9 +28,9 @@ std::vector<AdamWOptimizer::Slot> AdamWOptimizer::slots(Arena& arena, const mode
 
 AdamWOptimizer::AdamWOptimizer(const model::Weights& weights, const AdamWConfig& config)
     : config_(config), sum_(DType::kF32, {1}) {
-  Arena plan;
-  slots(plan, weights);
-  memory_ = Arena(plan.used_bytes(), "optimizer state");
+  slots_ = slots(memory_, weights);
+  if (weights.embed_tokens.data == nullptr) return;
+  memory_ = Arena(memory_.used_bytes(), "optimizer state");
   slots_ = slots(memory_, weights);
   for (const Slot& s : slots_) {
     if (s.param.tensor.dtype == DType::kF32) continue;

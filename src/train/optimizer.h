@@ -19,7 +19,8 @@ struct AdamWConfig {
 /// parameters, NAME.master.
 class AdamWOptimizer {
  public:
-  /// `weights` must outlive this. Masters start as copies of the weights.
+  /// `weights` must outlive this. Masters start as copies of the weights. Over weights without memory (of a
+  /// counting arena) the state has none either: it is planned, memory_bytes() says how large.
   AdamWOptimizer(const model::Weights& weights, const AdamWConfig& config);
 
   /// Global norm of the gradients, accumulated in double.

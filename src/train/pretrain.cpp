@@ -3,10 +3,12 @@
 #include <chrono>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "core/files.h"
 #include "core/log.h"
 #include "model/loader.h"
+#include "model/memory_fit.h"
 #include "spec/cost.h"
 #include "train/balance_stats.h"
 #include "train/checkpoint.h"
@@ -45,21 +47,36 @@ void check_lengths(const TrainConfig& config, const spec::ModelConfig& model) {
         ": expected at most the model's max_position_embeddings = ", model.max_position_embeddings);
 }
 
-model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
-  const bool made = config.init_from.empty();
-  const spec::ModelConfig shape = spec::load_model_config(made ? config.model : config.init_from);
-  check_lengths(config, shape);  // before weights are read
-  if (!made) return model::load_model(ctx, config.init_from, shape, config.dtype);
-  model::Model model = model::allocate_model(shape, config.dtype);
-  model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
-  return model;
-}
-
 int64_t max_micro_batch(const TrainConfig& config) {
   int64_t tokens = 0;
   for (const Phase& p : config.phases)
     tokens = std::max(tokens, config.micro_batch_tokens > 0 ? config.micro_batch_tokens : p.batch_tokens);
   return tokens;
+}
+
+/// Those that the phases admit and that are smaller than the run's, in rising order.
+std::vector<int64_t> smaller_micro_batches(const TrainConfig& config) {
+  int64_t of = 1, divides = 0;  // multiples of the one, divisors of the other
+  for (const Phase& p : config.phases) {
+    if (of > INT32_MAX) return {};  // more than any batch has
+    of = std::lcm(of, p.sequence_length);
+    divides = std::gcd(divides, p.batch_tokens);
+  }
+  std::vector<int64_t> all;
+  for (int64_t tokens = of; tokens < std::min(divides + 1, max_micro_batch(config)); tokens += of)
+    if (divides % tokens == 0) all.push_back(tokens);
+  return all;
+}
+
+model::Model initial_model(const TrainConfig& config, ExecContext& ctx) {
+  const bool made = config.init_from.empty();
+  const spec::ModelConfig shape = spec::load_model_config(made ? config.model : config.init_from);
+  check_lengths(config, shape);  // before weights are read
+  check_fits(ctx, config, shape, model::free_bytes(ctx));
+  if (!made) return model::load_model(ctx, config.init_from, shape, config.dtype);
+  model::Model model = model::allocate_model(shape, config.dtype);
+  model::init_weights(model.weights, model.config, config.seed, *ctx.pool);
+  return model;
 }
 
 /// Everything of one run. The loop is run(); the rest are its steps.
@@ -278,6 +295,23 @@ class Pretraining {
 };
 
 }  // namespace
+
+void check_fits(const ExecContext& ctx, const TrainConfig& config, const spec::ModelConfig& model,
+                int64_t free) {
+  const auto plan = [&](const spec::ModelConfig& shape, int64_t tokens) {
+    return TrainStep::plan(ctx, shape, config.dtype, config.loss, tokens, tokens);
+  };
+  const int64_t tokens = max_micro_batch(config);
+  const TrainStep::MemoryPlan need = plan(model, tokens);
+  if (need.total() <= free) return;
+  const std::vector<int64_t> smaller = smaller_micro_batches(config);
+  const auto nth = [&](int64_t n) { return smaller[static_cast<size_t>(n - 1)]; };
+  model::check_fits(ctx, need.str(), need.total(), free,
+                    {.most = static_cast<int64_t>(smaller.size()),
+                     .total = [&](int64_t n) { return plan(model, nth(n)).total(); },
+                     .text = [&](int64_t n) { return str("micro_batch_tokens = ", nth(n)); }},
+                    model, [&](const spec::ModelConfig& c) { return plan(c, tokens).total(); });
+}
 
 PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,
                         const std::atomic<bool>& stop) {

@@ -14,17 +14,19 @@ void zero(const Tensor& t) {
   if (t && t.numel() > 0) std::memset(t.data, 0, t.bytes());
 }
 
-Arena planned_arena(const auto& allocate, const std::string& purpose) {
-  Arena plan;
-  allocate(plan);
-  return {plan.used_bytes(), purpose};
-}
-
 double sum(std::span<const float> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 }  // namespace
+
+/// For what `allocate` takes; a counting one without memory.
+Arena TrainStep::planned_arena(const auto& allocate, const std::string& purpose) const {
+  Arena plan;
+  if (!has_memory()) return plan;
+  allocate(plan);
+  return {plan.used_bytes(), purpose};
+}
 
 TrainStep::TrainStep(ExecContext ctx, model::Model model, const AdamWConfig& adamw, const LossConfig& loss,
                      int64_t max_tokens, int64_t max_sequences)
@@ -39,12 +41,21 @@ TrainStep::TrainStep(ExecContext ctx, model::Model model, const AdamWConfig& ada
       optimizer_(model_.weights, adamw),
       activation_memory_(planned_arena([&](Arena& a) { allocate(a); }, "activations")),
       buf_(allocate(activation_memory_)) {
-  plan_workspace();
   plan_ = {.weights = model_.memory.used_bytes(),
            .gradients = grad_memory_.used_bytes(),
            .optimizer = optimizer_.memory_bytes(),
            .activations = activation_memory_.used_bytes(),
-           .workspace = workspace_.bytes()};
+           .workspace = plan_workspace()};
+  if (!has_memory()) return;
+  workspace_ = Workspace(plan_.workspace);
+  ctx_.workspace = &workspace_;
+}
+
+TrainStep::MemoryPlan TrainStep::plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                      const LossConfig& loss, int64_t max_tokens, int64_t max_sequences) {
+  model::Model model{config, {}, {}};
+  model.weights = model::allocate_weights(model.memory, config, weights);
+  return TrainStep(ctx, std::move(model), {}, loss, max_tokens, max_sequences).memory_plan();
 }
 
 std::string TrainStep::MemoryPlan::str() const {
@@ -70,7 +81,7 @@ TrainStep::Buffers TrainStep::allocate(Arena& arena) const {
   return b;
 }
 
-void TrainStep::plan_workspace() {
+int64_t TrainStep::plan_workspace() {
   ExecContext real = ctx_;
   Workspace counter;
   ctx_.workspace = &counter;
@@ -90,8 +101,7 @@ void TrainStep::plan_workspace() {
   optimizer_.update(ctx_, grads_, 0, 0);
   optimizer_.set_num_updates(0);
   ctx_ = real;
-  workspace_ = Workspace(counter.planned_bytes());
-  ctx_.workspace = &workspace_;
+  return counter.planned_bytes();
 }
 
 model::Activations TrainStep::activations(int64_t num_tokens) const {
@@ -112,7 +122,7 @@ model::AuxLoss TrainStep::aux_loss(const MicroBatch& mb, int64_t step_tokens, in
     aux.segments = buf_.segments;
     aux.segment_tokens = buf_.segment_tokens.slice(0, 0, 1);
     aux.counts = buf_.step_counts;
-    *aux.segment_tokens.ptr<int32_t>() = static_cast<int32_t>(step_tokens);
+    if (!ctx_.planning) *aux.segment_tokens.ptr<int32_t>() = static_cast<int32_t>(step_tokens);
     return aux;
   }
   const int64_t B = mb.batch.num_sequences();

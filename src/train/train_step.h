@@ -39,6 +39,16 @@ struct StepResult {
 
 class TrainStep {
  public:
+  /// Bytes by purpose.
+  struct MemoryPlan {
+    int64_t weights, gradients, optimizer, activations, workspace;
+    int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
+    std::string str() const;  ///< "weights 0.94 GiB, gradients ..., in all ..."
+  };
+  /// What a TrainStep of these arguments will allocate, and its model, without allocating it.
+  static MemoryPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                         const LossConfig& loss, int64_t max_tokens, int64_t max_sequences);
+
   /// The largest micro-batch must be known: memory is planned for it. `model` is taken over.
   TrainStep(ExecContext ctx, model::Model model, const AdamWConfig& adamw, const LossConfig& loss,
             int64_t max_tokens, int64_t max_sequences);
@@ -60,12 +70,6 @@ class TrainStep {
   ExecContext& context() { return ctx_; }
   /// Per layer [E]: tokens that chose each expert in the last step.
   std::span<const int32_t> expert_counts(int64_t layer_idx) const;
-  /// Bytes by purpose, for the memory plan that is printed at start.
-  struct MemoryPlan {
-    int64_t weights, gradients, optimizer, activations, workspace;
-    int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
-    std::string str() const;  ///< "weights 0.94 GiB, gradients ..., in all ..."
-  };
   const MemoryPlan& memory_plan() const { return plan_; }
   model::Activations activations(int64_t num_tokens) const;
 
@@ -80,7 +84,10 @@ class TrainStep {
     std::vector<Tensor> sequence_counts;  // per layer [max_sequences, E] i32
   };
   Buffers allocate(Arena& arena) const;
-  void plan_workspace();
+  bool has_memory() const { return !model_.memory.counting(); }  // false: only its plan is asked for
+  Arena planned_arena(const auto& allocate, const std::string& purpose) const;
+  /// Workspace of the largest need, in bytes.
+  int64_t plan_workspace();
   model::AuxLoss aux_loss(const MicroBatch& micro_batch, int64_t step_tokens, int64_t step_sequences);
   void forward(const MicroBatch& micro_batch);
 

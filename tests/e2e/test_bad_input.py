@@ -6,7 +6,7 @@ import struct
 import subprocess
 import unittest
 
-from e2e import BAD_FILE, BINARY, OK, OUT_OF_MEMORY, USAGE, TestCase, environment, moge, read_safetensors, write_safetensors
+from e2e import BAD_FILE, BINARY, OK, OUT_OF_MEMORY, ROOT, USAGE, TestCase, environment, moge, read_safetensors, write_safetensors
 
 
 class Usage(TestCase):
@@ -49,6 +49,14 @@ class Usage(TestCase):
             args = ["pangu-pro-moe-72b-a16b", "--random-weights", "--device", "cpu", "--dtype", dtype]
             self.assert_fails(OUT_OF_MEMORY, said, "run", *args, "-p", "1", preexec_fn=limit)
             self.assert_fails(OUT_OF_MEMORY, said, "bench", "prefill", *args, "--context", "16", preexec_fn=limit)
+        (self.dir / "run.toml").write_text(
+            f'output = "{self.dir}/out"\nmodel.config = "{ROOT}/configs/models/pangu-pro-moe-72b-a16b"\n'
+            f'data.tokenizer = "{self.model}"\ndata.paths = ["{self.shared}/text"]\n'
+            "[[phase]]\nsteps = 1\nbatch_tokens = 32\nsequence_length = 32\n",
+            encoding="utf-8",
+        )
+        said += ["gradients", "optimizer"]
+        self.assert_fails(OUT_OF_MEMORY, said, "train", self.dir / "run.toml", preexec_fn=limit)
 
     def test_prompts(self):
         self.assert_fails(USAGE, ["the context holds 4"], "run", self.model, "--context", "4", "-p", "word " * 20)

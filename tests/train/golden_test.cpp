@@ -46,6 +46,21 @@ class Golden : public testing::TestWithParam<std::string> {
   std::unique_ptr<TrainStep> step_;
 };
 
+TEST_P(Golden, AllocatesWhatItPlanned) {
+  const spec::ModelConfig& config = step_->model().config;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const TrainStep::MemoryPlan got = case_.step(ctx_, case_.dir, dtype)->memory_plan();
+    const TrainStep::MemoryPlan plan = TrainStep::plan(ctx_, config, dtype, case_.loss(),
+                                                       get("tokens").dim(1), get("cu_seqlens").dim(1) - 1);
+    EXPECT_EQ(plan.weights, got.weights);
+    EXPECT_EQ(plan.gradients, got.gradients);
+    EXPECT_EQ(plan.optimizer, got.optimizer);
+    EXPECT_EQ(plan.activations, got.activations);
+    EXPECT_EQ(plan.workspace, got.workspace);
+    EXPECT_GT(plan.workspace, 0);
+  }
+}
+
 TEST_P(Golden, LogitsAndRouting) {
   step_->evaluate(batch(0));
   const int64_t T = get("tokens").dim(1);

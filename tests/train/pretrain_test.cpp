@@ -185,6 +185,31 @@ TEST_F(PretrainTest, RemovesWhatAKilledRemovalLeft) {
   EXPECT_EQ(left, std::vector<std::string>{"step-00000009"});
 }
 
+TEST_F(PretrainTest, SaysWhatMemoryDoesNotHoldBeforeItAllocates) {
+  const spec::ModelConfig model = spec::load_model_config(dir_);
+  TrainConfig c = config("a");
+  const auto total = [&](int64_t layers, int64_t tokens) {
+    spec::ModelConfig shape = model;
+    shape.num_hidden_layers = layers;
+    return TrainStep::plan(ctx_, shape, c.dtype, c.loss, tokens, tokens).total();
+  };
+  const auto fits = [&](int64_t free) {
+    return refusal<OutOfMemoryError>([&] { check_fits(ctx_, c, model, free); });
+  };
+  // The second phase's batch is the largest; rows of 32 and of 64 tokens have to divide it and the first's.
+  EXPECT_EQ(fits(total(2, 256)), "(accepted)");
+  const std::string batch = fits(total(2, 256) - 1);
+  EXPECT_TRUE(batch.starts_with("the plan does not fit in the CPU's memory: weights 77.0 KiB, gradients "))
+      << batch;
+  EXPECT_TRUE(batch.ends_with(" too few. micro_batch_tokens = 128 would fit")) << batch;
+  EXPECT_TRUE(fits(total(2, 128)).ends_with(" micro_batch_tokens = 128 would fit"));
+  EXPECT_TRUE(fits(total(2, 128) - 1).ends_with(" micro_batch_tokens = 64 would fit"));
+  c.micro_batch_tokens = 64;
+  EXPECT_EQ(fits(total(2, 64)), "(accepted)");
+  EXPECT_TRUE(fits(total(2, 64) - 1).ends_with(" too few. 1 of 2 layers would fit"));
+  EXPECT_TRUE(fits(1000).ends_with("Not even one layer would fit"));
+}
+
 TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
   for (const std::string wrong :
        {"beta1 = 1.0", "beta2 = 1", "beta2 = 0.999999999", "eps = 0", "eps = 1e-60"}) {
