@@ -45,12 +45,9 @@ namespace {
 using token::kMaxSlots;
 using token::kMaxWidth;
 
-/// As many as the device has multiprocessors.
+/// As many as the device has multiprocessors: a process uses one device.
 int num_blocks() {
-  int device = 0, sms = 0;
-  moge::cuda::check_cuda(cudaGetDevice(&device), "token_layer");
-  moge::cuda::check_cuda(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "token_layer");
-  return sms;
+  return cuda_backend().info().num_sms;
 }
 
 int64_t shared_width(const TokenLayer& a) {
