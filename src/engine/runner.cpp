@@ -285,17 +285,26 @@ void Runner::prefill_pass(ExecContext& ctx, int64_t first_row, int64_t num_rows,
 }
 
 void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>> pieces, bool last) {
-  std::vector<int32_t> tokens, positions, slots, cu_q{0}, kv_lens, ends;
+  // All of them before any row changes: a refused pass leaves the sequences as they were.
+  int64_t num_tokens = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {
-    Row& r = rows_.at(static_cast<size_t>(first_row) + i);
+    const Row& r = rows_.at(static_cast<size_t>(first_row) + i);
     const auto n = static_cast<int64_t>(pieces[i].size());
+    num_tokens += n;
     dcheck(r.active() && n > 0, "prefill of row ", first_row + static_cast<int64_t>(i),
            ": no sequence or no tokens");
     check<RequestError>(r.length + n <= r.max_tokens, "the sequence is full: it was started for ",
                         r.max_tokens, " tokens, and ", r.length, " + ", n, " are needed");
-    for (const int32_t token : pieces[i]) {
+    for (const int32_t token : pieces[i])
       check<RequestError>(token >= 0 && token < config().vocab_size, "token ", token,
                           ": the model knows 0 to ", config().vocab_size - 1);
+  }
+  dcheck(num_tokens >= 1 && num_tokens <= limits_.max_batch_tokens, "a pass of ", num_tokens,
+         " tokens: expected 1 to ", limits_.max_batch_tokens);
+  std::vector<int32_t> tokens, positions, slots, cu_q{0}, kv_lens, ends;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    Row& r = rows_[static_cast<size_t>(first_row) + i];
+    for (const int32_t token : pieces[i]) {
       tokens.push_back(token);
       positions.push_back(static_cast<int32_t>(r.length));
       slots.push_back(r.pages[static_cast<size_t>(r.length / kPageSize)] * static_cast<int32_t>(kPageSize) +
@@ -307,9 +316,6 @@ void Runner::prefill(int64_t first_row, std::span<const std::span<const int32_t>
     r.decoding = last;
     ends.push_back(static_cast<int32_t>(tokens.size()) - 1);
   }
-  const auto num_tokens = static_cast<int64_t>(tokens.size());
-  dcheck(num_tokens >= 1 && num_tokens <= limits_.max_batch_tokens, "a pass of ", num_tokens,
-         " tokens: expected 1 to ", limits_.max_batch_tokens);
   upload_vector(ctx_, buf_.p_tokens, tokens);
   upload_vector(ctx_, buf_.p_positions, positions);
   upload_vector(ctx_, buf_.p_slots, slots);
@@ -349,14 +355,14 @@ void Runner::decode_step(ExecContext& ctx, int64_t num_rows) const {
 void Runner::decode() {
   int64_t num_rows = 0;
   for (size_t i = 0; i < rows_.size(); ++i) {
-    Row& r = rows_[i];
+    const Row& r = rows_[i];
     if (!r.decoding) continue;
-    check<RequestError>(r.length < r.max_tokens, "the sequence is full: it was started for ", r.max_tokens,
-                        " tokens");
-    ++r.length;
+    check<RequestError>(r.length < r.max_tokens, "row ", i, ": the sequence is full: it was started for ",
+                        r.max_tokens, " tokens");
     num_rows = static_cast<int64_t>(i) + 1;
   }
   dcheck(num_rows > 0, "a decode step without a sequence");
+  for (Row& r : rows_) r.length += r.decoding ? 1 : 0;
   if (!ctx_.backend || !limits_.graphs || sync_every_op()) return decode_step(ctx_, num_rows);
   // Graphs for every number of rows would be many; a few idle rows cost little once there are many.
   const int64_t bucket = std::min(num_rows <= 16 ? num_rows : (num_rows + 7) / 8 * 8, limits_.max_sequences);

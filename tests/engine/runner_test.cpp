@@ -84,7 +84,7 @@ TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
   EXPECT_NE(test::refusal<RequestError>([&] { runner.start(0, 601, {}); }).find("the context holds 600"),
             std::string::npos);
   runner.start(0, 10, {.temperature = 0});
-  const std::vector<int32_t> tokens = prompt(11, 1), unknown{500};
+  const std::vector<int32_t> tokens = prompt(11, 1), unknown{1, 2, 3, 500};
   const std::span<const int32_t> too_long(tokens), bad(unknown);
   EXPECT_NE(test::refusal<RequestError>([&] {
               runner.prefill(0, {&bad, 1});
@@ -94,11 +94,40 @@ TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
               runner.prefill(0, {&too_long, 1});
             }).find("started for 10 tokens"),
             std::string::npos);
+  EXPECT_EQ(runner.length(0), 0);
   const ExecContext ctx{.pool = &pool_};
   EXPECT_NE(test::refusal<UsageError>([&] {
               Runner::plan(ctx, small_moge(), DType::kI8, {.kv_dtype = DType::kF32});
             }).find("expected bf16, f16, i8 or fp8_e4m3"),
             std::string::npos);
+  for (const DType weights : {DType::kF16, DType::kF32})
+    EXPECT_NE(test::refusal<UsageError>([&] {
+                Runner::plan(ctx, small_moge(), weights, {});
+              }).find("expected i8, fp8_e4m3 or bf16"),
+              std::string::npos);
+}
+
+/// A pass that is refused for one of its rows has changed none.
+TEST_F(RunnerTest, LeavesSequencesAsTheyWereWhenItRefuses) {
+  Runner alone = moge().make(1);
+  const Trace want = greedy(alone, prompt(9, 1), 2);
+  Runner runner = moge().make(2);
+  const std::vector<int32_t> tokens = prompt(9, 1), other = prompt(9, 2), unknown{1, 2, 500};
+  runner.start(0, 12, {.temperature = 0});
+  runner.start(1, 10, {.temperature = 0});
+  const std::vector<std::span<const int32_t>> bad{tokens, unknown}, good{tokens, other};
+  EXPECT_THROW(runner.prefill(0, bad), RequestError);
+  EXPECT_EQ(runner.length(0), 0);
+  runner.prefill(0, good);
+  EXPECT_EQ(runner.tokens(1)[0], want.tokens[0]);
+  runner.decode();
+  for (int i = 0; i < 2; ++i)  // row 1 is full
+    EXPECT_NE(test::refusal<RequestError>([&] { runner.decode(); }).find("row 1: the sequence is full"),
+              std::string::npos);
+  EXPECT_EQ(runner.length(0), 10);
+  runner.stop(1);
+  runner.decode();
+  EXPECT_EQ(runner.tokens(1)[0], want.tokens[2]);
 }
 
 TEST_F(RunnerTest, AllocatesWhatItPlanned) {
