@@ -27,8 +27,6 @@ ServingLinear allocate_linear(Arena& arena, DType dtype, Shape shape) {
 }
 
 ServingModel allocate_model(ExecContext& ctx, const spec::ModelConfig& config, DType dtype) {
-  check<UsageError>(dtype == DType::kI8 || dtype == DType::kFP8E4M3 || dtype == DType::kBF16, "weights in ",
-                    name_of(dtype), ": expected i8, fp8_e4m3 or bf16");
   Arena plan;
   allocate_serving_weights(plan, config, dtype);
   ServingModel model{config, dtype, Arena(plan.used_bytes(), "weights", ctx.backend), {}};
@@ -210,6 +208,8 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
   const auto f32 = [&](bool present, Shape shape) {
     return present ? arena.alloc(DType::kF32, shape) : Tensor();
   };
+  check<UsageError>(dtype == DType::kI8 || dtype == DType::kFP8E4M3 || dtype == DType::kBF16, "weights in ",
+                    name_of(dtype), ": expected i8, fp8_e4m3 or bf16");
   check<FileError>(F % ops::kGateUpBlock == 0, c.is_moe() ? "moe_intermediate_size " : "intermediate_size ",
                    F, ": expected a multiple of ", ops::kGateUpBlock,
                    ", in which serving lays out the weights");

@@ -43,7 +43,8 @@ struct ServingWeights {
 };
 
 /// `dtype` is that of the products' weights: i8, fp8_e4m3 or bf16. Embedding and head stay bf16, norms,
-/// biases and the router f32 (low bits cost most there: arXiv 2505.21411, section 4.2.2).
+/// biases and the router f32 (low bits cost most there: arXiv 2505.21411, section 4.2.2). UsageError for
+/// another dtype, FileError for an expert width that serving cannot lay out.
 ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& config, DType dtype);
 
 struct ServingModel {
