@@ -3,9 +3,9 @@
 // rounds' ratios the median and the quartiles, of the products whose name, with a '$' at its end, has FILTER
 // in it.
 //
-// Ours takes fp32 activations and rounds them to bf16 itself; oneDNN gets them already in bf16 (column
-// "oneDNN") and, apart, with its own reorder from fp32 in the timed region ("+cvt"). Its weights are in the
-// layout it prefers (`any`) where ours are packed, and plain row-major where ours are plain.
+// bf16: both get activations in bf16 and, in the columns behind, in fp32, which ours rounds while it packs
+// and oneDNN by its own reorder in the timed region. Its weights are in the layout it prefers (`any`) where
+// ours are packed, and plain row-major where ours are plain.
 //
 // i8: ops::quant_matmul, whose weights are never packed, beside oneDNN's `any` with signed activations and,
 // in the columns behind, with unsigned ones, which its instruction takes as they are. Scales: ours a row's
@@ -91,13 +91,13 @@ void bind(ThreadPool& pool) {
 using Call = std::function<void(int copy)>;
 
 struct Ours {
-  explicit Ours(const Product& p, int copies) : p(p), pool(kThreads) {
+  Ours(const Product& p, int copies, DType operands) : p(p), pool(kThreads) {
     bind(pool);
     ctx.pool = &pool;
     const int64_t R = p.G * p.R;
     const Shape weight_shape = p.G > 1 ? Shape{p.G, p.N, p.K} : Shape{p.N, p.K};
     const bool quant = p.dtype == DType::kI8;
-    a = random(quant ? p.dtype : DType::kF32, {R, p.kind == Product::kNT ? p.K : p.N}, 1);
+    a = random(operands, {R, p.kind == Product::kNT ? p.K : p.N}, 1);
     if (quant) {
       a_scale = random(DType::kF32, {R}, 4);
       w_scale = random(DType::kF32, {p.N}, 5);
@@ -107,7 +107,7 @@ struct Ours {
       for (int64_t g = 0; g <= p.G; ++g) offsets->ptr<int32_t>()[g] = static_cast<int32_t>(g * p.R);
     }
     if (p.kind == Product::kTN) {
-      b = random(DType::kF32, {R, p.K}, 2);
+      b = random(operands, {R, p.K}, 2);
       c = OwnedTensor(DType::kF32, weight_shape);
     } else {
       c = OwnedTensor(DType::kF32, {R, p.kind == Product::kNT ? p.N : p.K});
@@ -331,6 +331,7 @@ std::vector<Product> products() {
       all.push_back({kind, 4096, 4096, 256, dtype});
       all.push_back({kind, 1024, 256, 256, dtype, 18});
       all.push_back({kind, 1024, 256, 128, dtype, 18});
+      for (const int64_t M : {8, 64, 256, 2048}) all.push_back({kind, M, 512, 512, dtype, 8});
       for (const int64_t M : {8, 64, 256, 2048}) all.push_back({kind, M, 1344, 5120, dtype});
       for (const int64_t M : {8, 64, 256, 2048}) all.push_back({kind, M, 4096, 1024, dtype});
     }
@@ -349,33 +350,42 @@ int main(int argc, char** argv) {
     execv("/proc/self/exe", argv);
   }
   const Roof roof;
-  std::printf("%-40s %6s %9s %6s %9s %7s %12s %9s %7s %12s\n", "GFLOP/s, 2 threads, medians", "rounds",
-              "ours", "%roof", "oneDNN", "ratio", "quartiles", "+cvt, u8", "ratio", "quartiles");
+  std::printf("%-40s %6s %9s %6s %9s %7s %12s %9s %9s %7s %12s\n", "GFLOP/s, 2 threads, medians", "rounds",
+              "ours", "%roof", "oneDNN", "ratio", "quartiles", "of fp32", "oneDNN,u8", "ratio", "quartiles");
   for (const Product& p : products()) {
     if ((p.name() + '$').find(filter) == std::string::npos) continue;
     const int64_t weight_bytes = p.G * p.N * p.K * size_of(p.dtype);
     const int copies = p.cold ? static_cast<int>(kColdBytes / weight_bytes) + 1 : 1;
-    Ours ours(p, copies);
-    const bool second = p.dtype == DType::kI8 || (p.dtype == DType::kBF16 && !p.cold);
-    OneDnn peer(p, copies, false), converting(p, p.dtype == DType::kI8 ? copies : 1, true);
+    const bool quant = p.dtype == DType::kI8, round = p.dtype == DType::kBF16 && !p.cold;
+    Ours ours(p, copies, p.dtype);
+    std::optional<Ours> rounding;
+    if (round) rounding.emplace(p, 1, DType::kF32);
+    OneDnn peer(p, copies, false), converting(p, quant ? copies : 1, true);
     std::vector<Call> calls{[&](int i) { ours.call(i); }, [&](int i) { peer.call(i); }};
-    if (second) calls.emplace_back([&](int i) { converting.call(p.dtype == DType::kI8 ? i : 0); });
+    if (round) calls.emplace_back([&](int) { rounding->call(0); });
+    if (quant || round) calls.emplace_back([&](int i) { converting.call(quant ? i : 0); });
     std::vector<std::vector<double>> rounds = race(calls, copies, seconds);
     if (rounds[0].empty()) {
       std::printf("%-40s other work on this machine, no round without\n", p.name().c_str());
       continue;
     }
-    std::vector<std::vector<double>> ratios;
-    for (size_t i = 1; i < calls.size(); ++i) {
-      ratios.emplace_back();
-      for (size_t r = 0; r < rounds[i].size(); ++r) ratios.back().push_back(rounds[i][r] / rounds[0][r]);
-    }
-    const auto rate = [&](size_t i) { return p.flops() / quantile(rounds[i], 0.5) * 1e-9; };
+    const auto rate = [&](size_t i) {
+      std::vector<double> times = rounds[i];
+      return p.flops() / quantile(times, 0.5) * 1e-9;
+    };
+    const auto print_peer = [&](size_t peer, size_t of) {
+      std::vector<double> ratios;
+      for (size_t r = 0; r < rounds[peer].size(); ++r) ratios.push_back(rounds[peer][r] / rounds[of][r]);
+      std::printf(" %9.1f %7.2f  %.2f to %.2f", rate(peer), quantile(ratios, 0.5), quantile(ratios, 0.25),
+                  quantile(ratios, 0.75));
+    };
     std::printf("%-40s %6zu %9.1f %5.0f%%", p.name().c_str(), rounds[0].size(), rate(0),
-                100 * roof.seconds(p, weight_bytes) / quantile(rounds[0], 0.5));
-    for (size_t i = 1; i < calls.size(); ++i)
-      std::printf(" %9.1f %7.2f  %.2f to %.2f", rate(i), quantile(ratios[i - 1], 0.5),
-                  quantile(ratios[i - 1], 0.25), quantile(ratios[i - 1], 0.75));
+                100 * roof.seconds(p, weight_bytes) * rate(0) * 1e9 / p.flops());
+    print_peer(1, 0);
+    if (quant || round) {
+      std::printf(" %9.1f", rate(calls.size() - 2));
+      print_peer(calls.size() - 1, round ? 2 : 0);
+    }
     std::printf("\n");
     std::fflush(stdout);
   }

@@ -13,12 +13,16 @@ void match_offsets(const char* op, const Tensor& offsets, Dim& G) {
   match(op, "offsets", offsets, {ends}, DType::kI32);
 }
 
-/// A [R, D] operand, or [T, D] gathered by row_ids [R].
+/// A [R, D] operand, or [T, D] gathered by row_ids [R]; in bf16 where the product is.
 void match_rows(const char* op, const char* name, const Tensor& t, const char* ids_name,
-                const Tensor& row_ids, Dim& R, Dim& D) {
+                const Tensor& row_ids, DType compute, Dim& R, Dim& D) {
   Dim T("T");
   if (row_ids) match(op, ids_name, row_ids, {R}, DType::kI32);
-  match(op, name, t, {row_ids ? T : R, D}, DType::kF32);
+  Dim& rows = row_ids ? T : R;
+  if (compute == DType::kBF16)
+    match(op, name, t, {rows, D}, {DType::kF32, DType::kBF16});
+  else
+    match(op, name, t, {rows, D}, DType::kF32);
 }
 
 }  // namespace
@@ -26,7 +30,7 @@ void match_rows(const char* op, const char* name, const Tensor& t, const char* i
 void matmul_nt(ExecContext& ctx, const MatmulNT& a) {
   Dim R("R"), N("N"), K("K"), G("G");
   match("matmul_nt", "c", a.c, {R, N}, DType::kF32);
-  match_rows("matmul_nt", "a", a.a, "row_ids", a.row_ids, R, K);
+  match_rows("matmul_nt", "a", a.a, "row_ids", a.row_ids, a.w.dtype, R, K);
   if (a.offsets) {
     match("matmul_nt", "w", a.w, {G, N, K}, {DType::kF32, DType::kBF16});
     match_offsets("matmul_nt", a.offsets, G);
@@ -42,7 +46,7 @@ void matmul_nt(ExecContext& ctx, const MatmulNT& a) {
 void matmul_nn(ExecContext& ctx, const MatmulNN& a) {
   Dim R("R"), N("N"), K("K"), G("G");
   match("matmul_nn", "c", a.c, {R, K}, DType::kF32);
-  match_rows("matmul_nn", "a", a.a, "row_ids", a.row_ids, R, N);
+  match_rows("matmul_nn", "a", a.a, "row_ids", a.row_ids, a.w.dtype, R, N);
   if (a.offsets) {
     match("matmul_nn", "w", a.w, {G, N, K}, {DType::kF32, DType::kBF16});
     match_offsets("matmul_nn", a.offsets, G);
@@ -55,16 +59,16 @@ void matmul_nn(ExecContext& ctx, const MatmulNN& a) {
 
 void matmul_tn(ExecContext& ctx, const MatmulTN& t) {
   Dim R("R"), N("N"), K("K"), G("G");
-  match_rows("matmul_tn", "a", t.a, "a_row_ids", t.a_row_ids, R, N);
-  match_rows("matmul_tn", "b", t.b, "b_row_ids", t.b_row_ids, R, K);
+  check<ShapeError>(t.compute == DType::kF32 || t.compute == DType::kBF16,
+                    "matmul_tn: compute: expected f32 or bf16, got ", name_of(t.compute));
+  match_rows("matmul_tn", "a", t.a, "a_row_ids", t.a_row_ids, t.compute, R, N);
+  match_rows("matmul_tn", "b", t.b, "b_row_ids", t.b_row_ids, t.compute, R, K);
   if (t.offsets) {
     match("matmul_tn", "c", t.c, {G, N, K}, DType::kF32);
     match_offsets("matmul_tn", t.offsets, G);
   } else {
     match("matmul_tn", "c", t.c, {N, K}, DType::kF32);
   }
-  check<ShapeError>(t.compute == DType::kF32 || t.compute == DType::kBF16,
-                    "matmul_tn: compute: expected f32 or bf16, got ", name_of(t.compute));
   dispatch(ctx, matmul_tn_table(), t);
 }
 

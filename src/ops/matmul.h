@@ -4,9 +4,10 @@
 // Grouped: rows offsets[g] .. offsets[g+1]-1 belong to group g (an expert). A `row_ids` tensor gathers: row r
 // of the product reads row row_ids[r] of its operand, so that routed tokens are never copied.
 //
-// Precision follows the weight: bf16 weights round the other operand to bf16 (nearest even) and accumulate in
-// fp32; f32 weights compute in f32. A row's result does not depend on the other rows, on their number or on
-// the thread count: each element is one sum over the inner dimension in increasing order.
+// Precision follows the weight: bf16 weights round the other operand to bf16 (nearest even) unless it is bf16
+// already, with the same result, and accumulate in fp32; f32 weights compute in f32 and take f32 only. A
+// row's result does not depend on the other rows, on their number or on the thread count: each element is one
+// sum over the inner dimension in increasing order.
 #pragma once
 #include "core/dispatch.h"
 
@@ -15,7 +16,7 @@ namespace moge::ops {
 /// c = a @ w^T + bias + add.
 struct MatmulNT {
   Tensor c;        // [R, N] f32
-  Tensor a;        // [R, K] f32, or [T, K] with row_ids
+  Tensor a;        // [R, K] f32 | bf16, or [T, K] with row_ids
   Tensor w;        // [N, K] or [G, N, K], f32 | bf16, strided or packed
   Tensor bias;     // [N] f32, optional; only without groups
   Tensor add;      // [R, N] f32, optional; may be c itself (accumulates)
@@ -26,7 +27,7 @@ struct MatmulNT {
 /// combine_fwd).
 struct MatmulNN {
   Tensor c;        // [R, K] f32
-  Tensor a;        // [R, N] f32, or [T, N] with row_ids
+  Tensor a;        // [R, N] f32 | bf16, or [T, N] with row_ids
   Tensor w;        // [N, K] or [G, N, K], f32 | bf16, strided
   Tensor add;      // [R, K] f32, optional; may be c itself
   Tensor offsets;  // [G + 1] i32, optional
@@ -35,8 +36,8 @@ struct MatmulNN {
 /// c += a^T @ b: the gradient of MatmulNT's `w`.
 struct MatmulTN {
   Tensor c;                     // [N, K] or [G, N, K] f32
-  Tensor a;                     // [R, N] f32, or [T, N] with a_row_ids
-  Tensor b;                     // [R, K] f32, or [T, K] with b_row_ids
+  Tensor a;                     // [R, N] f32 | bf16, or [T, N] with a_row_ids
+  Tensor b;                     // [R, K] f32 | bf16, or [T, K] with b_row_ids
   Tensor offsets;               // [G + 1] i32, optional
   Tensor a_row_ids;             // [R] i32, optional
   Tensor b_row_ids;             // [R] i32, optional

@@ -17,6 +17,7 @@ struct Dims {
   std::vector<int32_t> rows;  ///< of each group
   int64_t N, K;
   DType dtype = DType::kF32;
+  DType operands = DType::kF32;  ///< bf16: the activations too
   bool grouped = false;
   bool gather = false;   ///< operands of [T, .] through row_ids, with repeats
   bool strided = false;  ///< rows further apart than they are long
@@ -36,7 +37,8 @@ struct Dims {
     if (!grouped) s += str("R=", R());
     for (size_t g = 0; grouped && g < rows.size() && g < 4; ++g) s += str(g ? "," : "", rows[g]);
     if (rows.size() > 4) s += str(",..(", rows.size(), ")");
-    return s + str(" N=", N, " K=", K, " ", name_of(dtype), grouped ? " grouped" : "",
+    const bool both = operands == DType::kBF16;
+    return s + str(" N=", N, " K=", K, " ", name_of(dtype), both ? " both" : "", grouped ? " grouped" : "",
                    gather ? " gather" : "", strided ? " strided" : "", packed ? " packed" : "",
                    bias ? " bias" : "", add ? " add" : "", in_place ? " add=c" : "");
   }
@@ -47,7 +49,7 @@ Tensor matrix(const Dims& d, int64_t rows, int64_t cols, const std::function<Ten
   return d.strided ? make({rows, cols + 5}).slice(1, 3, 3 + cols) : make({rows, cols});
 }
 Tensor operand(Inputs& in, const Dims& d, int64_t cols) {
-  return matrix(d, d.T(), cols, [&](Shape s) { return in.normal(s); });
+  return matrix(d, d.T(), cols, [&](Shape s) { return in.normal(s, 1, d.operands); });
 }
 Tensor result(Inputs& in, const Dims& d, int64_t cols) {
   return matrix(d, d.R(), cols, [&](Shape s) { return d.in_place ? in.normal(s) : in.output(s); });
@@ -94,7 +96,7 @@ MatmulNN make_nn(Inputs& in, const Dims& d) {
 MatmulTN make_tn(Inputs& in, const Dims& d) {
   const Tensor ids = row_ids(in, d);
   return {.c = in.normal(d.weight_shape()),
-          .a = d.gather ? in.normal({d.R(), d.N}) : operand(in, d, d.N),
+          .a = d.gather ? in.normal({d.R(), d.N}, 1, d.operands) : operand(in, d, d.N),
           .b = operand(in, d, d.K),
           .offsets = offsets(in, d),
           .a_row_ids = {},
@@ -246,6 +248,39 @@ void add_row_independence(DType dtype, int64_t N, int64_t K) {
   all_cases().push_back(std::move(any));
 }
 
+/// Activations in bf16 must give the bits of the same values in fp32.
+template <class Args>
+void add_bf16_operands(OpTable<Args>& table, const Dims& d, Args (*make)(Inputs&, const Dims&),
+                       const std::vector<std::vector<Tensor Args::*>>& widened) {
+  AnyCase any = erase(table, d.params() + " as f32");
+  any.test = [=, &table](const std::string& name) -> std::string {
+    const Impl<Args>& impl = find_impl(table, name);
+    const auto run = [&](Inputs& in, const std::vector<Tensor Args::*>& as_f32) {
+      Args args = make(in, d);
+      for (Tensor Args::*const t : as_f32) {
+        const std::vector<double> values = to_doubles(args.*t);
+        args.*t = in.output((args.*t).shape);
+        for (size_t i = 0; i < values.size(); ++i) set_element(args.*t, static_cast<int64_t>(i), values[i]);
+      }
+      Bench(2).run(table, impl, args);
+      return args.c;
+    };
+    Inputs in(kSeed);
+    const Tensor c = run(in, {});
+    for (const auto& operands : widened) {
+      Inputs other_in(kSeed);
+      const std::string why = same_bits("c", run(other_in, operands), c);
+      if (!why.empty()) return why;
+    }
+    return "";
+  };
+  any.refusal = [=, &table](const std::string& name) {
+    Inputs in(kSeed);
+    return find_impl(table, name).supports(make(in, d));
+  };
+  all_cases().push_back(std::move(any));
+}
+
 template <class Bwd>
 void add_linear_grad(const Dims& d, OpTable<Bwd>& table, Tensor Bwd::*dy, Tensor MatmulNT::*x,
                      Tensor Bwd::*dx, const std::function<Bwd(const MatmulNT&, Inputs&)>& bind) {
@@ -295,6 +330,20 @@ const Cases cases([] {
     add_cases({.rows = {700}, .N = 3008, .K = 3, .dtype = dtype});
     add_row_independence(dtype, 80, 1100);
     add_row_independence(dtype, 64, 34);
+  }
+
+  const std::vector<int32_t> uneven{0, 1, 130, 0, 6, 7, 0, 33, 900};
+  for (const Dims& d : {Dims{.rows = {1}, .N = 70, .K = 66}, Dims{.rows = {9}, .N = 35, .K = 51},
+                        Dims{.rows = {65}, .N = 97, .K = 1043, .strided = true},
+                        Dims{.rows = {1003}, .N = 200, .K = 40, .gather = true, .in_place = true},
+                        Dims{.rows = uneven, .N = 75, .K = 33, .grouped = true, .gather = true}}) {
+    Dims both = d;
+    both.dtype = both.operands = kBF16;
+    add_cases(both);
+    add_bf16_operands<MatmulNT>(ops::matmul_nt_table(), both, make_nt, {{&MatmulNT::a}});
+    add_bf16_operands<MatmulNN>(ops::matmul_nn_table(), both, make_nn, {{&MatmulNN::a}});
+    add_bf16_operands<MatmulTN>(ops::matmul_tn_table(), both, make_tn,
+                                {{&MatmulTN::a}, {&MatmulTN::b}, {&MatmulTN::a, &MatmulTN::b}});
   }
 
   const Dims dense{.rows = {11}, .N = 24, .K = 20, .bias = true};

@@ -43,10 +43,10 @@ RowsAhead::RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64
       lines_(count * lines_of_row_),
       tiles_(tiles) {}
 
-RowsAhead::RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
+RowsAhead::RowsAhead(const GatheredRows& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
                      int64_t tiles)
-    : RowsAhead(rows.base + col + (rows.ids ? 0 : first * rows.stride), rows.stride * 4,
-                rows.ids ? rows.ids + first : nullptr, count, cols * 4, tiles) {}
+    : RowsAhead(rows.base + col * rows.element + (rows.ids ? 0 : first * rows.stride), rows.stride,
+                rows.ids ? rows.ids + first : nullptr, count, cols * rows.element, tiles) {}
 
 bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits, bool down) {
   const int64_t tile = tile_++;

@@ -54,8 +54,7 @@ class RowsAhead {
   RowsAhead(const void* base, int64_t stride, const int32_t* ids, int64_t count, int64_t bytes,
             int64_t tiles);
   /// `cols` columns from `col` of rows first .. first + count - 1.
-  RowsAhead(const GatheredRows<float>& rows, int64_t first, int64_t count, int64_t col, int64_t cols,
-            int64_t tiles);
+  RowsAhead(const GatheredRows& rows, int64_t first, int64_t count, int64_t col, int64_t cols, int64_t tiles);
   /// Sets what t, the next tile, fetches; false: it has nothing to fetch and is left as it was. `waits`: it
   /// is of up to vec::kWaitingRows rows, so it can fetch down the rows only. `down`: so do all tiles of its
   /// block, for one order among them.

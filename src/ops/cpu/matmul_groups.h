@@ -1,5 +1,7 @@
 // Which rows belong to which group, for dense and grouped products alike.
 #pragma once
+#include <cstddef>
+
 #include "core/error.h"
 #include "core/tensor.h"
 
@@ -30,14 +32,19 @@ class Groups {
   const int32_t* offsets_;
 };
 
-/// Rows of [R, D] or, through row_ids, of [T, D].
-template <class T>
+/// Rows of [R, D] or, through row_ids, of [T, D], in elements of any size.
 struct GatheredRows {
   GatheredRows(const Tensor& t, const Tensor& row_ids)
-      : base(t.ptr<T>()), stride(t.stride(0)), ids(row_ids ? row_ids.ptr<int32_t>() : nullptr) {}
-  T* operator[](int64_t r) const { return base + (ids ? ids[r] : r) * stride; }
-  T* base;
-  int64_t stride;
+      : base(static_cast<const std::byte*>(t.data)),
+        element(size_of(t.dtype)),
+        stride(t.stride(0) * element),
+        ids(row_ids ? row_ids.ptr<int32_t>() : nullptr) {}
+  const std::byte* at(int64_t r, int64_t col) const {
+    return base + (ids ? ids[r] : r) * stride + col * element;
+  }
+  const std::byte* base;
+  int64_t element;  ///< bytes
+  int64_t stride;   ///< bytes
   const int32_t* ids;
 };
 

@@ -141,8 +141,8 @@ class OuterProduct {
     for (int64_t r = groups_.begin(tile.group); r < end; r += tile.chunk_rows) {
       const int64_t rows = std::min(tile.chunk_rows, end - r);
       const Panels panels(rows, cols_k, per_word_);
-      pack(a_rows_, r, rows, tile.n, {a, panels.steps, cols_n, kStrip});
-      pack(b_rows_, r, rows, tile.k, panels.strips(b));
+      pack(packing_of(kernels_, t_.a.dtype), a_rows_, r, rows, tile.n, {a, panels.steps, cols_n, kStrip});
+      pack(packing_of(kernels_, t_.b.dtype), b_rows_, r, rows, tile.k, panels.strips(b));
       const bool last = r + rows == end;
       const Tile& then = last ? next : tile;
       const int64_t then_row = last ? groups_.begin(next.group) : r + rows;
@@ -169,15 +169,15 @@ class OuterProduct {
   }
 
   /// Columns col.. of rows first .. first+rows-1.
-  void pack(const GatheredRows<float>& source, int64_t first, int64_t rows, int64_t col,
-            const vec::Strips& to) const {
-    const int64_t ahead = prefetch_rows(to.cols);
+  void pack(const vec::MatmulPacking& packing, const GatheredRows& source, int64_t first, int64_t rows,
+            int64_t col, const vec::Strips& to) const {
+    const int64_t bytes = to.cols * source.element, ahead = prefetch_rows(bytes);
     for (int64_t step = 0; step < to.steps; ++step) {
       const int64_t r = step * per_word_;
       for (int64_t i = r + ahead; i < std::min(r + ahead + per_word_, rows); ++i)
-        prefetch_row(source[first + i] + col, to.cols);
+        prefetch_row(source.at(first + i, col), bytes);
       const bool pair = per_word_ == 2 && r + 1 < rows;
-      kernels_.pack_step_f32(to, step, source[first + r] + col, pair ? source[first + r + 1] + col : nullptr);
+      packing.step(to, step, source.at(first + r, col), pair ? source.at(first + r + 1, col) : nullptr);
     }
   }
 
@@ -187,7 +187,7 @@ class OuterProduct {
   const int64_t per_word_;
   const int64_t N_, K_;
   const Groups groups_;
-  const GatheredRows<float> a_rows_, b_rows_;
+  const GatheredRows a_rows_, b_rows_;
   Tiling* tilings_;
   uint32_t* buffers_;
 };

@@ -44,9 +44,9 @@ void pack_step(const vec::MatmulIsa& isa, const Tensor& w, int64_t s, int64_t co
   const int64_t stride = w.stride(0);
   if (w.dtype == DType::kBF16) {
     const auto* row = static_cast<const uint16_t*>(w.data) + 2 * s * stride + col;
-    isa.bf16.pack_step_bf16(to, to_step, row, 2 * s + 1 < w.dim(0) ? row + stride : nullptr);
+    isa.bf16.from_bf16.step(to, to_step, row, 2 * s + 1 < w.dim(0) ? row + stride : nullptr);
   } else {
-    isa.f32.pack_step_f32(to, to_step, static_cast<const float*>(w.data) + s * stride + col, nullptr);
+    isa.f32.from_f32.step(to, to_step, static_cast<const float*>(w.data) + s * stride + col, nullptr);
   }
 }
 

@@ -8,13 +8,18 @@
 
 namespace moge::ops::cpu {
 
-/// How many rows of n elements ahead of packing to fetch: 16 KB, which hides the latency of memory and leaves
-/// L1 room. By software, because rows may be gathered and the hardware follows no gather.
-inline int64_t prefetch_rows(int64_t n) {
-  return std::clamp<int64_t>(4096 / std::max<int64_t>(n, 1), 1, 32);
+/// How operands of a dtype are packed; bf16 only in bf16.
+inline const vec::MatmulPacking& packing_of(const vec::MatmulKernels& kernels, DType dtype) {
+  return dtype == DType::kBF16 ? kernels.from_bf16 : kernels.from_f32;
 }
-inline void prefetch_row(const float* row, int64_t n) {
-  for (int64_t i = 0; i < n; i += kAlignment / 4) __builtin_prefetch(row + i);
+
+/// How many rows of so many bytes ahead of packing to fetch: 16 KB, which hides the latency of memory and
+/// leaves L1 room. By software, because rows may be gathered and the hardware follows no gather.
+inline int64_t prefetch_rows(int64_t bytes) {
+  return std::clamp<int64_t>(16384 / std::max<int64_t>(bytes, 1), 1, 32);
+}
+inline void prefetch_row(const std::byte* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += kAlignment) __builtin_prefetch(row + i);
 }
 
 /// Steps begin .. begin + count - 1 of the panels first .. last - 1 of w [N, K] strided, into `to`, for each

@@ -112,6 +112,7 @@ class Multiplication {
         p_(p),
         isa_(isa),
         kernels_(p.bf16() ? isa.bf16 : isa.f32),
+        packing_(packing_of(kernels_, p.a.dtype)),
         groups_(p.op, p.offsets, p.c.dim(0)),
         plan_(p, p.c.dim(0), ctx.pool->num_threads()),
         rows_(p.a, p.row_ids),
@@ -148,7 +149,7 @@ class Multiplication {
     // Many rows: neighbouring tasks share a block's rows.
     if (!plan_.shared_rows) {
       // The next block's rows, where they find room in L2.
-      const bool ahead = runs == 1 && p_.inner <= kBlockSteps;
+      const bool ahead = runs == 1 && p_.inner * rows_.element <= kBlockSteps * 4;
       return pool_.run_ranges(runs * num_blocks, [&](int64_t task, int thread) {
         const RowBlock& block = blocks_[task / runs];
         if (!ahead || task + 1 == num_blocks) return multiply_run(block, task % runs, thread, nullptr);
@@ -169,10 +170,10 @@ class Multiplication {
 
  private:
   void pack_rows(int64_t first, int64_t count, uint32_t* to) const {
-    const int64_t ahead = prefetch_rows(p_.inner);
+    const int64_t bytes = p_.inner * rows_.element, ahead = prefetch_rows(bytes);
     for (int64_t r = 0; r < count; ++r) {
-      if (r + ahead < count) prefetch_row(rows_[first + r + ahead], p_.inner);
-      kernels_.pack_row(to + r * plan_.a_stride, rows_[first + r], p_.inner);
+      if (r + ahead < count) prefetch_row(rows_.at(first + r + ahead, 0), bytes);
+      packing_.row(to + r * plan_.a_stride, rows_.at(first + r, 0), p_.inner);
     }
   }
 
@@ -311,9 +312,10 @@ class Multiplication {
   const RowsProduct& p_;
   const vec::MatmulIsa& isa_;
   const vec::MatmulKernels& kernels_;
+  const vec::MatmulPacking& packing_;
   const Groups groups_;
   const Plan plan_;
-  const GatheredRows<float> rows_;
+  const GatheredRows rows_;
   const bool stream_;  ///< c is written past the caches
   uint32_t* b_;
   uint32_t* a_;

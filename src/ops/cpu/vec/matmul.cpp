@@ -57,11 +57,14 @@ void zero(uint32_t* to, int64_t n) {
   __builtin_memset(to, 0, static_cast<uint64_t>(n) * sizeof(uint32_t));
 }
 
-void pack_row_f32(uint32_t* to, const float* from, int64_t n) {
-  if (n > 0) __builtin_memcpy(to, from, static_cast<uint64_t>(n) * sizeof(float));
+template <class T>
+void copy_row(uint32_t* to, const void* from, int64_t n) {
+  if (sizeof(T) == 2 && n % 2 != 0) to[n / 2] = 0;
+  if (n > 0) __builtin_memcpy(to, from, static_cast<uint64_t>(n) * sizeof(T));
 }
 
-void pack_row_bf16(uint32_t* to, const float* from, int64_t n) {
+void round_row(uint32_t* to, const void* row, int64_t n) {
+  const auto* from = static_cast<const float*>(row);
   int64_t i = 0;
 #ifdef __AVX512F__
   for (; i + 32 <= n; i += 32) {
@@ -89,27 +92,37 @@ inline __attribute__((always_inline)) void pack_step(const Strips& m, int64_t st
   }
 }
 
-void pack_step_f32_f32(const Strips& m, int64_t step, const float* row0, const float*) {
+void copy_step(const Strips& m, int64_t step, const void* row, const void*) {
+  const auto* from = static_cast<const float*>(row);
   pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
     for_lanes(n, [&](int64_t i, int64_t lanes) {
-      store_n(reinterpret_cast<float*>(to) + i, load_n(row0 + j + i, lanes), lanes);
+      store_n(reinterpret_cast<float*>(to) + i, load_n(from + j + i, lanes), lanes);
     });
   });
 }
 
-void pack_step_f32_bf16(const Strips& m, int64_t step, const float* row0, const float* row1) {
+void round_step(const Strips& m, int64_t step, const void* row0, const void* row1) {
+  const auto *even = static_cast<const float*>(row0), *odd = static_cast<const float*>(row1);
   pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
     for_lanes(n, [&](int64_t i, int64_t lanes) {
-      const F32 odd = row1 ? load_n(row1 + j + i, lanes) : splat(0);
-      store_pairs(to + i, load_n(row0 + j + i, lanes), odd, lanes);
+      store_pairs(to + i, load_n(even + j + i, lanes), odd ? load_n(odd + j + i, lanes) : splat(0), lanes);
     });
   });
 }
 
-void pack_step_bf16_bf16(const Strips& m, int64_t step, const uint16_t* row0, const uint16_t* row1) {
+void pair_step(const Strips& m, int64_t step, const void* row0, const void* row1) {
+  const auto *even = static_cast<const uint16_t*>(row0), *odd = static_cast<const uint16_t*>(row1);
   pack_step(m, step, [&](uint32_t* to, int64_t j, int64_t n) {
-    for (int64_t i = 0; i < n; ++i)
-      to[i] = row0[j + i] | (row1 ? static_cast<uint32_t>(row1[j + i]) << 16 : 0);
+    int64_t i = 0;
+#ifdef __AVX512F__
+    for (; odd && i + kLanes <= n; i += kLanes) {
+      const auto words = [&](const uint16_t* row) {
+        return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + j + i)));
+      };
+      _mm512_storeu_si512(to + i, _mm512_or_si512(words(even), _mm512_slli_epi32(words(odd), 16)));
+    }
+#endif
+    for (; i < n; ++i) to[i] = even[j + i] | (odd ? static_cast<uint32_t>(odd[j + i]) << 16 : 0);
   });
 }
 
@@ -200,8 +213,8 @@ void transpose(uint32_t* to, int64_t width, const void* from, int64_t stride, in
 }  // namespace
 
 extern const MatmulIsa matmul{
-    {1, tile<DotF32>, pack_row_f32, pack_step_f32_f32, nullptr},
-    {2, tile<DotBf16>, pack_row_bf16, pack_step_f32_bf16, pack_step_bf16_bf16},
+    {1, tile<DotF32>, {copy_row<float>, copy_step}, {}},
+    {2, tile<DotBf16>, {round_row, round_step}, {copy_row<uint16_t>, pair_step}},
     transpose,
 };
 

@@ -49,17 +49,22 @@ struct MatmulTile {
   int64_t ahead_jump;
 };
 
+/// Words of one precision from elements of one dtype.
+struct MatmulPacking {
+  /// to[words of n elements] = from[n]; an odd last element is paired with zero.
+  void (*row)(uint32_t* to, const void* from, int64_t n);
+  /// One step of a strip-packed matrix (see Strips) whose columns lie along a row: word j of the step is made
+  /// from (row0[j], row1[j]) for j < cols, zero up to the last strip's width. row1 (null: zeros) is used by
+  /// bf16 only.
+  void (*step)(const Strips& to, int64_t step, const void* row0, const void* row1);
+};
+
 struct MatmulKernels {
   int64_t elements_per_word;  ///< 1: f32, 2: bf16
   /// One register tile of 1 <= rows <= kTileRows.
   void (*tile)(int rows, const MatmulTile& t);
-  /// to[words of n elements] = from[n] in this precision; an odd last element is paired with zero.
-  void (*pack_row)(uint32_t* to, const float* from, int64_t n);
-  /// One step of a strip-packed matrix (see Strips) whose columns lie along a row: word j of the step is made
-  /// from (row0[j], row1[j]) for j < cols, zero up to the last strip's width. row1 (null: zeros) is used by
-  /// bf16 only.
-  void (*pack_step_f32)(const Strips& to, int64_t step, const float* row0, const float* row1);
-  void (*pack_step_bf16)(const Strips& to, int64_t step, const uint16_t* row0, const uint16_t* row1);
+  MatmulPacking from_f32;
+  MatmulPacking from_bf16;  ///< bf16 only
 };
 
 struct MatmulIsa {
