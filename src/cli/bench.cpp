@@ -6,6 +6,7 @@
 #include "cli/bench_cpu.h"
 #include "cli/bench_device.h"
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "ops/machine.h"
 
 namespace moge::cli {
@@ -62,7 +63,7 @@ void bench_machine(const BenchMachineOptions& o) {
   ExecContext ctx{.pool = &pool};
   const ops::MachineCeilings m = ops::measure_machine(ctx);
   if (o.json) {
-    std::cout << to_json(m).dump(2) << '\n';
+    print_json(to_json(m), 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(1) << "GFLOP/s   threads      f32     bf16       i8\n";

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/json_text.h"
 #include "cli/quantile.h"
 #include "ops/machine.h"
 #include "spec/cost.h"
@@ -127,7 +128,7 @@ void bench_cpu_decode(const CpuBenchOptions& o) {
       out["rounds"].push_back({{"decode_bytes_per_second", r.generation.decode_bytes_per_second()},
                                {"read_bandwidth", r.roof},
                                {"percent_of_read_bandwidth", percent_of(r)}});
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(1) << "prefill  " << prefill << " tokens/s ("
@@ -167,7 +168,7 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
       out["rounds"].push_back({{"ttft_ms", milliseconds(r)},
                                {"product_ceiling", r.roof},
                                {"percent_of_product_ceiling", percent_of(r)}});
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(2) << "prefill  " << time
@@ -196,7 +197,7 @@ void bench_cpu_llama(const CpuBenchOptions& options) {
     out.update({{"memory_bytes", bench.memory_bytes()},
                 {"pp512_tokens_per_second", pp},
                 {"tg128_tokens_per_second", tg}});
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   } else {
     std::cout << std::fixed << std::setprecision(1) << "pp512  " << pp << " tokens/s\ntg128  " << tg
               << " tokens/s\n";

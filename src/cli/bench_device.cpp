@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/quantile.h"
 #include "core/log.h"
@@ -174,7 +175,7 @@ void bench_device_decode(const DeviceBenchOptions& o) {
       return 0.0;
     });
   if (o.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(3) << "step     " << step << " ms (median of " << o.steps
@@ -225,7 +226,7 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
       return pass();
     });
   if (o.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(2) << "prefill  " << time
@@ -317,7 +318,7 @@ void bench_device_serve(const DeviceBenchOptions& o) {
               {"tpot_ms", quantile(tpot, 0.5)},
               {"tpot_ms_p90", quantile(tpot, 0.9)}});
   if (o.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(1) << served.size() << " requests of " << o.context
@@ -357,7 +358,7 @@ void bench_device_llama(const DeviceBenchOptions& o) {
   out.erase("context");
   out.update({{"pp512_tokens_per_second", pp}, {"tg128_tokens_per_second", tg}});
   if (o.json)
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   else
     std::cout << std::fixed << std::setprecision(1) << "pp512  " << pp << " tokens/s\ntg128  " << tg
               << " tokens/s\n";

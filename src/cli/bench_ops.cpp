@@ -6,6 +6,7 @@
 
 #include "cli/bench_device.h"
 #include "cli/graph_timer.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/product_bench.h"
 #include "cli/step_timer.h"
@@ -124,7 +125,7 @@ class OpsBench {
     }
     if (c_.is_moe())
       for (const int64_t rows : {1, 4, 16, 32, 64, 128, 256, 512, 1024}) same_rows(rows);
-    if (options_.json) std::cout << out_.dump(1) << '\n';
+    if (options_.json) print_json(out_, 1);
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "core/error.h"
 #include "core/memory_text.h"
@@ -196,7 +197,7 @@ void print(const ordered_json& r) {
 void inspect(const InspectOptions& o) {
   const ordered_json r = report(o);
   if (o.json)
-    std::cout << r.dump(2) << '\n';
+    print_json(r, 2);
   else
     print(r);
 }

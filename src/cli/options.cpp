@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/json_text.h"
 #include "core/error.h"
 #include "core/nearest.h"
 
@@ -299,7 +300,7 @@ std::string options_help(const std::vector<Option>& options) {
 std::string options_json(const std::vector<Option>& options) {
   nlohmann::ordered_json object = nlohmann::ordered_json::object();
   for (const Option& o : options) object[o.name] = json_of(o);
-  return object.dump();
+  return json_text(object);
 }
 
 }  // namespace moge::cli

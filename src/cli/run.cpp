@@ -9,6 +9,7 @@
 #include "cli/conversation.h"
 #include "cli/generation_config.h"
 #include "cli/interrupt.h"
+#include "cli/json_text.h"
 #include "cli/served_model.h"
 #include "cli/text_input.h"
 #include "core/error.h"
@@ -299,7 +300,7 @@ class Runner {
         {"decode_bytes_per_second", g.decode_bytes_per_second()},
         {"memory_bytes", model_->generator().sequence().memory_bytes()},
         {"options", nlohmann::ordered_json::parse(options_json(options.options()))}};
-    std::cout << out.dump() << '\n';
+    cli::print_json(out);
   }
 
   const RunOptions o_;

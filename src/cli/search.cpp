@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "cli/config_path.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
@@ -192,7 +193,7 @@ std::vector<sim::ShapeResult> read_results(const std::filesystem::path& file, co
   if (!std::filesystem::exists(file, ignored)) return results;
   const MappedFile earlier(file);
   std::string_view text(reinterpret_cast<const char*>(earlier.bytes().data()), earlier.bytes().size());
-  const std::string head = expected.dump() + "\n";
+  const std::string head = json_text(expected) + "\n";
   check<UsageError>(text.starts_with(head) || head.starts_with(text), file.string(),
                     " has the results of another search (space, machines, constants or options differ)");
   text.remove_prefix(std::min(head.size(), text.size()));
@@ -238,13 +239,13 @@ void finish(const SearchCommandOptions& o, const sim::SearchSpace& space, const 
     // What an earlier run had is written again, without the line that its end may have cut.
     out.open(o.out, std::ios::trunc);
     check<FileError>(out.is_open(), o.out.string(), ": cannot write: ", std::strerror(errno));
-    out << head.dump() << '\n';
-    for (const sim::ShapeResult& r : results) out << result_json(r).dump() << '\n';
+    out << json_text(head) << '\n';
+    for (const sim::ShapeResult& r : results) out << json_text(result_json(r)) << '\n';
   }
   for (int64_t begin = done_before; begin < total; begin += kBlock) {
     const int64_t end = std::min(total, begin + kBlock);
     for (sim::ShapeResult& r : sim::evaluate_shapes(space, all, begin, end, platforms, options, pool)) {
-      if (out.is_open()) out << result_json(r).dump() << '\n';
+      if (out.is_open()) out << json_text(result_json(r)) << '\n';
       results.push_back(std::move(r));
     }
     if (out.is_open()) check<FileError>(out.flush().good(), o.out.string(), ": cannot write");
@@ -347,7 +348,7 @@ void search(const SearchCommandOptions& o) {
   const ordered_json out = answer(o, space, platforms, results);
   write_page(o, out, results, platforms);
   if (o.files.json)
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   else
     print(out, platforms);
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/sim_setup.h"
 
 namespace moge::cli {
@@ -63,7 +64,7 @@ void bench_sim(const BenchSimOptions& o) {
                             {"models_built_per_second", build_rate},
                             {"mean_latency_ms", sum / static_cast<double>(o.evaluations) * 1e3}};
   if (o.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(2) << "step evaluations     " << rate * 1e-6

@@ -6,6 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/config_path.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
@@ -182,7 +183,7 @@ void sim_calibrate(const SimCalibrateOptions& o) {
   const ordered_json out{{"machines", all}};
   if (o.files.any()) o.files.write(sim::calibration_report(out), out);
   if (o.files.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   for (const ordered_json& machine : all) print(machine, !o.hold_out.empty());

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
@@ -108,7 +109,7 @@ void sim_compare(const SimCompareOptions& o) {
   const ordered_json out = {{"hardware", o.machine.hardware}, {"ops", o.ops}, {"runs", runs}};
   if (o.files.any()) o.files.write(sim::comparison_report(out), out);
   if (o.files.json)
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   else
     print(out);
 }

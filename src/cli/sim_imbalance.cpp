@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
@@ -208,7 +209,7 @@ void imbalance(const ImbalanceOptions& o) {
   json["p_balanced_exact"] = balanced ? ordered_json(*balanced) : ordered_json();
   if (o.report.any()) o.report.write(report_of(result, balanced, json, pool), json);
   if (o.report.json)
-    std::cout << json.dump(2) << '\n';
+    print_json(json, 2);
   else
     print(result, balanced);
 }

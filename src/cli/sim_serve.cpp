@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
 #include "core/error.h"
@@ -306,7 +307,7 @@ void sim_serve(const SimServeOptions& o) {
   }
   if (o.files.any()) o.files.write(sim::serving_report(out, trace, choice, o.objective, trials), out);
   if (o.files.json)
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   else
     print(out);
 }

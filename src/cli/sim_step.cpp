@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/sim_setup.h"
 #include "cli/step_page.h"
 #include "core/error.h"
@@ -169,7 +170,7 @@ void warn_of_memory(const sim::DeviceMemory& m) {
 void answer(const ordered_json& out, const sim::DeviceMemory& memory, bool json) {
   warn_of_memory(memory);
   if (json)
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
   else
     print(out);
 }

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/config_path.h"
+#include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/report_options.h"
 #include "cli/sim_setup.h"
@@ -204,7 +205,7 @@ void sim_train(const SimTrainOptions& o) {
   }
   if (o.files.any()) o.files.write(sim::training_report(out), out);
   if (o.files.json) {
-    std::cout << out.dump(2) << '\n';
+    print_json(out, 2);
     return;
   }
   print(plans);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/text_input.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -108,7 +109,7 @@ void encode(const EncodeOptions& o) {
   }
   nlohmann::ordered_json out = {{"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};
   for (const int32_t id : ids) out["pieces"].push_back(tokenizer->id_to_piece(id));
-  std::cout << out.dump() << '\n';
+  print_json(out);
 }
 
 struct DecodeOptions {

@@ -1,10 +1,10 @@
 // moge train: the pre-training loop of train/pretrain.h on one TOML file.
 #include <algorithm>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/json_text.h"
 #include "core/log.h"
 #include "ops/machine.h"
 #include "train/pretrain.h"
@@ -70,7 +70,7 @@ void train(const TrainOptions& o) {
                                          {"held_out_bits_per_byte", r.held_out_bits_per_byte},
                                          {"tokens_per_second", r.tokens_per_second},
                                          {"state_hash", r.state_hash}};
-  std::cout << result.dump() << '\n';
+  print_json(result);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -37,6 +38,11 @@ class Inspect(TestCase):
         for golden in sorted(GOLDEN.iterdir()):
             r = self.run_json("inspect", golden, "--verify")
             self.assertTrue(r["checkpoint"]["finite"], golden)
+
+    def test_a_path_that_is_not_utf8(self):
+        model = f"{self.dir}/m\udcff"  # the byte 0xff to the system
+        shutil.copytree(GOLDEN / "llama", model)
+        self.assertEqual(self.run_json("inspect", model)["model"], str(self.dir) + "/m\ufffd")
 
     def test_configs_elsewhere(self):
         (self.dir / "models/mine").mkdir(parents=True)
