@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/utf8.h"
@@ -96,6 +97,20 @@ DocumentSource::DocumentSource(const std::vector<fs::path>& paths) {
       !files_.empty(), "no text to read in [", searched,
       "]: expected .txt or .md files (one document each) or .jsonl files (one document a line, in its "
       "\"text\" member)");
+}
+
+uint64_t DocumentSource::content_hash() const {
+  Checksum hash;
+  const auto add = [&](std::span<const std::byte> bytes) {
+    const uint64_t size = bytes.size();  // else where one ends and the next begins would not count
+    hash.update(std::as_bytes(std::span(&size, 1)));
+    hash.update(bytes);
+  };
+  for (const File& file : files_) {
+    add(std::as_bytes(std::span(file.name)));
+    add(MappedFile(file.path).bytes());
+  }
+  return hash.value();
 }
 
 bool DocumentSource::next_line(Document& document) {

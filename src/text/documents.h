@@ -32,6 +32,8 @@ class DocumentSource {
   /// invalid UTF-8, broken JSON or a missing "text".
   bool next(Document& document);
 
+  /// Of all files' names below their folders and contents (XXH64): the same documents have the same.
+  uint64_t content_hash() const;
   int64_t num_files() const { return static_cast<int64_t>(files_.size()); }
 
  private:

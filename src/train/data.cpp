@@ -12,12 +12,11 @@ namespace {
 
 constexpr const char* kManifest = "corpus.json";
 
-/// Of the vocabulary and of what the corpus was made from: a packed copy is reused only for the same.
+/// Of the vocabulary and of the texts: a packed copy is reused only for the same.
 uint64_t source_hash(const TrainConfig& config, const fs::path& tokenizer) {
-  std::string all;
+  std::string all = str(text::DocumentSource(config.data).content_hash());
   for (const char* name : {"tokenizer.json", "tokenizer.model"})
     if (fs::exists(tokenizer / name)) all += read_text_file(tokenizer / name);
-  for (const fs::path& path : config.data) all += path.string() + "\n";
   return text::corpus_hash(all);
 }
 

@@ -210,6 +210,17 @@ TEST_F(PretrainTest, SaysWhatMemoryDoesNotHoldBeforeItAllocates) {
   EXPECT_TRUE(fits(1000).ends_with("Not even one layer would fit"));
 }
 
+TEST_F(PretrainTest, KnowsWhenATextHasChanged) {
+  run(config("a"), 2);
+  const std::string packed = read_text_file(dir_ / "a" / "corpus" / "corpus.json");
+  EXPECT_EQ(run(config("a"), 3).steps, 3);
+  std::ofstream(dir_ / "text" / "doc3.txt", std::ios::app) << "one more sentence.\n";
+  EXPECT_NE(refusal([&] { run(config("a")); }).find("was made with other data"), std::string::npos);
+  const std::atomic<bool> stop = false;
+  EXPECT_EQ(pretrain(config("a"), ctx_, {.fresh = true, .max_steps = 1}, stop).steps, 1);
+  EXPECT_NE(read_text_file(dir_ / "a" / "corpus" / "corpus.json"), packed);
+}
+
 TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
   for (const std::string wrong :
        {"beta1 = 1.0", "beta2 = 1", "beta2 = 0.999999999", "eps = 0", "eps = 1e-60"}) {
