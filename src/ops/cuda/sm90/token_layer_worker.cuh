@@ -512,7 +512,8 @@ class Worker {
   /// The warp's chunks of a phase.
   __device__ void multiply(int phase) {
     const bool pairs = phase == kShared || phase == kRouted;
-    Chunk::Kind next = kind(num_used_);  // if it has begun
+    Chunk::Kind next{};
+    if (num_used_ != num_begun_) next = kind(num_used_);  // else a lane may be writing it
 #pragma unroll 1
     while (num_used_ != num_begun_ && next.phase == phase) {
       const Chunk::Kind chunk = next;
