@@ -18,14 +18,20 @@ const Cases cases([] {
   struct Dims {
     int64_t T, V, D;
     bool perf;
+    bool gpu_only = false;
   };
-  for (const auto& [T, V, D, perf] : {Dims{1, 1, 1, false},
-                                      {7, 3, 5, false},
-                                      {65, 1000, 63, false},
-                                      {300, 17, 129, false},
-                                      {0, 4, 8, false},
-                                      {4096, 4096, 256, true},
-                                      {2048, 153376, 512, true}}) {
+  for (const auto& [T, V, D, perf, gpu_only] : {Dims{1, 1, 1, false},
+                                                {7, 3, 5, false},
+                                                {65, 1000, 63, false},
+                                                {300, 17, 129, false},
+                                                {0, 4, 8, false},
+                                                {1, 1000, 5120, false},
+                                                {7, 1000, 8, false},
+                                                {65, 1000, 5120, false},
+                                                {4096, 999, 8, false},
+                                                {4096, 1000, 5120, false, true},
+                                                {4096, 4096, 256, true},
+                                                {2048, 153376, 512, true}}) {
     const double row_bytes = static_cast<double>(T * D);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       add<EmbeddingFwd>(ops::embedding_fwd_table(),
@@ -33,6 +39,8 @@ const Cases cases([] {
                          .make = [=](Inputs& in) { return make_fwd(in, T, V, D, dtype); },
                          .outputs = {{"y", &EmbeddingFwd::y}},
                          .perf = perf,
+                         .gpu_only = gpu_only,
+                         .slow_races = gpu_only,
                          .bytes = row_bytes * static_cast<double>(4 + size_of(dtype))});
     }
     add<EmbeddingBwd>(ops::embedding_bwd_table(), {.params = str("T=", T, " V=", V, " D=", D),
@@ -45,6 +53,7 @@ const Cases cases([] {
                                                        },
                                                    .outputs = {{"dweight", &EmbeddingBwd::dweight}},
                                                    .perf = perf,
+                                                   .gpu_only = gpu_only,
                                                    .bytes = row_bytes * 12});
   }
   add_grad<EmbeddingFwd, EmbeddingBwd>(

@@ -35,7 +35,7 @@ constexpr size_t count() {
 template <class Args>
 auto tie(Args& args) {
   constexpr size_t n = count<Args>();
-  static_assert(n >= 2 && n <= 16, "add a structured binding of this many members");
+  static_assert((n >= 2 && n <= 16) || n == 26, "add a structured binding of this many members");
   if constexpr (n == 2) {
     auto& [a, b] = args;
     return std::tie(a, b);
@@ -78,9 +78,12 @@ auto tie(Args& args) {
   } else if constexpr (n == 15) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, o, p] = args;
     return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, m, o, p);
-  } else {
+  } else if constexpr (n == 16) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q] = args;
     return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q);
+  } else {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t, u, v, w, x, y, z, last] = args;
+    return std::tie(a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t, u, v, w, x, y, z, last);
   }
 }
 

@@ -16,6 +16,7 @@ struct Dims {
   bool scaled = false, renormalize = false;
   const char* what = "";  ///< "ties", "one expert", "empty experts", "of bf16", "partly of bf16"
   bool perf = false;
+  bool gpu_only = false;
 };
 
 /// Ties: rows of the gate that are equal, four by four. One expert (of each group): that row is the sum of
@@ -117,6 +118,10 @@ const Cases cases([] {
                         {1100, 64, 64, 8, 4, 8, bf16, true},
                         {300, 512, 64, 8, 4, 8, f32, true, false, "partly of bf16"},
                         {0, 64, 16, 4, 2, 4},
+                        // more tokens than a block places at once
+                        {4096, 64, 64, 8, 4, 8, bf16, true, false, "", false, true},
+                        {4100, 64, 64, 8, 4, 8, bf16, true, false, "", false, true},
+                        {9000, 64, 64, 8, 1, 8, f32, true, false, "empty experts", false, true},
                         {1, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {16, 5120, 64, 8, 4, 8, f32, true, false, "", true},
                         {300, 5120, 64, 8, 4, 8, f32, true, false, "", true},
@@ -142,6 +147,8 @@ const Cases cases([] {
                      {"row_weight", &MoeRoute::row_weight, 2 * roundings},
                      {"slot_row", &MoeRoute::slot_row}},
          .perf = d.perf,
+         .gpu_only = d.gpu_only,
+         .slow_races = d.gpu_only && d.T != 4100,  // the one of two passes
          .flops = 2.0 * static_cast<double>(d.T * d.D * d.E),
          .bytes = static_cast<double>(2 * d.T * d.D + size_of(d.gate) * d.E * d.D + d.T * (d.K + d.S) * 20)});
   }

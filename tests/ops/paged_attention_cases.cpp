@@ -127,16 +127,18 @@ std::vector<double> magnitude(const PagedAttention& a) {
         largest = std::max(largest, score);
       }
       for (Seen& s : all) sum += s.weight = std::exp(s.weight - largest);
-      for (int64_t d = 0; d < Dh; ++d) {
-        const auto value = [&](const Seen& s) { return v[s.at * Dh + d] * v_scales[s.at]; };
-        double out = 0, squares = 0;
-        for (const Seen& s : all) out += s.weight / sum * value(s);
-        for (const Seen& s : all) {
-          const double p = s.weight / sum, key = p * s.score_error * (value(s) - out), own = p * value(s);
-          squares += key * key + 2 * own * own;
+      std::vector<double> out(Dh), squares(Dh);
+      for (const Seen& s : all)
+        for (int64_t d = 0; d < Dh; ++d) out[d] += s.weight / sum * v[s.at * Dh + d] * v_scales[s.at];
+      for (const Seen& s : all) {
+        const double p = s.weight / sum;
+        for (int64_t d = 0; d < Dh; ++d) {
+          const double value = v[s.at * Dh + d] * v_scales[s.at];
+          const double key = p * s.score_error * (value - out[d]), own = p * value;
+          squares[d] += key * key + 2 * own * own;
         }
-        result[row * Dh + d] = std::sqrt(squares + out * out);
       }
+      for (int64_t d = 0; d < Dh; ++d) result[row * Dh + d] = std::sqrt(squares[d] + out[d] * out[d]);
     }
   }
   return result;
@@ -192,10 +194,10 @@ void add_alone(const char* what, const Dims& d, const std::vector<int64_t>& sequ
 }
 
 /// More sequences than a GPU has places for, the first and the last of them long: work is shared in all ways.
-std::vector<Sequence> crowd(int32_t rows) {
+std::vector<Sequence> crowd(int32_t rows, size_t sequences = 182) {
   std::vector<Sequence> seqs;
   for (const int32_t n : {2070, 3100, 1300, 1025, 2048, 0}) seqs.push_back({n, rows});
-  seqs.resize(180, {17, rows});
+  seqs.resize(sequences - 2, {17, rows});
   for (const int32_t n : {1025, 2304}) seqs.push_back({n, rows});
   return seqs;
 }
@@ -234,15 +236,22 @@ const Cases cases([] {
         {{{6000, 1}}, 2, 2, 128, 64, pages, false, bf16, 1},
         {crowd(1), 10, 2, 64, 64, pages, false, bf16, 1}};
     if (pages == bf16) cases.push_back({{{17'000, 1}}, 8, 8, 128, 64, pages, false, bf16, 1});
+    const size_t first_of_gpu = cases.size();
+    cases.insert(cases.end(), {{{{100'000, 1}}, 5, 1, 128, 64, pages, false, bf16, 1},
+                               {{{100'000, 8}}, 2, 1, 128, 64, pages, false, bf16},
+                               {{{2100, 2100}}, 2, 1, 128, 64, pages, false, bf16},
+                               {crowd(1, 352), 40, 8, 128, 64, pages, false, bf16, 1}});
     for (const Dims& d : cases) {
+      const bool gpu_only = &d - cases.data() >= static_cast<int64_t>(first_of_gpu);
       // Tensor cores take bf16: weights may be rounded to it, and keys and values that were unpacked.
-      add<PagedAttention>(
-          ops::paged_attention_table(),
-          {.params = d.params(),
-           .make = [=](Inputs& in) { return make(in, d); },
-           .outputs = {{"out", &PagedAttention::out, 4, 0x1p-8, magnitude}},
-           // Pages of bf16 and i8 have the same synchronisation.
-           .slow_races = d.longest() > 1000 && (pages == DType::kF16 || pages == DType::kFP8E4M3)});
+      add<PagedAttention>(ops::paged_attention_table(),
+                          {.params = d.params(),
+                           .make = [=](Inputs& in) { return make(in, d); },
+                           .outputs = {{"out", &PagedAttention::out, 4, 0x1p-8, magnitude}},
+                           .gpu_only = gpu_only,
+                           // Pages of bf16 and i8 have the same synchronisation.
+                           .slow_races = gpu_only || (d.longest() > 1000 &&
+                                                      (pages == DType::kF16 || pages == DType::kFP8E4M3))});
     }
   }
   for (const Dims& d : {Dims{{{4096, 1}}, 40, 8, 128, 16, bf16},

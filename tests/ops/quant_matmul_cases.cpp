@@ -20,6 +20,7 @@ struct Dims {
   bool silu = false, gather = false, weighted = false, biased = false;
   bool slow_races = false;
   bool perf = false;
+  bool gpu_only = false;
 
   int64_t R() const {
     int64_t sum = 0;
@@ -119,6 +120,7 @@ void add_case(const Dims& d) {
                                                .make = [=](Inputs& in) { return make(in, d); },
                                                .outputs = outputs(d),
                                                .perf = d.perf,
+                                               .gpu_only = d.gpu_only,
                                                .slow_races = d.slow_races,
                                                .flops = 2 * static_cast<double>(d.R() * d.N * d.K),
                                                .bytes = d.bytes()});
@@ -130,7 +132,24 @@ const Cases cases([] {
     d.slow_races = true;
     return d;
   };
+  const auto for_gpu = [&](Dims d) {
+    d = slow(d);
+    d.gpu_only = true;
+    return d;
+  };
+  // As a router leaves them: 0 to 9 rows each.
+  const auto experts = [](int64_t n) {
+    std::vector<int64_t> rows(static_cast<size_t>(n));
+    for (int64_t g = 0; g < n; ++g) rows[static_cast<size_t>(g)] = g * 7 % 10;
+    return rows;
+  };
   for (const DType dtype : {DType::kI8, DType::kFP8E4M3, bf16}) {
+    for (const int64_t n : {64, 128}) {
+      add_case({experts(n), 64, 128, dtype, bf16, true, true, true, false, n == 64});
+      add_case(for_gpu({experts(n), 192, 128, dtype, f32, false, false, true}));
+    }
+    add_case(for_gpu({{4096}, 320, 192, dtype}));
+    add_case(for_gpu({{1500, 0, 7, 1093, 1496}, 320, 192, dtype, bf16, true, true}));
     add_case({{64}, 128, 256, dtype});
     for (const int64_t R : {1, 7, 8, 63, 65}) add_case(slow({{R}, 128, 256, dtype}));
     add_case({{0}, 128, 256, dtype});
@@ -165,6 +184,12 @@ const Cases cases([] {
                                   {256, 1344, 5120},
                                   {2048, 1344, 5120}})
       add_case({{R}, N, K, dtype, bf16, false, false, false, false, false, true});
+  // The rows of 300 tokens, over all of Pangu's experts or on eight: tiles are chosen by the mean.
+  std::vector<int64_t> even(64, 38), skewed(64);
+  for (size_t g = 0; g < 32; ++g) even[2 * g] = 37;
+  for (size_t g = 1; g < 64; g += 8) skewed[g] = 300;
+  for (const std::vector<int64_t>& rows : {even, skewed})
+    add_case({rows, 2688, 5120, DType::kI8, bf16, true, true, false, false, false, true, true});
 });
 
 }  // namespace

@@ -11,17 +11,17 @@ struct Dims {
   int64_t R, K;
   DType from, to;
   bool perf = false;
+  bool gpu_only = false;
 };
 
 /// Rows of very different size, one of zeros.
 QuantizeRows make(Inputs& in, const Dims& d) {
   const Tensor x = in.normal({d.R, d.K}, 1, d.from);
-  if (!d.perf)
+  if (!d.perf) {
+    const std::vector<double> values = to_doubles(x);
     for (int64_t i = 0; i < x.numel(); ++i)
-      set_element(x, i,
-                  i / d.K == 3 ? 0
-                               : to_doubles(x.view({x.numel()}).slice(0, i, i + 1))[0] *
-                                     std::exp2(static_cast<double>(i / d.K % 40) - 20));
+      set_element(x, i, i / d.K == 3 ? 0 : values[i] * std::exp2(static_cast<double>(i / d.K % 40) - 20));
+  }
   return {.q = in.output({d.R, d.K}, d.to), .scale = in.output({d.R}), .x = x};
 }
 
@@ -53,6 +53,15 @@ const Cases cases([] {
                           {65, 2560, DType::kBF16, to},
                           {0, 64, DType::kBF16, to},
                           {200, 2568, DType::kBF16, to},
+                          {1, 5120, DType::kBF16, to},
+                          {64, 2560, DType::kF32, to},
+                          // many rows, or wide ones: a block has several vectors a thread
+                          {3, 27'648, DType::kBF16, to},
+                          {3, 27'648, DType::kF32, to},
+                          {1030, 5120, DType::kBF16, to, false, true},
+                          {1030, 2568, DType::kF32, to, false, true},
+                          {4096, 1344, DType::kBF16, to, false, true},
+                          {4096, 2568, DType::kBF16, to, false, true},
                           {1, 5120, DType::kBF16, to, true},
                           {12288, 1344, DType::kBF16, to, true},
                           {256, 5120, DType::kBF16, to, true},
@@ -64,6 +73,8 @@ const Cases cases([] {
                          .make = [=](Inputs& in) { return make(in, d); },
                          .outputs = outputs,
                          .perf = d.perf,
+                         .gpu_only = d.gpu_only,
+                         .slow_races = d.R > 1000,
                          .bytes = static_cast<double>(d.R * (d.K * (size_of(d.from) + 1) + 4))});
   }
 });

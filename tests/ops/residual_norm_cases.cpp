@@ -17,6 +17,7 @@ struct Dims {
   DType q = DType::kF32;  ///< f32: no q
   bool perf = false;
   int64_t S = 12;
+  bool gpu_only = false;
 
   bool has_delta() const { return update != Update::kNone && update != Update::kRows; }
   bool has_rows() const { return update == Update::kRows || update == Update::kBoth; }
@@ -118,6 +119,13 @@ const Cases cases([] {
                         {1, 5120, Update::kBoth, true, fp8},
                         {3, 33, Update::kDelta, true, i8},  // no width that vectors divide
                         {5, 8192, Update::kRows, true, i8},
+                        // more rows of this width than have a cluster each
+                        {140, 8192, Update::kRows, true, i8, false, 12, true},
+                        {140, 8192, Update::kDelta, true, fp8, false, 12, true},
+                        {140, 8192, Update::kBoth, false, i8, false, 12, true},
+                        {140, 8192, Update::kDeltaKept, true, i8, false, 12, true},
+                        {4096, 1024, Update::kBoth, true, i8, false, 9, true},
+                        {4096, 5120, Update::kDelta, false, fp8, false, 9, true},
                         {0, 64, Update::kDelta, true},
                         {1, 5120, Update::kRows, true, fp8, true},
                         {1, 5120, Update::kDelta, false, fp8, true},
@@ -147,6 +155,8 @@ const Cases cases([] {
                                    {"q", &ResidualNorm::q, 1, 1, units},
                                    {"q_scale", &ResidualNorm::q_scale, roundings}},
                        .perf = d.perf,
+                       .gpu_only = d.gpu_only,
+                       .slow_races = d.T > 1000,
                        .bytes = d.bytes()});
   }
   for (const Dims& d : {Dims{150, 5120, Update::kRows, true, fp8},

@@ -12,6 +12,7 @@ struct Dims {
   DType dtype;
   bool norms = false;
   bool perf = false;
+  bool gpu_only = false;
 };
 
 /// Tokens land in distinct slots, scattered over pages that hold something else before.
@@ -59,6 +60,20 @@ const Cases cases([] {
                         {9, 40, 8, 128, 64, f16, true},
                         {17, 4, 2, 64, 16, f16},
                         {0, 4, 2, 64, 16, bf16},
+                        {9, 4, 2, 256, 16, i8, true},
+                        {9, 4, 2, 256, 64, bf16, true},
+                        {9, 4, 2, 160, 16, fp8, true},
+                        {33, 5, 1, 160, 64, bf16},
+                        // from 1024 tokens on two heads a lane, of 16-bit pages
+                        {1025, 40, 8, 128, 64, bf16, true, false, true},
+                        {1025, 40, 8, 128, 64, bf16, false, false, true},
+                        {1025, 40, 8, 128, 64, f16, true, false, true},
+                        {1025, 40, 8, 128, 64, f16, false, false, true},
+                        {1025, 40, 8, 128, 64, i8, true, false, true},
+                        {1027, 5, 2, 64, 16, bf16, true, false, true},  // an odd number of heads
+                        {1024, 4, 2, 256, 64, f16, true, false, true},
+                        {4096, 5, 1, 128, 64, bf16, true, false, true},
+                        {4096, 5, 1, 128, 64, fp8, true, false, true},
                         {1, 40, 8, 128, 64, fp8, false, true},
                         {256, 40, 8, 128, 64, fp8, false, true},
                         {256, 40, 8, 128, 64, bf16, true, true},
@@ -89,6 +104,8 @@ const Cases cases([] {
                      {"k_scales", &RopeKvWrite::k_scales, 16},
                      {"v_scales", &RopeKvWrite::v_scales}},
          .perf = d.perf,
+         .gpu_only = d.gpu_only,
+         .slow_races = d.T * d.H > 30'000,
          .bytes =
              static_cast<double>(d.T) *
              (2 * head * (heads + static_cast<double>(d.H)) + 4 * head +

@@ -194,6 +194,22 @@ const Cases cases([] {
                    .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}},
                    .slow_races = V > 5000});
   }
+  // A row's work is dealt out to the more blocks the fewer rows there are.
+  for (const auto& [B, V] : {std::pair<int64_t, int64_t>{3, 1000}, {1, 153'376}, {3, 153'376}}) {
+    add<Sampling>(ops::sampling_table(),
+                  {.params = str("few B=", B, " V=", V, " history"),
+                   .make =
+                       [B = B, V = V](Inputs& in) {
+                         Sampling a = make(in, in.normal({B, V}, 3),
+                                           {{.top_p = 0.95F},
+                                            {.top_k = 20, .top_p = 0.9F, .repetition = 1.3F},
+                                            {.temperature = 0.7F, .min_p = 0.01F, .presence = 1}});
+                         add_history(in, a);
+                         return a;
+                       },
+                   .outputs = {{"tokens", &Sampling::tokens}, {"logprobs", &Sampling::logprobs, 64}},
+                   .slow_races = V > 5000});
+  }
   // A nucleus of thousands that ends among equal logits.
   add<Sampling>(ops::sampling_table(),
                 {.params = "ties B=24 V=20000 top_p",
