@@ -56,6 +56,9 @@ constexpr int64_t kPanelBlockWords = kBlockSteps * vec::kPanelCols;
 /// Neighbouring panels that a task packs together.
 constexpr int64_t kMostPanelsTogether = 4;
 
+/// Most rows in groups that are packed before they are multiplied.
+constexpr int64_t kMostGroupedRows = 4096;
+
 /// An output of so many bytes is written past the caches: whoever reads it finds most of it in memory either
 /// way, and its lines are not fetched before they are written.
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
@@ -66,16 +69,24 @@ bool streams(const Tensor& c) {
          aligned(c.stride(0) * 4);
 }
 
-/// Most rows that are packed before they are multiplied.
-int64_t most_shared_rows(int num_threads) {
-  return 4 * kBlockRows * num_threads;
+/// Whether all steps of two panels or more fit what a task packs: then no sum leaves the registers.
+bool is_short(const Panels& panels) {
+  return 2 * panels.steps <= kBlockSteps;
+}
+
+/// Most rows that are packed before they are multiplied. More in groups, whose weights are then packed by
+/// piece and stay in L2; but all of these rows lie in the workspace.
+int64_t most_shared_rows(const RowsProduct& p, int num_threads) {
+  const int64_t most = 4 * kBlockRows * num_threads;
+  if (p.w.layout == Layout::kPanels || (p.transposed && !is_short(p.panels()))) return most;
+  return std::max(most, std::min(4 * kBlockRows * p.num_groups(), kMostGroupedRows));
 }
 
 /// Sizes of the workspace's parts for R rows, from shapes alone.
 struct Plan {
   Plan(const RowsProduct& p, int64_t R, int num_threads) : panels(p.panels()) {
     a_stride = align_up(panels.steps, 16) + 16;  // not a multiple of 4 KiB: six rows would share L1 sets
-    shared_rows = R <= most_shared_rows(num_threads);
+    shared_rows = R <= most_shared_rows(p, num_threads);
     // One panel gives one task a block: then it is the blocks that must come out even.
     block_threads = p.num_groups() == 1 && panels.count() < num_threads ? num_threads : 1;
     max_blocks = max_row_blocks(p.num_groups(), block_threads, R);
@@ -85,7 +96,9 @@ struct Plan {
     in_place = fused && p.transposed && !p.bf16() && tiles_wait(R) && panels.cols == panels.padded_cols;
     // Where panels are columns of the weight, neighbouring ones: a row of one is only a cache line or two.
     const int64_t many_enough = p.num_groups() * panels.count() / (int64_t{4} * num_threads);
-    run = p.transposed && !in_place ? std::clamp<int64_t>(many_enough, 1, kMostPanelsTogether) : 1;
+    const int64_t whole = kBlockSteps / std::max<int64_t>(panels.steps, 1);
+    const int64_t most = is_short(panels) ? std::min(whole, kMostPanelsTogether) : kMostPanelsTogether;
+    run = p.transposed && !in_place ? std::clamp<int64_t>(many_enough, 1, most) : 1;
     const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
     b_bytes = packed ? 0 : align_up(b_words * 4);
     a_bytes = packed_rows * a_stride * 4;
@@ -336,7 +349,7 @@ int64_t workspace(const ExecContext& ctx, const Args& args) {
   const int64_t R = p.c.dim(0);
   // What is planned for many rows serves any fewer, and those that are shared may need more.
   return std::max(Plan(p, R, num_threads).bytes(),
-                  Plan(p, std::min(R, most_shared_rows(num_threads)), num_threads).bytes());
+                  Plan(p, std::min(R, most_shared_rows(p, num_threads)), num_threads).bytes());
 }
 
 Refusal refuse_packed(const MatmulNT&) {
