@@ -35,12 +35,21 @@ struct LaunchConfig {
   int cluster = 1;       ///< thread blocks of a cluster, along x
 };
 
+/// Lets the kernel have what c asks for. Never less than what every kernel has anyway: the next launch,
+/// perhaps of other sizes, relies on that much.
+template <class... Params>
+void raise_shared_memory(const char* op, void (*kernel)(Params...), const LaunchConfig& c) {
+  if (c.shared_bytes <= 48 * 1024) return;
+  moge::cuda::check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op, ": ",
+      c.shared_bytes, " bytes of shared memory");
+}
+
 /// How many clusters of c.cluster blocks the device runs at once. Not always as many as its multiprocessors
 /// would allow: a cluster's must be neighbours.
 template <class... Params>
 int max_active_clusters(const char* op, void (*kernel)(Params...), const LaunchConfig& c) {
-  moge::cuda::check_cuda(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op);
+  raise_shared_memory(op, kernel, c);
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
@@ -61,10 +70,7 @@ int max_active_clusters(const char* op, void (*kernel)(Params...), const LaunchC
 template <class... Params, class... Args>
 void launch(const ExecContext& ctx, const char* op, void (*kernel)(Params...), const LaunchConfig& c,
             Args&&... args) {
-  if (c.shared_bytes > 48 * 1024)
-    moge::cuda::check_cuda(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_bytes), op, ": ",
-        c.shared_bytes, " bytes of shared memory");
+  raise_shared_memory(op, kernel, c);
   if (c.cluster > 8)  // more than every device takes
     moge::cuda::check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
                            op, ": clusters of ", c.cluster);
