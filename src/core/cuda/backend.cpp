@@ -5,20 +5,28 @@
 #include "core/buffer.h"
 #include "core/cuda/check.h"
 #include "core/cuda/copy_bandwidth.h"
+#include "core/device_search.h"
 
 namespace moge::cuda {
 
 namespace {
 
-std::string version_text(int version) {
-  return str(version / 1000, ".", version % 1000 / 10);
+void check_device(const DeviceSearch& found) {
+  const std::string refusal = device_refusal(found);
+  check<DeviceError>(refusal.empty(), refusal);
 }
 
 class CudaGraph : public Graph {
  public:
   CudaGraph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
-    const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
+    // Uploaded at once: what memory it takes is taken here, not at the first launch.
+    cudaGraphInstantiateParams params{.flags = cudaGraphInstantiateFlagUpload, .uploadStream = stream};
+    const cudaError_t error = cudaGraphInstantiateWithParams(&exec_, graph, &params);
     cudaGraphDestroy(graph);
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw OutOfMemoryError("a graph of a decode step: no memory left on the GPU");
+    }
     check_cuda(error, "graph: instantiate");
   }
   ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
@@ -66,25 +74,23 @@ class CudaBackend : public Backend {
   explicit CudaBackend(int index) {
     // A kernel that is loaded at its first launch cannot be launched first while a graph is recorded.
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-    int count = 0;  // left unwritten when there is no driver
-    const cudaError_t found = cudaGetDeviceCount(&count);
-    int driver = 0;
-    cudaDriverGetVersion(&driver);
-    check<DeviceError>(found != cudaErrorInsufficientDriver, "the NVIDIA driver supports CUDA ",
-                       version_text(driver), ": expected at least ", version_text(CUDART_VERSION));
-    check_cuda(found, "looking for GPUs");
-    check<DeviceError>(index >= 0 && index < count, "GPU ", index, ": this machine has ", count);
+    DeviceSearch search{.runtime_version = CUDART_VERSION, .index = index};
+    const cudaError_t found = cudaGetDeviceCount(&search.count);  // left unwritten when there is no driver
+    cudaDriverGetVersion(&search.driver_version);
+    search.driver_too_old = found == cudaErrorInsufficientDriver;
+    if (!search.driver_too_old) check_cuda(found, "looking for GPUs");
+    check_device(search);
     check_cuda(cudaSetDevice(index), "GPU ", index);
     cudaDeviceProp p{};
     check_cuda(cudaGetDeviceProperties(&p, index), "GPU ", index);
     info_ = {.name = p.name,
              .capability = str(p.major, ".", p.minor),
-             .driver_version = version_text(driver),
+             .driver_version = cuda_version_text(search.driver_version),
              .memory_bytes = static_cast<int64_t>(p.totalGlobalMem),
              .l2_bytes = p.l2CacheSize,
              .num_sms = p.multiProcessorCount};
-    check<DeviceError>(p.major == 9 && p.minor == 0, "GPU ", index, ", ", p.name, ": compute capability ",
-                       info_.capability, "; the kernels are for Hopper, 9.0");
+    search.gpu = &info_;
+    check_device(search);
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "GPU ", index, ": stream");
   }
 
