@@ -40,12 +40,12 @@ struct DeviceBench {
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
     const engine::RunnerPlan plan =
         engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx));
+    log_info("memory plan: ", plan.str());
     const auto start = std::chrono::steady_clock::now();
     model::ServingModel model = load_on_device(ctx, o.model, o.layers);
     runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits, plan);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    log_info(backend.info().name, ": ready in ", seconds.count(),
-             " s; memory plan: ", runner->memory_plan().str());
+    log_info(backend.info().name, ": ready in ", seconds.count(), " s");
   }
 
   ordered_json header(const char* what) const {

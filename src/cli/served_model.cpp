@@ -125,16 +125,17 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
     // Before the model is read.
     const engine::RunnerPlan plan =
         engine::Runner::plan_that_fits(ctx_, found.config, o.dtype, limits, model::free_bytes(ctx_));
+    log_info("memory plan: ", plan.str());
     sequence =
         std::make_unique<engine::DeviceSequence>(ctx_, load_on_device(ctx_, found, o, 0), limits, plan);
   } else {
     const engine::SessionConfig limits{.context = context, .kv_dtype = o.kv_dtype};
     engine::Session::check_fits(found.config, o.dtype, limits, model::free_bytes(ctx_));
     sequence = std::make_unique<engine::Session>(ctx_, load(ctx_, found, o), limits);
+    log_info("memory plan: ", sequence->memory_plan_text());
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU",
-           "; memory: ", sequence->memory_plan_text());
+  log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU");
   generator_ = std::make_unique<engine::Generator>(std::move(sequence));
 }
 

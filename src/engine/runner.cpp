@@ -28,6 +28,24 @@ int64_t num_pages(const RunnerConfig& limits) {
                                    : limits.max_sequences * pages_for(limits.context));
 }
 
+/// Graphs for every number of rows would be many; a few idle rows cost little once there are many.
+int64_t rows_of_graph(int64_t num_rows, const RunnerConfig& limits) {
+  return std::min(num_rows <= 16 ? num_rows : (num_rows + 7) / 8 * 8, limits.max_sequences);
+}
+/// More are forgotten, and recorded anew when they are wanted again.
+constexpr size_t kMostGraphs = 24;
+
+/// What a device takes beyond what we ask it for: each of four blocks rounded up to 2 MiB, and a graph's
+/// nodes (H200, 48 layers: 23 to 45 KB for a layer of one graph, as tests/gpu measures).
+int64_t graph_bytes(const ExecContext& ctx, const spec::ModelConfig& c, const RunnerConfig& limits) {
+  constexpr int64_t kBlocks = 4 * (int64_t{2} << 20), kLayer = int64_t{48} << 10;
+  if (!ctx.backend) return 0;
+  if (!limits.graphs) return kBlocks;
+  const int64_t few = std::min<int64_t>(limits.max_sequences, 16);
+  const int64_t most = few + (limits.max_sequences - few + 7) / 8;
+  return kBlocks + std::min<int64_t>(most, kMostGraphs) * c.num_hidden_layers * kLayer;
+}
+
 int64_t pass_tokens(const RunnerConfig& limits) {
   return std::max(limits.max_batch_tokens, limits.max_sequences);
 }
@@ -59,8 +77,8 @@ void upload_element(ExecContext& ctx, const Tensor& to, int64_t i, T value) {
 std::string RunnerPlan::str() const {
   return moge::str("weights ", memory_text(weights), ", KV cache ", memory_text(kv_cache), ", activations ",
                    memory_text(activations), ", logits ", memory_text(logits), ", inputs ",
-                   memory_text(inputs), ", workspace ", memory_text(workspace), ", total ",
-                   memory_text(total()));
+                   memory_text(inputs), ", workspace ", memory_text(workspace),
+                   graphs > 0 ? ", graphs " + memory_text(graphs) : "", ", total ", memory_text(total()));
 }
 
 model::KvCache Runner::allocate_cache(Arena& arena, const spec::ModelConfig& c, const RunnerConfig& limits) {
@@ -143,6 +161,7 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
   plan.weights = w.used_bytes();
   plan.kv_cache = cache.used_bytes();
   plan.workspace = plan_workspace(ctx, config, weights, limits);
+  plan.graphs = graph_bytes(ctx, config, limits);
   return plan;
 }
 
@@ -175,6 +194,11 @@ Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& l
   buf_ = allocate_buffers(buffer_memory_, model_.config, model_.dtype, limits_, nullptr);
   workspace_ = Workspace(plan_.workspace, ctx_.backend);
   ctx_.workspace = &workspace_;
+
+  // Attention copies the scales of whole pages, those of positions that nobody has written among them.
+  if (ctx_.backend)
+    for (const std::vector<Tensor>* scales : {&cache_.k_scales, &cache_.v_scales})
+      for (const Tensor& t : *scales) ctx_.backend->fill_bytes(t.data, 0, t.bytes());
 
   const int64_t B = limits_.max_sequences;
   rows_.resize(static_cast<size_t>(B));
@@ -364,8 +388,8 @@ void Runner::decode() {
   dcheck(num_rows > 0, "a decode step without a sequence");
   for (Row& r : rows_) r.length += r.decoding ? 1 : 0;
   if (!ctx_.backend || !limits_.graphs || sync_every_op()) return decode_step(ctx_, num_rows);
-  // Graphs for every number of rows would be many; a few idle rows cost little once there are many.
-  const int64_t bucket = std::min(num_rows <= 16 ? num_rows : (num_rows + 7) / 8 * 8, limits_.max_sequences);
+  const int64_t bucket = rows_of_graph(num_rows, limits_);
+  if (graphs_.size() == kMostGraphs && !graphs_.contains(bucket)) graphs_.clear();
   std::unique_ptr<Graph>& graph = graphs_[bucket];
   if (!graph) {
     ctx_.backend->begin_capture();

@@ -24,10 +24,10 @@ struct RunnerConfig {
   bool graphs = true;               ///< false: decode steps are launched op by op
 };
 
-/// Bytes by purpose.
+/// Bytes by purpose. Exact but for `graphs`, which are the driver's: recorded steps, and blocks rounded up.
 struct RunnerPlan {
-  int64_t weights = 0, kv_cache = 0, activations = 0, logits = 0, inputs = 0, workspace = 0;
-  int64_t total() const { return weights + kv_cache + activations + logits + inputs + workspace; }
+  int64_t weights = 0, kv_cache = 0, activations = 0, logits = 0, inputs = 0, workspace = 0, graphs = 0;
+  int64_t total() const { return weights + kv_cache + activations + logits + inputs + workspace + graphs; }
   std::string str() const;  ///< "weights 68.2 GiB, KV cache ..., total ..."
 };
 
