@@ -9,6 +9,7 @@
 #include "core/backend.h"
 #include "core/buffer.h"
 #include "core/transfer.h"
+#include "gpu/must_have_gpu.h"
 #include "ops/quantize.h"
 #include "ops/random_fill.h"
 
@@ -117,7 +118,10 @@ class Layers {
 class GpuQuantMatmul : public testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    if (const std::string why = cuda_refusal(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = cuda_refusal(); !why.empty()) {
+      ASSERT_FALSE(test::must_have_gpu()) << why;
+      GTEST_SKIP() << why;
+    }
   }
 };
 
