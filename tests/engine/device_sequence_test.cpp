@@ -14,7 +14,7 @@ const auto kGoOn = [](int32_t) { return true; };
 
 class DeviceSequenceTest : public testing::Test {
  protected:
-  void SetUp() override { write_checkpoint(temp_ / "dense", small_dense()); }
+  void SetUp() override { write_checkpoint(temp_ / "dense", "dense"); }
   Generator open() {
     return Generator(std::make_unique<DeviceSequence>(
         ctx_,

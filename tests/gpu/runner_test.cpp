@@ -3,9 +3,12 @@
 #include "engine/runner.h"
 
 #include <map>
+#include <numbers>
 
 #include "engine/runner_cases.h"
+#include "gpu/must_have_gpu.h"
 #include "model/memory_fit.h"
+#include "model/serving_weights.h"
 
 namespace moge::engine {
 namespace {
@@ -21,9 +24,12 @@ std::string name_of_format(const testing::TestParamInfo<Format>& info) {
 class GpuRunner : public testing::TestWithParam<Format> {
  protected:
   void SetUp() override {
-    if (const std::string why = cuda_refusal(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = cuda_refusal(); !why.empty()) {
+      ASSERT_FALSE(test::must_have_gpu()) << why;
+      GTEST_SKIP() << why;
+    }
     const Format& f = GetParam();
-    write_checkpoint(temp_ / "model", runner_model(f.model));
+    write_checkpoint(temp_ / "model", f.model);
     gpu_ = {{.device = {DeviceKind::kCuda, 0}, .pool = &pool_, .backend = &cuda_backend()},
             temp_ / "model",
             f.weights,
@@ -68,44 +74,100 @@ TEST_P(GpuRunner, GivesTheSameBitsAsAGraphAndOpByOp) {
   EXPECT_EQ(a.logits, b.logits);
 }
 
-/// The largest relative error of a row of logits that rounding explains. Both sides round at the same places;
-/// sums in another order move a value by some fp32 roundoffs, which flips a rounding to the weights' or the
-/// cache's format now and then, by one unit of that format (twice its roundoff). A layer rounds ten times;
-/// errors add up like a random walk.
-double bound(const Format& f, int64_t num_layers) {
-  const auto eps = [](DType dtype) {
-    return dtype == DType::kI8 ? 3.5 / 254 : dtype == DType::kFP8E4M3 ? 0x1p-4 : 0x1p-9;
-  };
-  return 2 * std::max(eps(f.weights), eps(f.kv)) * std::sqrt(10.0 * static_cast<double>(num_layers));
+TEST_P(GpuRunner, GivesTheSameBitsInBatchesThatChange) {
+  check_comings_and_goings(gpu_);
 }
 
-TEST_P(GpuRunner, AgreesWithTheCpu) {
-  if (const std::string model = GetParam().model; model == "moge" || model == "wide")
-    GTEST_SKIP() << "rounding may flip a selection; every_expert is compared";
+const double kFlips = std::sqrt(2 / std::numbers::pi);  // E|d| of normal differences of rms 1
+
+/// Both sides round at the same places and sum in other orders. In a row's first layer and without other keys
+/// hardly a rounding flips (sums are exact in int8, else off by some 2e-6 of steps of 2^-8), and what flips
+/// has few roundings behind it: the median is below one flipped bf16 element of a row of D for int8, and for
+/// the rest below all of them flipped. Not quantised at all the error is 1.7e-2 to 8.8e-2 (so much are the
+/// CPU's own logits off that it computes with bf16 weights and cache).
+TEST_P(GpuRunner, AgreesWithTheCpuInOneLayer) {
+  const std::filesystem::path dir = temp_ / "one";
+  write_checkpoint(dir, str("one_", GetParam().model));
+  gpu_.dir = cpu_.dir = dir;
   Runner gpu = gpu_.make(1), cpu = cpu_.make(1);
+  const double width = static_cast<double>(cpu.config().hidden_size);
+  double bound = GetParam().weights == DType::kI8 ? 0x1p-8 / std::sqrt(width) : 0x1p-8;
+  if (GetParam().weights == DType::kFP8E4M3) {
+    bound = 0x1p-13;
+    for (int i = 0; i < 3; ++i) bound = std::sqrt(kFlips * 0x1p-3 * bound);
+  }
+  const double error = median_error_of_one_token(gpu, cpu);
+  RecordProperty("median_error", str(error));
+  EXPECT_LE(error, bound);
+}
+
+/// Over layers and keys roundings flip, and each flip is the next rounding's difference: steps of s make a
+/// difference d of their inputs one of s with probability d / s, so a mean square of s d. Normal differences
+/// of rms e become sqrt(sqrt(2 / pi) s e), and after some ten roundings a layer e is near sqrt(2 / pi) s
+/// whatever it was at first. The bound for bf16 is twice that, for rows with outliers. For eight bits it is
+/// the error of the quantisation on this text, which has the weights' besides, where both sides agree: the
+/// flips of the rows' are at most sqrt(2) of theirs. A GPU that did not quantise would have that error too,
+/// but lie near the CPU's bf16 logits, so it has to be nearer to the quantised ones.
+TEST_P(GpuRunner, AgreesWithTheCpuOverAText) {
+  if (const std::string model = GetParam().model; model == "moge" || model == "wide")
+    GTEST_SKIP() << "rounding may flip a selection; clear_" << model << " is compared";
+  RunnerCase plain = cpu_;
+  plain.weights = plain.kv = DType::kBF16;
+  Runner gpu = gpu_.make(1), cpu = cpu_.make(1), bf16 = plain.make(1);
   const std::vector<int32_t> tokens = prompt(100, 1);
-  const Trace want = greedy(cpu, tokens, 200), got = greedy(gpu, tokens, 200);
-  const double tolerance = bound(GetParam(), cpu.config().num_hidden_layers);
-  for (size_t i = 0; i < want.tokens.size(); ++i) {
-    double diff = 0, norm = 0;
-    for (size_t v = 0; v < want.logits[i].size(); ++v) {
-      diff += std::pow(double{got.logits[i][v]} - want.logits[i][v], 2);
-      norm += std::pow(double{want.logits[i][v]}, 2);
+  const Trace want = greedy(cpu, tokens, 200);
+  const std::vector<int32_t> text(want.tokens.begin(), want.tokens.end() - 1);
+  const Trace got = follow(gpu, tokens, text), unquantised = follow(bf16, tokens, text);
+  const double error = mean_error(got, want), quantisation = mean_error(unquantised, want);
+  const double bound = quantisation > 0 ? quantisation : 2 * kFlips * 0x1p-7;
+  EXPECT_LE(error, bound);
+  if (quantisation > 0) {
+    EXPECT_LT(error, mean_error(got, unquantised));
+  }
+  const TokensApart apart = tokens_apart(got, want, bound);
+  EXPECT_LE(apart.differ, apart.expected + 3 * std::sqrt(apart.expected));
+  EXPECT_EQ(apart.unexplained, 0);
+  RecordProperty("mean_error", str(error));
+  RecordProperty("bound", str(bound));
+  RecordProperty("tokens_apart", apart.differ);
+}
+
+/// With every graph recorded that a runner may have. Of what other processes take the test knows nothing, so
+/// it has to be the only one on the GPU (script/test, stage "memory").
+TEST_P(GpuRunner, KeepsToItsMemoryPlan) {
+  if (std::getenv("GTEST_TOTAL_SHARDS")) GTEST_SKIP() << "other processes share the GPU";
+  constexpr int64_t kRows = 220;  // 16 + 26 sizes of graphs
+  ExecContext ctx = gpu_.ctx;
+  gpu_.make(1);  // what a first use of the device takes is not a runner's
+  const int64_t free = model::free_bytes(ctx);
+  for (const int64_t layers : {1, 3, 48}) {
+    spec::ModelConfig config = runner_model(GetParam().model);
+    config.num_hidden_layers = layers;
+    Runner runner(ctx, model::random_serving_model(ctx, config, GetParam().weights, layers, 1),
+                  gpu_.limits(kRows));
+    int64_t least = free;
+    for (int64_t row = 0; row < kRows; ++row) {
+      const std::vector<int32_t> tokens = prompt(3, static_cast<uint64_t>(row));
+      const std::span<const int32_t> piece(tokens);
+      runner.start(row, kRows + 4, {.temperature = 0});
+      runner.prefill(row, {&piece, 1});
+      runner.decode();
+      runner.tokens(1);
+      least = std::min(least, model::free_bytes(ctx));
     }
-    ASSERT_LE(std::sqrt(diff / norm), tolerance) << "step " << i;
-    if (got.tokens[i] == want.tokens[i]) continue;
-    // Texts may part only where the two best logits were closer than the error of both.
-    const std::vector<float>& row = want.logits[i];
-    const double gap =
-        double{row[static_cast<size_t>(want.tokens[i])]} - row[static_cast<size_t>(got.tokens[i])];
-    const double rms = std::sqrt(norm / static_cast<double>(row.size()));
-    ASSERT_LE(gap, 2 * tolerance * rms * std::sqrt(2.0)) << "step " << i;
-    break;  // from here on they answer different texts
+    RecordProperty(str("taken_of_", layers, "_layers"), str(free - least));
+    RecordProperty(str("plan_of_", layers, "_layers"), str(runner.memory_plan().total()));
+    EXPECT_LE(free - least, runner.memory_plan().total()) << layers << " layers";
   }
 }
 
-TEST_P(GpuRunner, SaysWhatDoesNotFit) {
-  const ExecContext& ctx = gpu_.ctx;
+TEST(GpuPlan, SaysWhatDoesNotFit) {
+  if (const std::string why = cuda_refusal(); !why.empty()) {
+    ASSERT_FALSE(test::must_have_gpu()) << why;
+    GTEST_SKIP() << why;
+  }
+  ThreadPool pool(0);
+  const ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &cuda_backend()};
   spec::ModelConfig huge = small_moge();
   huge.num_hidden_layers = 1 << 16;
   try {
@@ -128,6 +190,9 @@ INSTANTIATE_TEST_SUITE_P(
         Format{"moge", DType::kI8, DType::kI8}, Format{"none_shared", DType::kI8, DType::kBF16},
         Format{"wide", DType::kI8, DType::kI8}, Format{"moge", DType::kFP8E4M3, DType::kFP8E4M3},
         Format{"moge", DType::kBF16, DType::kBF16}, Format{"every_expert", DType::kI8, DType::kF16},
+        Format{"clear_moge", DType::kI8, DType::kI8}, Format{"clear_moge", DType::kI8, DType::kBF16},
+        Format{"clear_moge", DType::kFP8E4M3, DType::kFP8E4M3},
+        Format{"clear_moge", DType::kBF16, DType::kBF16}, Format{"clear_wide", DType::kI8, DType::kI8},
         Format{"dense", DType::kI8, DType::kI8}, Format{"dense", DType::kBF16, DType::kBF16}),
     name_of_format);
 
