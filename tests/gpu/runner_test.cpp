@@ -132,9 +132,11 @@ TEST_P(GpuRunner, AgreesWithTheCpuOverAText) {
   RecordProperty("tokens_apart", apart.differ);
 }
 
+class GpuRunnerMemory : public GpuRunner {};
+
 /// With every graph recorded that a runner may have. Of what other processes take the test knows nothing, so
 /// it has to be the only one on the GPU (script/test, stage "memory").
-TEST_P(GpuRunner, KeepsToItsMemoryPlan) {
+TEST_P(GpuRunnerMemory, KeepsToItsMemoryPlan) {
   if (std::getenv("GTEST_TOTAL_SHARDS")) GTEST_SKIP() << "other processes share the GPU";
   constexpr int64_t kRows = 220;  // 16 + 26 sizes of graphs
   ExecContext ctx = gpu_.ctx;
@@ -195,6 +197,13 @@ INSTANTIATE_TEST_SUITE_P(
         Format{"clear_moge", DType::kBF16, DType::kBF16}, Format{"clear_wide", DType::kI8, DType::kI8},
         Format{"dense", DType::kI8, DType::kI8}, Format{"dense", DType::kBF16, DType::kBF16}),
     name_of_format);
+
+INSTANTIATE_TEST_SUITE_P(, GpuRunnerMemory,
+                         testing::Values(Format{"moge", DType::kI8, DType::kI8},
+                                         Format{"clear_wide", DType::kI8, DType::kI8},
+                                         Format{"every_expert", DType::kFP8E4M3, DType::kI8},
+                                         Format{"dense", DType::kBF16, DType::kBF16}),
+                         name_of_format);
 
 }  // namespace
 }  // namespace moge::engine
