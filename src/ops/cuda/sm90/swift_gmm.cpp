@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kCopyAlignment = 16;  // bytes, of the copy engine's addresses and strides
 constexpr int64_t kBlockBytes = 128;    // of K
+constexpr int64_t kManyResults = 32;    // bytes of weights for each of c, at most
 
 bool aligned(const Tensor& t) {
   return reinterpret_cast<uintptr_t>(t.data) % kCopyAlignment == 0;
@@ -127,10 +128,11 @@ void swift_gmm(ExecContext& ctx, const QuantMatmul& a, SwiftTile tile, std::span
       .a_stride_units = static_cast<uint32_t>(a.a.stride(0) * size_of(a.a.dtype) / 16),
       .full_blocks = static_cast<int>(blocks - (half_block ? 1 : 0)),
       .half_block = half_block,
-      .interleave_groups = a.c.dim(0) <= 128 * groups,
       .c_vectors = c_vectors,
       .stores_boxes = stores_boxes,
       .beside_previous = a.beside_previous && !gather_first,
+      .many_results = groups > 1 && a.c.bytes() > a.w.bytes() / kManyResults,
+      .takes_steps = groups > 1 && !a.beside_previous,
       .output = a.silu_mul                  ? SwiftOutput::kSiluMulBF16
                 : a.c.dtype == DType::kBF16 ? SwiftOutput::kBF16
                                             : SwiftOutput::kF32,

@@ -8,7 +8,9 @@
 // theirs (swift_epilogue.cuh).
 //
 // The largest tile is a cluster's of two blocks: each has half of its features, and fetches half of its rows
-// for both. A stage is refilled when the warpgroups of both have used it.
+// for both. A stage is refilled when the warpgroups of both have used it. Tall tiles of groups differ by
+// half, so pairs take them from a counter, in order; each block's warp that fetches factors announces the
+// tile.
 #pragma once
 #include <bit>
 #include <type_traits>
@@ -149,8 +151,11 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     for (int set = 0; set < P::kFactorSets; ++set) {
       barrier_init(shared + P::kTileFullAt + set * 8, 1);
       barrier_init(shared + P::kFactorsFullAt + set * 8, 32);
-      barrier_init(shared + P::kFactorsEmptyAt + set * 8, P::kWarpgroups * 128);
+      barrier_init(shared + P::kFactorsEmptyAt + set * 8,
+                   P::kWarpgroups * 128 + (P::kGathers && p.gather ? kGatherWarps * 32 : 32));
     }
+    barrier_init(shared + P::kStepGivenAt, 1);
+    barrier_init(shared + P::kStepWantedAt, 1);
     fence_barrier_init();
   }
   if constexpr (P::kBlocks > 1) {
@@ -161,13 +166,11 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
   // ends.
   if (p.offsets) wait();
   const int rank = static_cast<int>(blockIdx.x) % P::kBlocks;
-  const TileMap<P> map{
-      start, row_start, p.num_groups, (p.n + P::kFeatures - 1) / P::kFeatures, p.interleave_groups, rank};
+  const TileMap<P> map{start, row_start, p.num_groups, (p.n + P::kFeatures - 1) / P::kFeatures, rank};
   count_tiles<P>(p, map, start, row_start);
   if constexpr (P::kBlocks > 1) cluster_wait();
   const int num_steps = map.num_steps();
   const int first = static_cast<int>(blockIdx.x) / P::kBlocks;
-  const int stride = static_cast<int>(gridDim.x) / P::kBlocks;
   auto* const factors = reinterpret_cast<typename P::Factors*>(memory + P::kFactorsAt);
   const auto* const no_factors = reinterpret_cast<const typename P::Factors*>(start);  // any numbers
   static_assert(sizeof(typename P::Factors) <= 2 * P::kMapBytes);
@@ -178,13 +181,15 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(P::kProducerRegisters));
     const int warp = static_cast<int>(threadIdx.x) % 128 / 32;
     if (warp == kGatherWarps) {
-      for (int step = first; step < num_steps; step += stride) {
+      Steps<P> steps(p, shared, rank, num_steps);
+      for (int step = first;; step = steps.after(step)) {
         barrier_wait(shared + P::kFactorsEmptyAt + set.stage * 8, set.parity ^ 1);
-        const Tile tile = map.at(step);
+        const Tile tile = step < num_steps ? map.at(step) : Tile{.group = -1};
         if (threadIdx.x % 32 == 0) {
           factors[set.stage].tile = tile;
           barrier_arrive(shared + P::kTileFullAt + set.stage * 8);
         }
+        if (tile.group < 0) break;
         if (step == first && !p.offsets) wait();
         load_factors<P>(p, tile, factors[set.stage]);
         barrier_arrive(shared + P::kFactorsFullAt + set.stage * 8);
@@ -203,11 +208,16 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
         wait();
       }
       let_next_start();
-      for (int step = first; step < num_steps; step += stride) {
-        producer.begin(map.at(step));
+      for (;; ahead = 0) {
+        barrier_wait(shared + P::kTileFullAt + set.stage * 8, set.parity);
+        const Tile tile = factors[set.stage].tile;
+        barrier_arrive(shared + P::kFactorsEmptyAt + set.stage * 8);
+        set.advance();
+        if (tile.group < 0) break;
+        producer.begin(tile);
         producer.begin_rows();
         for (int block = 0; block < num_blocks; ++block) {
-          if (step != first || block >= ahead) {
+          if (block >= ahead) {
             barrier_wait(shared + P::kEmptyAt + ring.stage * 8, ring.parity ^ 1);
             producer.weights(ring.stage, block);
           }
@@ -227,10 +237,10 @@ __global__ __launch_bounds__(Plan<kTile>::kThreads,
     // all tiles, and while the first data is on its way, a tile beyond the last feature goes through it.
     const Tile no_tile{.rows = P::kRows, .feature = p.n};
 #pragma unroll 1
-    for (int step = first - stride; step < num_steps; step += stride) {
-      const bool is_first = step < first;
+    for (bool is_first = true;; is_first = false) {
       if (!is_first) barrier_wait(shared + P::kTileFullAt + set.stage * 8, set.parity);
       const Tile tile = is_first ? no_tile : factors[set.stage].tile;
+      if (tile.group < 0) break;
       uint32_t d[P::kRows / 2] = {};
       if (!is_first) {
         if (tile.rows == 0 || tile.feature + warpgroup * kBlockFeatures >= p.n) {

@@ -36,10 +36,11 @@ struct SwiftGmmParams {
   uint32_t a_stride_units;  // 16 bytes each, between rows of a
   int full_blocks;          // blocks of 128 bytes of K, the last one filled up with zeros
   bool half_block;          // a last one of at most 64 bytes
-  bool interleave_groups;   // many groups at a time, so that some with few rows are always among them
   bool c_vectors;           // rows of bf16 c are 16-byte aligned, and their length is a multiple of that
   bool stores_boxes;        // tiles of 256 rows write c by the copy engine
   bool beside_previous;     // as in ops/quant_matmul.h
+  bool many_results;        // of groups: weights do not leave the L2 before them
+  bool takes_steps;         // pairs of blocks take their next tiles from a counter
   SwiftOutput output;
 };
 

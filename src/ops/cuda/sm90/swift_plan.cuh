@@ -17,7 +17,7 @@ inline constexpr int kAlignment = 1024;  ///< of a swizzled tile
 inline constexpr int kTokenTilesTogether = 16;
 
 struct Tile {
-  int group;
+  int group;         ///< below 0: there are no more tiles
   int row, rows;     ///< of c
   int feature;       ///< of the group
   bool alone;        ///< no other tile has the same weights
@@ -64,9 +64,11 @@ struct Plan {
   /// ring that was multiplied last.
   static constexpr bool kStoresBoxes = kRows == 256;
   static constexpr int kStageBytes = (kFeatures + kRows) * kSwizzleBytes;
+  static constexpr int kStepBytes = 24;  ///< of what a pair's blocks tell each other of steps
   static constexpr int kMapBytes = (kSwiftMaxGroups + 4) * 4;
-  static constexpr int kFixedBytes =
-      kWarpgroups * kStagedBytes + kFactorSets * static_cast<int>(sizeof(Factors) + 24) + 2 * kMapBytes;
+  static constexpr int kFixedBytes = kWarpgroups * kStagedBytes +
+                                     kFactorSets * static_cast<int>(sizeof(Factors) + 24) + 2 * kMapBytes +
+                                     kStepBytes;
   static constexpr int kStages = (kSharedBytes - kAlignment - kFixedBytes) / (kStageBytes + 16);
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kFactorsAt = kStagedAt + kWarpgroups * kStagedBytes;
@@ -78,7 +80,11 @@ struct Plan {
   static constexpr int kFactorsFullAt = kEmptyAt + kStages * 8;
   static constexpr int kFactorsEmptyAt = kFactorsFullAt + kFactorSets * 8;
   static constexpr int kTileFullAt = kFactorsEmptyAt + kFactorSets * 8;
-  static constexpr int kBytes = kTileFullAt + kFactorSets * 8 + kAlignment;
+  // Two barriers of a pair, a step has been given or is wanted; the step.
+  static constexpr int kStepGivenAt = kTileFullAt + kFactorSets * 8;
+  static constexpr int kStepWantedAt = kStepGivenAt + 8;
+  static constexpr int kGivenStepAt = kStepWantedAt + 8;
+  static constexpr int kBytes = kStepGivenAt + kStepBytes + kAlignment;
 };
 
 /// A place in the ring, and how often it was passed.
@@ -101,12 +107,11 @@ struct RingPosition {
 /// both, each with a token tile of its own.
 template <class P>
 struct TileMap {
-  const int* start;      // [G + 1], shared memory: of the groups before, token tiles (interleaved) or steps
+  const int* start;      // [G + 1], shared memory: steps of the groups before
   const int* row_start;  // [G + 1], shared memory: offsets
   int num_groups;
   int feature_tiles;
-  bool interleave;  ///< groups inside feature tiles instead of the reverse
-  int rank;         ///< of the block in its cluster
+  int rank;  ///< of the block in its cluster
 
   __device__ int shared_feature_tiles() const { return feature_tiles / P::kBlocks; }
   /// Of so many token tiles.
@@ -115,43 +120,22 @@ struct TileMap {
     return token_tiles * shared_feature_tiles() + single;
   }
   __device__ static int token_tiles_of(int rows) { return (rows + P::kRows - 1) / P::kRows; }
-  __device__ int num_steps() const { return interleave ? steps_of(start[num_groups]) : start[num_groups]; }
+  __device__ int num_steps() const { return start[num_groups]; }
 
   /// All lanes of a warp.
   __device__ Tile at(int step) const {
-    const int all_tiles = start[num_groups];  // if interleaved
-    int feature_tile, token_tile, g;
-    bool shares_rows = P::kBlocks > 1;
-    if (interleave) {
-      feature_tile = step / all_tiles;
-      token_tile = step % all_tiles;
-      if (feature_tile >= shared_feature_tiles()) {
-        shares_rows = false;
-        feature_tile = shared_feature_tiles();
-        token_tile = (step - feature_tile * all_tiles) * P::kBlocks + rank;
-        if (token_tile >= all_tiles) return {};
-      }
-      g = group_of(token_tile);
-      token_tile -= start[g];
-    } else {
-      g = group_of(step);
-    }
+    const int g = group_of(step), local = step - start[g], features = shared_feature_tiles();
     const int first_row = row_start[g], rows = row_start[g + 1] - first_row, tiles = token_tiles_of(rows);
-    if (!interleave) {
-      const int local = step - start[g], features = shared_feature_tiles();
-      if (local < tiles * features) {
-        const int batch = local / (kTokenTilesTogether * features);
-        const int in_batch = local - batch * kTokenTilesTogether * features;
-        const int together = min(kTokenTilesTogether, tiles - batch * kTokenTilesTogether);
-        feature_tile = in_batch / together;
-        token_tile = batch * kTokenTilesTogether + in_batch % together;
-      } else {
-        shares_rows = false;
-        feature_tile = features;
-        token_tile = (local - tiles * features) * P::kBlocks + rank;
-        if (token_tile >= tiles) return {};
-      }
+    const bool shares_rows = P::kBlocks > 1 && local < tiles * features;
+    int feature_tile = features, token_tile = (local - tiles * features) * P::kBlocks + rank;
+    if (local < tiles * features) {
+      const int batch = local / (kTokenTilesTogether * features);
+      const int in_batch = local - batch * kTokenTilesTogether * features;
+      const int together = min(kTokenTilesTogether, tiles - batch * kTokenTilesTogether);
+      feature_tile = in_batch / together;
+      token_tile = batch * kTokenTilesTogether + in_batch % together;
     }
+    if (token_tile >= tiles) return {};
     // near equal tiles: a full one and a remainder of a few rows would take longer
     const int height = ((rows + tiles - 1) / tiles + 7) / 8 * 8;
     return {.group = g,
@@ -163,11 +147,10 @@ struct TileMap {
   }
 
  private:
-  /// Of the n-th of what `start` counts.
-  __device__ int group_of(int n) const {
+  __device__ int group_of(int step) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     for (int g = 0;; g += 32) {
-      const bool before = g + lane < num_groups && start[g + lane + 1] <= n;
+      const bool before = g + lane < num_groups && start[g + lane + 1] <= step;
       const int count = __popc(__ballot_sync(~0U, before));
       if (count < 32) return g + count;
     }
@@ -185,8 +168,7 @@ __device__ void count_tiles(const SwiftGmmParams& p, const TileMap<P>& map, int*
     int total = 0;
     for (int begin = 0; begin < p.num_groups; begin += 32) {
       const int g = begin + lane;
-      int sum = g < p.num_groups ? map.token_tiles_of(row_start[g + 1] - row_start[g]) : 0;
-      if (!map.interleave) sum = map.steps_of(sum);
+      int sum = g < p.num_groups ? map.steps_of(map.token_tiles_of(row_start[g + 1] - row_start[g])) : 0;
       for (int distance = 1; distance < 32; distance *= 2) {
         const int lower = __shfl_up_sync(~0U, sum, distance);
         if (lane >= distance) sum += lower;

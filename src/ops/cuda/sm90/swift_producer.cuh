@@ -18,6 +18,7 @@ class Producer {
 
   __device__ void begin(const Tile& t) {
     tile_ = t;
+    policy_ = weight_policy();
     blocks_ = t.rows == 0 ? 0 : min(P::kWarpgroups, (p_.n - t.feature + kBlockFeatures - 1) / kBlockFeatures);
   }
   /// When row_ids may be read.
@@ -41,7 +42,7 @@ class Producer {
     if (thread_ < blocks_)
       load_box(shared_ + stage * P::kStageBytes + thread_ * kBlockBytes, maps_.w,
                block * kSwizzleBytes / kElementBytes,
-               tile_.group * p_.n + tile_.feature + thread_ * kBlockFeatures, barrier, weight_policy());
+               tile_.group * p_.n + tile_.feature + thread_ * kBlockFeatures, barrier, policy_);
   }
   __device__ void rows(int stage, int block) const {
     const uint32_t to = shared_ + stage * P::kStageBytes + P::kFeatures * kSwizzleBytes;
@@ -55,9 +56,11 @@ class Producer {
   __device__ bool gathers() const {
     return P::kGathers && p_.gather;
   }
-  /// Weights that several tiles want must outlast the first of them.
+  /// Weights that several tiles want must outlast the first of them. Others leave first, which makes few rows
+  /// faster; but many results then fill the L2, and writing them takes long.
   __device__ uint64_t weight_policy() const {
-    return tile_.alone ? evict_first() : evict_normal();
+    if (!tile_.alone) return evict_normal();
+    return p_.many_results ? evict_unchanged() : evict_first();
   }
   static constexpr int kRowsAtOnce = kGatherWarps * 4;  // eight threads each
   static constexpr int kThreadRows = (P::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
@@ -110,7 +113,63 @@ class Producer {
   int thread_;
   Tile tile_{};
   int blocks_ = 0;                        // of 64 features
+  uint64_t policy_ = 0;                   // of weights in the L2
   uint32_t row_units_[kThreadRows] = {};  // where rows of a begin, in units of 16 bytes
+};
+
+/// Steps that clusters have taken, beside each one's first; 0 between launches, which follow each other in
+/// the backend's one stream.
+static __device__ int steps_taken;
+
+/// The steps of a cluster, asked for by one warp of each of its blocks.
+template <class P>
+class Steps {
+ public:
+  /// rank: of the block in its cluster.
+  __device__ Steps(const SwiftGmmParams& p, uint32_t shared, int rank, int num_steps)
+      : takes_(p.takes_steps && P::kBlocks > 1),
+        shared_(shared),
+        rank_(rank),
+        clusters_(static_cast<int>(gridDim.x) / P::kBlocks),
+        num_steps_(num_steps) {}
+
+  /// Behind `step`: at least num_steps when there are no more.
+  __device__ int after(int step) {
+    if (!takes_) return step + clusters_;
+    const bool one = threadIdx.x % 32 == 0;
+    const uint32_t given = shared_ + P::kStepGivenAt, wanted = shared_ + P::kStepWantedAt;
+    if (rank_ == 0) {
+      if (one) step = take();
+      barrier_wait(wanted, parity_);
+      if (one)
+        send(cluster_address(shared_ + P::kGivenStepAt, 1), __int_as_float(step), cluster_address(given, 1));
+      step = __shfl_sync(~0U, step, 0);
+    } else {
+      if (one) {
+        barrier_arrive_expect(given, sizeof(int));
+        barrier_arrive_in_cluster(cluster_address(wanted, 0));
+      }
+      barrier_wait(given, parity_);
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(step) : "r"(shared_ + P::kGivenStepAt) : "memory");
+      __syncwarp();
+    }
+    parity_ ^= 1;
+    return step;
+  }
+
+ private:
+  /// Each cluster that had a first step asks until there are no more, so in all they ask num_steps times.
+  __device__ int take() const {
+    const int taken = atomicAdd(&steps_taken, 1);
+    if (taken == num_steps_ - 1) steps_taken = 0;
+    return clusters_ + taken;
+  }
+  static_assert(P::kBlocks <= 2);
+
+  bool takes_;
+  uint32_t shared_;
+  int rank_, clusters_, num_steps_;
+  uint32_t parity_ = 0;
 };
 
 /// The warp that fetches the factors of a tile.
