@@ -118,6 +118,11 @@ void check_cpu_options(int64_t batch, int64_t layers, bool profile, bool eager =
                     "--batch, --layers, --profile and --eager: benchmarks of the GPU have them");
 }
 
+/// For benchmarks that only a GPU has.
+void check_device(const ModelOptions& o) {
+  check<UsageError>(o.device != "cpu", "--device cpu: expected cuda or auto, this benchmark needs a GPU");
+}
+
 void bench_decode(const BenchDecodeOptions& o) {
   if (use_cuda(o.model.device))
     return bench_device_decode({.model = o.model,
@@ -201,6 +206,7 @@ struct BenchServeOptions {
 };
 
 void bench_serve_like(const BenchServeOptions& o) {
+  check_device(o.model);
   bench_device_serve({.model = o.model,
                       .layers = o.layers,
                       .batch = o.batch,
@@ -240,6 +246,7 @@ struct BenchOpsOptions {
 };
 
 void bench_ops(const BenchOpsOptions& o) {
+  check_device(o.model);
   bench_device_ops({.model = o.model, .context = o.model.context.value_or(0), .json = o.json});
 }
 
