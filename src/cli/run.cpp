@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "engine/text_stream.h"
+#include "text/utf8.h"
 
 namespace moge::cli {
 
@@ -141,6 +142,9 @@ void warn_of_full_context(int64_t context, int64_t largest) {
 class Runner {
  public:
   explicit Runner(const RunOptions& o) : o_(o), uses_ids_(o.token_ids || o.model.random_weights) {
+    if (o.prompt) text::check_utf8<UsageError>(*o.prompt, "--prompt");
+    text::check_utf8<UsageError>(o.system, "--system");
+    for (const std::string& stop : o.stop) text::check_utf8<UsageError>(stop, "--stop");
     check<UsageError>(o.system.empty() || !(o.raw || uses_ids_), "--system is for the chat template, which ",
                       o.raw ? "--raw" : (o.token_ids ? "--token-ids" : "--random-weights"),
                       " leaves out: give one of them");
@@ -241,6 +245,8 @@ class Runner {
       if (line == "/exit") return;
       if (line[0] == '/')
         command(line);
+      else if (text::utf8_valid_prefix(line) < line.size())
+        log_error("expected UTF-8: the line is left out");
       else
         talk(line);
     }

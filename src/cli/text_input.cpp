@@ -7,11 +7,14 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "text/utf8.h"
 
 namespace moge::cli {
 
 std::string read_stdin() {
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  std::string all{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  text::check_utf8<FileError>(all, "standard input");
+  return all;
 }
 
 bool stdin_is_terminal() {

@@ -7,7 +7,7 @@
 
 namespace moge::cli {
 
-/// All of standard input.
+/// All of standard input. FileError if it is not UTF-8.
 std::string read_stdin();
 bool stdin_is_terminal();
 

@@ -13,6 +13,7 @@
 #include "text/documents.h"
 #include "text/sentencepiece_trainer.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 namespace moge::cli {
 
@@ -99,6 +100,7 @@ struct EncodeOptions {
 };
 
 void encode(const EncodeOptions& o) {
+  if (o.text) text::check_utf8<UsageError>(*o.text, "TEXT");
   const auto tokenizer = text::load_tokenizer(o.model);
   const std::vector<int32_t> ids =
       tokenizer->encode(o.text ? *o.text : read_stdin(),

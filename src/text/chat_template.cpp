@@ -55,8 +55,7 @@ struct ChatTemplate::Program {
 
 ChatTemplate::ChatTemplate(std::string source, std::string name)
     : source_(std::move(source)), name_(std::move(name)) {
-  const size_t valid = utf8_valid_prefix(source_);
-  check<FileError>(valid == source_.size(), name_, ": expected UTF-8, got an invalid byte at offset ", valid);
+  check_utf8<FileError>(source_, name_);
   try {
     program_ = std::make_unique<Program>(Program{jinja::parse(source_)});
   } catch (const jinja::TemplateError& error) {

@@ -31,12 +31,6 @@ std::string_view take_line(std::string_view& rest) {
   return line;
 }
 
-void check_utf8(std::string_view text, const fs::path& path) {
-  const size_t valid = utf8_valid_prefix(text);
-  check<FileError>(valid == text.size(), path.string(), ": expected UTF-8, got an invalid byte at offset ",
-                   valid, " (convert the file, e.g. with iconv)");
-}
-
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
 }
@@ -142,7 +136,7 @@ bool DocumentSource::next(Document& document) {
       continue;
     }
     const std::string raw = read_text_file(file.path, kMaxFileBytes);
-    check_utf8(raw, file.path);
+    check_utf8<FileError>(raw, file.path.string());
     std::string text = clean_text(raw);
     if (file.path.extension() == ".md") text = std::string(without_book_header(text));
     if (is_blank(text)) continue;

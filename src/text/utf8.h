@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/error.h"
+
 namespace moge::text {
 
 /// One step of a scan. length is at least 1 for a non-empty text.
@@ -20,6 +22,13 @@ Utf8Step utf8_step(std::string_view text);
 
 /// The length of the longest valid prefix.
 size_t utf8_valid_prefix(std::string_view text);
+
+/// Throws an E that begins with `where` and gives the offset of the first byte that is not UTF-8.
+template <class E>
+void check_utf8(std::string_view text, const std::string& where) {
+  const size_t valid = utf8_valid_prefix(text);
+  check<E>(valid == text.size(), where, ": expected UTF-8, got an invalid byte at offset ", valid);
+}
 
 /// Calls on_run(part, valid) for the maximal valid and invalid parts of the text, in order.
 template <class OnRun>

@@ -208,6 +208,18 @@ class Checkpoints(TestCase):
 
 
 class Texts(TestCase):
+    def test_text_that_is_not_utf8(self):
+        said = "expected UTF-8, got an invalid byte at offset 2"
+        run = ["run", self.model, "-n", "1"]
+        encode = ["tokenizer", "encode", self.model]
+        # subprocess writes a surrogate escape as the byte that it stands for.
+        self.assert_fails(USAGE, ["--prompt: " + said], *run, "-p", "ab\udcffcd")
+        self.assert_fails(USAGE, ["--stop: " + said], *run, "-p", "a", "--stop", "ab\udcff")
+        self.assert_fails(USAGE, ["--system: " + said], *run, "-p", "a", "--system", "ab\udcff")
+        self.assert_fails(USAGE, ["TEXT: " + said], *encode, "ab\udcff")
+        for command in (run, encode):
+            self.assert_fails(BAD_FILE, ["standard input: " + said], *command, stdin=b"ab\xffcd")
+
     def test_no_text(self):
         (self.dir / "empty").mkdir()
         train = ["tokenizer", "train", "--output", self.dir / "out", "--vocab-size", "300", "--input"]
