@@ -12,7 +12,7 @@
 #include "core/memory_text.h"
 #include "core/thread_pool.h"
 #include "io/hf_checkpoint.h"
-#include "model/weights.h"
+#include "model/loader.h"
 #include "spec/cost.h"
 
 namespace moge::cli {
@@ -81,7 +81,7 @@ ordered_json checkpoint_report(const std::filesystem::path& dir, const spec::Mod
   Arena counting;
   const model::Weights weights = model::allocate_weights(counting, config, DType::kBF16);
   ordered_json report = {{"tensors", reader.names().size()}};
-  if (config.tie_word_embeddings) reader.skip("lm_head.weight");
+  model::take_tied_head(reader, config);
   int64_t bytes = 0;
   for (const model::HfTensor& t : model::hf_tensors(weights, config))
     bytes += reader.take(t.name, t.file_shape).bytes();
@@ -183,8 +183,9 @@ void print(const ordered_json& r) {
   };
   memory("memory to decode", r["serving_memory"],
          str(", one sequence of ", r["context"], ", weights in bf16"));
-  memory("memory to train", r["training_memory"],
-         str(" in bf16, ", r["context"], " tokens at a time, without the logits"));
+  memory(
+      "memory to train", r["training_memory"],
+      str(" estimated, weights in bf16, ", r["context"], " tokens at a time, without logits and workspace"));
   if (!r.contains("checkpoint")) return;
   const ordered_json& checkpoint = r["checkpoint"];
   line("checkpoint", str(checkpoint["tensors"], " tensors, ", memory_text(checkpoint["bytes"].get<int64_t>()),

@@ -28,14 +28,13 @@ class CheckpointReader {
   /// Maps all shards and checks the index against them. Throws FileError.
   explicit CheckpointReader(const std::filesystem::path& dir);
 
+  const std::filesystem::path& dir() const { return dir_; }
   std::vector<std::string> names() const;
   bool has(const std::string& name) const { return places_.contains(name); }
   /// The mapped tensor, read-only, contiguous, in the file's dtype; valid as long as this object. Throws
   /// FileError for a missing tensor (naming the nearest) and for another shape.
   Tensor take(const std::string& name, const Shape& expected);
-  /// Declares a tensor unnecessary (the lm_head.weight of a tied model), whether it is there or not.
-  void skip(const std::string& name) { taken_.insert(name); }
-  /// Throws FileError unless every tensor was taken or skipped.
+  /// Throws FileError unless every tensor was taken.
   void finish() const;
 
   /// Compares all checksums. Returns how many tensors had one (0 in files of other writers). Throws FileError

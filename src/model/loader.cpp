@@ -1,5 +1,7 @@
 #include "model/loader.h"
 
+#include <cstring>
+
 #include "io/copy_convert.h"
 #include "ops/matmul.h"
 
@@ -13,9 +15,21 @@ Model allocate_model(const spec::ModelConfig& config, DType dtype) {
   return model;
 }
 
+void take_tied_head(io::CheckpointReader& reader, const spec::ModelConfig& config) {
+  constexpr const char* kHead = "lm_head.weight";
+  constexpr const char* kEmbedding = "model.embed_tokens.weight";
+  if (!config.tie_word_embeddings || !reader.has(kHead)) return;
+  const Shape shape{config.vocab_size, config.hidden_size};
+  const Tensor head = reader.take(kHead, shape), embedding = reader.take(kEmbedding, shape);
+  check<FileError>(head.dtype == embedding.dtype &&
+                       std::memcmp(head.data, embedding.data, static_cast<size_t>(head.bytes())) == 0,
+                   reader.dir().string(), ": tensor '", kHead, "' differs from '", kEmbedding,
+                   "', but config.json says tie_word_embeddings");
+}
+
 void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::ModelConfig& config,
                   const Weights& weights) {
-  if (config.tie_word_embeddings) reader.skip("lm_head.weight");
+  take_tied_head(reader, config);
   for (const HfTensor& t : hf_tensors(weights, config)) {
     const Tensor source = reader.take(t.name, t.file_shape);
     io::copy_convert(t.view, source.view(t.view.shape), ctx.pool);

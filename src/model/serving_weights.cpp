@@ -7,7 +7,7 @@
 
 #include "core/transfer.h"
 #include "io/copy_convert.h"
-#include "model/weights.h"
+#include "model/loader.h"
 #include "ops/matmul.h"
 #include "ops/quant_matmul.h"
 #include "ops/quantize.h"
@@ -252,7 +252,7 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
                                 const spec::ModelConfig& config, DType dtype, const LoadProgress& progress) {
   io::CheckpointReader reader(dir);
   ServingModel model = allocate_model(ctx, config, dtype);
-  if (config.tie_word_embeddings) reader.skip("lm_head.weight");
+  take_tied_head(reader, config);
 
   // One layer of host memory serves all: every layer of `staged` is the same views, under its own names.
   spec::ModelConfig one_layer = config;

@@ -20,12 +20,20 @@ namespace fs = std::filesystem;
 
 const fs::path kModels = MOGE_SOURCE_DIR "/tests/golden/models";
 
-class WeightsTest : public testing::TestWithParam<std::string> {
- protected:
-  WeightsTest() {
+struct Context {
+  Context() {
     ctx_.pool = &pool_;
     ctx_.workspace = &workspace_;
   }
+  ThreadPool pool_{2};
+  Workspace workspace_;
+  ExecContext ctx_;
+};
+
+class TiedHeadTest : public testing::Test, protected Context {};
+
+class WeightsTest : public testing::TestWithParam<std::string>, protected Context {
+ protected:
   spec::ModelConfig config() const { return spec::load_model_config(kModels / GetParam()); }
   void save(const Model& model, const fs::path& dir) {
     io::CheckpointWriter writer(dir, model.config,
@@ -33,9 +41,6 @@ class WeightsTest : public testing::TestWithParam<std::string> {
     write_weights(ctx_, writer, model.weights, model.config);
     writer.finish();
   }
-  ThreadPool pool_{2};
-  Workspace workspace_;
-  ExecContext ctx_;
 };
 
 TEST_P(WeightsTest, NamesCoverEveryElementOnce) {
@@ -90,6 +95,35 @@ TEST_P(WeightsTest, AFlippedBitIsRefused) {
   const std::string message =
       test::refusal([&] { load_model(ctx_, dir, spec::load_model_config(dir), DType::kF32); });
   EXPECT_NE(message.find("is corrupt: expected checksum"), std::string::npos) << message;
+}
+
+/// With tied embeddings a file may repeat the table as the head, but not contradict it.
+TEST_F(TiedHeadTest, HasToRepeatTheEmbedding) {
+  const spec::ModelConfig config = spec::load_model_config(kModels / "moge_2x8_k2");
+  ASSERT_TRUE(config.tie_word_embeddings);
+  const Model model = load_model(ctx_, kModels / "moge_2x8_k2", config, DType::kF32);
+  Tensor table = model.weights.embed_tokens;
+  const auto loaded_with = [&](const Tensor& head, DType dtype) {
+    const test::TempDir temp;
+    const fs::path dir = temp / "model";
+    std::vector<io::TensorSpec> specs = checkpoint_tensors(model.weights, config, DType::kF32);
+    specs.push_back({"lm_head.weight", dtype, head.shape});
+    io::CheckpointWriter writer(dir, config, specs);
+    write_weights(ctx_, writer, model.weights, config);
+    writer.write("lm_head.weight", head);
+    writer.finish();
+    return test::refusal([&] { load_model(ctx_, dir, config, DType::kF32); });
+  };
+  EXPECT_EQ(loaded_with(table, DType::kF32), "(accepted)");
+  const std::string differs = "'lm_head.weight' differs from 'model.embed_tokens.weight'";
+  EXPECT_NE(loaded_with(table, DType::kBF16).find(differs), std::string::npos);
+  EXPECT_NE(loaded_with(table.slice(0, 1, config.vocab_size), DType::kF32).find("expected shape"),
+            std::string::npos);
+  std::vector<float> other(static_cast<size_t>(table.numel()));
+  std::ranges::copy(elements<float>(table), other.begin());
+  other.back() += 1;
+  EXPECT_NE(loaded_with(Tensor(other.data(), DType::kF32, table.shape), DType::kF32).find(differs),
+            std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, WeightsTest,
