@@ -23,6 +23,7 @@ struct TrainTokenizerOptions {
   std::vector<std::string> input;
   std::filesystem::path output;
   std::string type = "sentencepiece";
+  std::optional<std::string> style;
   int64_t vocab_size = 8192;
   std::vector<std::string> special_tokens;
 
@@ -46,8 +47,14 @@ struct TrainTokenizerOptions {
             {.name = "type",
              .target = &type,
              .value = "TYPE",
-             .help = "sentencepiece (tokenizer.model) or bpe (byte-level tokenizer.json, Qwen2's rules)",
+             .help = "sentencepiece (tokenizer.model) or bpe (byte-level tokenizer.json)",
              .choices = {"sentencepiece", "bpe"}},
+            {.name = "style",
+             .target = &style,
+             .value = "NAME",
+             .help = "Of bpe: how text is split and how special tokens are called, as gpt2, llama3 or qwen2 "
+                     "(which it is without) does",
+             .choices = {"gpt2", "llama3", "qwen2"}},
             {.name = "special-token",
              .target = &special_tokens,
              .value = "TEXT",
@@ -55,7 +62,28 @@ struct TrainTokenizerOptions {
   }
 };
 
+/// A family's own bos and eos come first, then the user's special tokens.
+text::BpeTrainOptions bpe_options(const TrainTokenizerOptions& o) {
+  text::BpeTrainOptions train{.vocab_size = static_cast<int32_t>(o.vocab_size)};
+  const std::string style = o.style.value_or("qwen2");
+  if (style == "llama3") {
+    train.style = text::BpeStyle::kLlama3;
+    train.bos_token = "<|begin_of_text|>";
+    train.eos_token = "<|end_of_text|>";
+    train.add_bos_token = true;
+    train.special_tokens = {*train.bos_token, *train.eos_token};
+  } else {
+    train.style = style == "gpt2" ? text::BpeStyle::kGpt2 : text::BpeStyle::kQwen2;
+    train.eos_token = "<|endoftext|>";
+    if (style == "gpt2") train.bos_token = train.eos_token;
+    train.special_tokens = {*train.eos_token};
+  }
+  train.special_tokens.insert(train.special_tokens.end(), o.special_tokens.begin(), o.special_tokens.end());
+  return train;
+}
+
 void train_tokenizer(const TrainTokenizerOptions& o) {
+  check<UsageError>(o.type == "bpe" || !o.style, "--style is of --type bpe");
   text::DocumentSource documents({o.input.begin(), o.input.end()});
   int64_t num_documents = 0, num_bytes = 0;
   text::Document document;
@@ -66,16 +94,12 @@ void train_tokenizer(const TrainTokenizerOptions& o) {
     next = std::move(document.text);
     return true;
   };
-  const auto vocab_size = static_cast<int32_t>(o.vocab_size);
-  if (o.type == "bpe") {
-    text::BpeTrainOptions train{.vocab_size = vocab_size, .special_tokens = o.special_tokens};
-    train.special_tokens.insert(train.special_tokens.begin(), "<|endoftext|>");
-    train.eos_token = train.special_tokens.front();
-    text::train_byte_level_bpe(texts, train, o.output);
-  } else {
-    text::train_sentencepiece(texts, {.vocab_size = vocab_size, .special_tokens = o.special_tokens},
-                              o.output);
-  }
+  if (o.type == "bpe")
+    text::train_byte_level_bpe(texts, bpe_options(o), o.output);
+  else
+    text::train_sentencepiece(
+        texts, {.vocab_size = static_cast<int32_t>(o.vocab_size), .special_tokens = o.special_tokens},
+        o.output);
   log_info(o.output.string(), ": ", text::load_tokenizer(o.output)->vocab_size(), " tokens learnt from ",
            num_documents, " documents, ", num_bytes, " bytes");
 }
@@ -140,7 +164,8 @@ std::vector<Command> tokenizer_commands() {
           {"tokenizer train", "learns a tokenizer from text",
            "Reads every text once and writes a Hugging Face tokenizer folder. The same texts in the same\n"
            "order give the same files.\n\n"
-           "  moge tokenizer train --input books/ --vocab-size 4096 --output tokenizer\n"},
+           "  moge tokenizer train --input books/ --vocab-size 4096 --output tokenizer\n"
+           "  moge tokenizer train --input books/ --type bpe --style llama3 --output tokenizer\n"},
           train_tokenizer),
       make_command<EncodeOptions>({"tokenizer encode", "turns text into token ids",
                                    "Prints the ids on one line.\n\n"
