@@ -10,7 +10,7 @@ namespace moge::cli {
 namespace {
 
 constexpr const char* kExitCodes =
-    "Exit codes: 0 fine, 2 usage, 3 bad model or file, 4 out of memory, 5 engine failure.\n";
+    "Exit codes: 0 fine, 2 usage, 3 bad model or file, 4 out of memory, 5 device or engine failure.\n";
 
 size_t word_count(const std::string& name) {
   return 1 + static_cast<size_t>(std::count(name.begin(), name.end(), ' '));

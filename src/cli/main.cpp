@@ -35,7 +35,7 @@ void run(std::span<const std::string> words) {
     found.command.main(words.subspan(found.name_words));
   }
   std::cout.flush();
-  check(std::cout.good(), "standard output: cannot write");
+  check<FileError>(std::cout.good(), "standard output: cannot write");
 }
 
 int failed(const char* what, ExitCode code) {

@@ -253,7 +253,7 @@ class Texts(TestCase):
     def test_standard_output_that_is_full(self):
         with open("/dev/full", "wb") as full:
             run = subprocess.run([BINARY, "--help"], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
-        self.assertNotEqual(run.returncode, 0)
+        self.assertEqual(run.returncode, BAD_FILE)
         self.assertIn(b"standard output", run.stderr)
 
 
