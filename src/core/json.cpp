@@ -130,6 +130,7 @@ std::optional<std::string> JsonObject::text(const std::string& key) {
 }
 
 void JsonObject::throw_missing(const std::string& key) const {
+  check<FileError>(!object_.contains(key), where_, ": key '", key, "' is null, expected a value");
   std::vector<std::string> keys;
   for (const auto& [name, value] : object_.items()) keys.push_back(name);
   throw FileError(str(where_, ": key '", key, "' is missing", did_you_mean(key, keys)));
