@@ -115,10 +115,11 @@ bool Regex::find(std::string_view text, size_t start, RegexScratch& scratch, Mat
   const int result = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
                                  PCRE2_NO_UTF_CHECK, scratch.match_data_, scratch.context_);
   if (result == PCRE2_ERROR_NOMATCH) return false;
-  check(result >= 0, where_, ": regular expression failed on a text of ", text.size(),
-        " bytes: ", error_text(result));
+  check<FileError>(result >= 0, where_, ": regular expression failed on a text of ", text.size(),
+                   " bytes: ", error_text(result));
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(scratch.match_data_);
-  check(bounds[0] <= bounds[1] && bounds[0] >= start, where_, ": regular expression matched backwards (\\K)");
+  check<FileError>(bounds[0] <= bounds[1] && bounds[0] >= start, where_,
+                   ": regular expression matched backwards (\\K)");
   match = {bounds[0], bounds[1]};
   return true;
 }
