@@ -71,7 +71,7 @@ DocumentSource::DocumentSource(const std::vector<fs::path>& paths) {
   for (const fs::path& path : paths) {
     std::error_code error;
     const fs::file_status status = fs::status(path, error);
-    check<FileError>(fs::exists(status), "cannot read text from ", path.string(), ": no such file or folder");
+    check<FileError>(fs::exists(status), "cannot read text from ", path.string(), ": ", error.message());
     if (!fs::is_directory(status)) {
       files_.push_back({path, path.filename().string()});
       continue;
