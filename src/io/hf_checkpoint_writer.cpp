@@ -82,9 +82,10 @@ void CheckpointWriter::write(const std::string& name, const Tensor& source, Thre
 }
 
 void CheckpointWriter::copy_file(const fs::path& file) {
-  std::error_code error;
-  fs::copy_file(file, path() / file.filename(), error);
-  check<FileError>(!error, "cannot copy ", file.string(), " to ", path().string(), ": ", error.message());
+  const MappedFile source(file);
+  FileWriter copy(path() / file.filename());
+  copy.write(source.bytes());
+  copy.close();
 }
 
 void CheckpointWriter::finish() {
