@@ -148,7 +148,7 @@ MemoryPlan training_memory(const ModelConfig& config, const TrainingSetup& setup
   plan.master_weights = setup.master_weights && setup.compute != DType::kF32 ? n * size_of(DType::kF32) : 0;
   plan.optimizer_moments = 2 * n * size_of(setup.moments);
   plan.activations = setup.micro_batch_tokens * config.num_hidden_layers *
-                     activation_elements_per_token(config) * size_of(setup.compute);
+                     activation_elements_per_token(config) * size_of(setup.activations);
   plan.logits = 2 * setup.logit_rows * config.vocab_size * size_of(DType::kF32);  // and their gradient
   return plan;
 }

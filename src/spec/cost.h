@@ -151,7 +151,8 @@ MemoryPlan serving_memory(const ModelConfig& config, DType weights, DType kv, in
                           int64_t batch_tokens, int64_t batch_sequences);
 
 struct TrainingSetup {
-  DType compute = DType::kBF16;  ///< weights and activations
+  DType compute = DType::kBF16;  ///< weights
+  DType activations = DType::kF32;
   DType gradients = DType::kF32;
   DType moments = DType::kF32;     ///< AdamW's m and v
   bool master_weights = true;      ///< an fp32 copy; not needed when compute is fp32
@@ -159,8 +160,8 @@ struct TrainingSetup {
   int64_t logit_rows = 0;          ///< rows of logits alive at once (the loss walks the vocabulary in chunks)
 };
 
-/// On one device without recompute. Activations are an estimate: activation_elements_per_token(); the trainer
-/// prints what it planned exactly (train::TrainStep::MemoryPlan).
+/// On one device without recompute. Activations are an estimate: activation_elements_per_token(), without the
+/// ops' workspace; the trainer prints what it planned exactly (train::TrainStep::MemoryPlan).
 MemoryPlan training_memory(const ModelConfig& config, const TrainingSetup& setup);
 
 /// Elements that the backward pass of one layer needs from its forward, for one token: both residual inputs

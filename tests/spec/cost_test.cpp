@@ -62,7 +62,7 @@ TEST(Cost, TrainingMemory) {
   EXPECT_EQ(bf16.weights + bf16.gradients + bf16.master_weights + bf16.optimizer_moments,
             n * (2 + 4 + 4 + 8));
   EXPECT_EQ(bf16.logits, 2 * 128 * 4096 * 4);
-  EXPECT_EQ(bf16.activations, 1024 * 6 * 2 * activation_elements_per_token(c));
+  EXPECT_EQ(bf16.activations, 1024 * 6 * 4 * activation_elements_per_token(c));
   const MemoryPlan f32 = training_memory(c, {.compute = DType::kF32});
   EXPECT_EQ(f32.total(), n * 16);
   EXPECT_EQ(f32.master_weights, 0);

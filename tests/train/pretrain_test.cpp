@@ -11,6 +11,7 @@
 #include "core/files.h"
 #include "core/rng.h"
 #include "refusal.h"
+#include "spec/cost.h"
 #include "temp_dir.h"
 #include "text/bpe_trainer.h"
 #include "train/checkpoint.h"
@@ -219,6 +220,23 @@ TEST_F(PretrainTest, KnowsWhenATextHasChanged) {
   const std::atomic<bool> stop = false;
   EXPECT_EQ(pretrain(config("a"), ctx_, {.fresh = true, .max_steps = 1}, stop).steps, 1);
   EXPECT_NE(read_text_file(dir_ / "a" / "corpus" / "corpus.json"), packed);
+}
+
+/// moge inspect's estimate, which has one formula for all layers, beside what the trainer allocates.
+TEST_F(PretrainTest, EstimatesWhatItPlans) {
+  for (const char* name :
+       {"demo-moge", "demo-topk", "moge-s-22m", "dense-500m", "qwen3-30b-a3b", "pangu-pro-moe-72b-a16b"}) {
+    const spec::ModelConfig shape =
+        spec::load_model_config(fs::path(MOGE_SOURCE_DIR) / "configs/models" / name);
+    for (const int64_t tokens : {2048, 8192}) {
+      const TrainStep::MemoryPlan plan = TrainStep::plan(ctx_, shape, DType::kBF16, {}, tokens, 1);
+      const spec::MemoryPlan estimate = spec::training_memory(shape, {.micro_batch_tokens = tokens});
+      std::printf("%s %ld: act %.3f total %.3f workspace/total %.3f\n", name, tokens,
+                  (double)estimate.activations / plan.activations,
+                  (double)estimate.total() / (plan.total() - plan.workspace),
+                  (double)plan.workspace / plan.total());
+    }
+  }
 }
 
 TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
