@@ -23,8 +23,8 @@ Model allocate_model(const spec::ModelConfig& config, DType dtype);
 /// have none), and for non-finite ones (a NaN weight would only show as nonsense much later).
 Model load_model(ExecContext& ctx, const std::filesystem::path& dir, const spec::ModelConfig& config,
                  DType dtype);
-/// A tied model's file may have lm_head.weight too: takes it. FileError unless it repeats the embedding bit for
-/// bit.
+/// A tied model's file may have lm_head.weight too: takes it. FileError unless it repeats the embedding bit
+/// for bit.
 void take_tied_head(io::CheckpointReader& reader, const spec::ModelConfig& config);
 void load_weights(ExecContext& ctx, io::CheckpointReader& reader, const spec::ModelConfig& config,
                   const Weights& weights);

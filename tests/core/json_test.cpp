@@ -73,6 +73,10 @@ TEST(JsonObject, TypedAccess) {
   EXPECT_EQ(object.unread(), std::vector<std::string>{"left"});
   EXPECT_EQ(message_of([&] { object.require(object.integer("lefty"), "lefty"); }),
             "x.json: key 'lefty' is missing; did you mean 'left'?");
+  const nlohmann::json null = parse_json("{\"left\": null}", "x.json");
+  JsonObject nothing(null, "x.json");
+  EXPECT_EQ(message_of([&] { nothing.require(nothing.integer("left"), "left"); }),
+            "x.json: key 'left' is null, expected a value");
 }
 
 TEST(Nearest, FindsCloseNamesOnly) {

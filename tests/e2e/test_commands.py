@@ -54,10 +54,11 @@ class Inspect(TestCase):
 class Tokenizer(TestCase):
     def test_round_trips(self):
         text = (TEXT + "\t two  spaces \n\n").encode()
-        for kind in ("sentencepiece", "bpe"):
-            out = self.dir / kind
+        kinds = [["sentencepiece"], *(["bpe", "--style", style] for style in ("gpt2", "llama3", "qwen2"))]
+        for kind in kinds:
+            out = self.dir / kind[-1]
             self.run_ok(
-                "tokenizer", "train", "--input", self.shared / "text", "--vocab-size", 400, "--type", kind, "--output", out,
+                "tokenizer", "train", "--input", self.shared / "text", "--vocab-size", 400, "--type", *kind, "--output", out,
                 "--special-token", "<|turn|>",
             )
             ids = self.run_ok("tokenizer", "encode", out, stdin=text)

@@ -222,7 +222,7 @@ TEST_F(PretrainTest, KnowsWhenATextHasChanged) {
   EXPECT_NE(read_text_file(dir_ / "a" / "corpus" / "corpus.json"), packed);
 }
 
-/// moge inspect's estimate, which has one formula for all layers, beside what the trainer allocates.
+/// moge inspect's estimate, of simpler formulas, beside what the trainer allocates: within 5 percent.
 TEST_F(PretrainTest, EstimatesWhatItPlans) {
   for (const char* name :
        {"demo-moge", "demo-topk", "moge-s-22m", "dense-500m", "qwen3-30b-a3b", "pangu-pro-moe-72b-a16b"}) {
@@ -231,10 +231,8 @@ TEST_F(PretrainTest, EstimatesWhatItPlans) {
     for (const int64_t tokens : {2048, 8192}) {
       const TrainStep::MemoryPlan plan = TrainStep::plan(ctx_, shape, DType::kBF16, {}, tokens, 1);
       const spec::MemoryPlan estimate = spec::training_memory(shape, {.micro_batch_tokens = tokens});
-      std::printf("%s %ld: act %.3f total %.3f workspace/total %.3f\n", name, tokens,
-                  (double)estimate.activations / plan.activations,
-                  (double)estimate.total() / (plan.total() - plan.workspace),
-                  (double)plan.workspace / plan.total());
+      const auto planned = static_cast<double>(plan.total() - plan.workspace);
+      EXPECT_NEAR(static_cast<double>(estimate.total()) / planned, 1, 0.05) << name << ", " << tokens;
     }
   }
 }
