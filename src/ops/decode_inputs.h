@@ -8,7 +8,8 @@ namespace moge::ops {
 
 /// kv_lens[b] += 1; positions[b] = kv_lens[b] - 1; slots[b] = block_table[b, position / PS] * PS + position %
 /// PS; steps[b] += 1; output_counts[b, tokens[b]] += 1. A sequence of length below 0 is idle: nothing of it
-/// changes, its position is 0, and it writes to slot 0 of the scratch page P - 1.
+/// changes, its position is 0, and it writes to slot b % PS of the scratch page
+/// P - 1: not all idle ones to the same, since threads of the CPU write them at the same time.
 struct DecodeInputs {
   Tensor kv_lens;        // [B] i32, in place: this step's token included
   Tensor positions;      // [B] i32

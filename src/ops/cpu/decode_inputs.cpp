@@ -16,7 +16,7 @@ void run(ExecContext&, const DecodeInputs& a, std::span<std::byte>) {
   for (int64_t b = 0; b < B; ++b) {
     if (*kv_lens[b] < 0) {
       *positions[b] = 0;
-      *slots[b] = (P - 1) * PS;
+      *slots[b] = (P - 1) * PS + static_cast<int32_t>(b % PS);
       continue;
     }
     const int32_t position = (*kv_lens[b])++;

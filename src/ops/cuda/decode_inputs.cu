@@ -25,7 +25,7 @@ __global__ void decode_inputs_kernel(const __grid_constant__ Params p) {
   const int b = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   if (b >= p.B) return;
   const int position = p.kv_lens[b];
-  const int scratch_slot = (p.P - 1) * p.PS;
+  const int scratch_slot = (p.P - 1) * p.PS + b % p.PS;
   if (position < 0) {
     p.positions[b] = 0;
     p.slots[b] = scratch_slot;
