@@ -72,6 +72,7 @@ class Backend {
   virtual void* stream() const = 0;
   /// Between the two calls work is recorded, not run; nothing may allocate or wait.
   virtual void begin_capture() = 0;
+  virtual bool recording() const = 0;  ///< between the two
   virtual std::unique_ptr<Graph> end_capture() = 0;
   virtual std::unique_ptr<Event> make_event() = 0;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/exec_context.h"
+#include "core/fields.h"
 
 namespace moge {
 
@@ -43,7 +44,9 @@ void log_dispatch(const std::string& message);
 /// Throws the error for an op that nothing supports: names the op, the device and each refusal.
 [[noreturn]] void throw_unsupported(const char* op, const std::vector<std::string>& refusals);
 
-/// Runs one implementation, with its workspace (harness and dispatch).
+/// Runs one implementation, with its workspace (harness and dispatch). A DeviceError says the op, the
+/// implementation and the tensors as well; one of the kernel itself comes only later, except with
+/// MOGE_CUDA_SYNC=1.
 template <class Args>
 void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& impl, const Args& args) {
   const int64_t bytes = impl.workspace_bytes ? impl.workspace_bytes(ctx, args) : 0;
@@ -53,8 +56,14 @@ void run_impl(ExecContext& ctx, const OpTable<Args>& table, const Impl<Args>& im
     if (bytes > 0) ctx.workspace->plan(bytes);
     return;
   }
-  impl.run(ctx, args, bytes > 0 ? ctx.workspace->get(bytes, table.op) : std::span<std::byte>{});
-  if (ctx.backend && sync_every_op()) ctx.backend->synchronize(table.op);
+  const std::span<std::byte> workspace =
+      bytes > 0 ? ctx.workspace->get(bytes, table.op) : std::span<std::byte>{};
+  try {
+    impl.run(ctx, args, workspace);
+    if (ctx.backend && sync_every_op() && !ctx.backend->recording()) ctx.backend->synchronize(table.op);
+  } catch (const DeviceError& error) {
+    throw DeviceError(str(error.what(), "; in ", table.op, ", ", impl.name, ", of ", tensors_text(args)));
+  }
 }
 
 template <class Args>

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/buffer.h"
-#include "ops/fields.h"
 
 namespace moge::test {
 

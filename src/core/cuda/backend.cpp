@@ -6,6 +6,7 @@
 #include "core/cuda/check.h"
 #include "core/cuda/copy_bandwidth.h"
 #include "core/device_search.h"
+#include "core/dispatch.h"
 
 namespace moge::cuda {
 
@@ -138,7 +139,10 @@ class CudaBackend : public Backend {
   void copy_on_device(void* to, const void* from, int64_t bytes) override {
     copy(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
-  void synchronize(const char* where) override { check_cuda(cudaStreamSynchronize(stream_), where); }
+  void synchronize(const char* where) override {
+    check_cuda(cudaStreamSynchronize(stream_), where,
+               sync_every_op() ? "" : " (MOGE_CUDA_SYNC=1 finds the op that failed)");
+  }
 
   double copy_bandwidth() override {
     constexpr int64_t kBytes = int64_t{1} << 30;
@@ -150,9 +154,12 @@ class CudaBackend : public Backend {
   void* stream() const override { return stream_; }
   void begin_capture() override {
     check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "graph: begin");
+    recording_ = true;
   }
+  bool recording() const override { return recording_; }
   std::unique_ptr<Graph> end_capture() override {
     cudaGraph_t graph = nullptr;
+    recording_ = false;
     check_cuda(cudaStreamEndCapture(stream_, &graph), "graph: end");
     return std::make_unique<CudaGraph>(graph, stream_);
   }
@@ -165,6 +172,7 @@ class CudaBackend : public Backend {
   }
 
   DeviceInfo info_;
+  bool recording_ = false;
   cudaStream_t stream_ = nullptr;  // lives as long as the process
 };
 

@@ -6,8 +6,8 @@
 
 namespace moge::cuda {
 
-/// Throws DeviceError ("quant_matmul: launch of [300, 5120] x [64, 2688, 5120]: invalid configuration
-/// argument").
+/// Throws DeviceError ("quant_matmul: launch of 132x1x1 blocks of 384 threads: invalid configuration
+/// argument (cudaErrorInvalidConfiguration)"), to which run_impl() adds the tensors.
 template <class... Args>
 void check_cuda(cudaError_t error, const Args&... where) {
   if (error == cudaSuccess) return;

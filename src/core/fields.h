@@ -1,13 +1,14 @@
 // The Tensor members of an op's Args. Args are aggregates: their members are counted by how many values
 // initialise them, and named by a structured binding of that many.
 #pragma once
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
 #include "core/tensor.h"
 
-namespace moge::test {
+namespace moge {
 
 namespace fields {
 
@@ -102,4 +103,14 @@ void for_each_tensor(Args& args, const Fn& fn) {
       fields::tie(args));
 }
 
-}  // namespace moge::test
+/// "f32[64, 256], bf16[256, 128]": the Tensor members that are there.
+template <class Args>
+std::string tensors_text(const Args& args) {
+  std::string text;
+  for_each_tensor(args, [&](const Tensor& t) {
+    if (t) text += (text.empty() ? "" : ", ") + t.str();
+  });
+  return text;
+}
+
+}  // namespace moge
