@@ -19,12 +19,13 @@ using nlohmann::ordered_json;
 /// One generation between two measurements of what it is compared with.
 struct Round {
   engine::Generation generation;
-  double roof;  ///< what this machine reaches per second, the mean of before and after
+  ops::Rate roof;  ///< what this machine reaches, the mean of before and after
   double total_seconds() const { return generation.prefill_seconds + generation.decode_seconds; }
 };
 
-double share(double rate, const Round& r) {
-  return r.roof > 0 ? rate / r.roof : 0;
+/// 0 where there is no roof.
+double percent(double rate, double roof) {
+  return roof > 0 ? 100 * rate / roof : 0;
 }
 
 template <class Value>
@@ -57,11 +58,12 @@ class CpuBench {
   std::vector<Round> rounds(int64_t max_tokens, const auto& roof) {
     generate(options_.prompt_tokens, std::min<int64_t>(max_tokens, 2));  // touches every page
     std::vector<Round> rounds;
-    double before = roof();
+    ops::Rate before = roof();
     for (int64_t i = 0; i < options_.rounds; ++i) {
       engine::Generation generation = generate(options_.prompt_tokens, max_tokens);
-      const double after = roof();
-      rounds.push_back({std::move(generation), (before + after) / 2});
+      const ops::Rate after = roof();
+      rounds.push_back(
+          {std::move(generation), {(before.best + after.best) / 2, (before.mean + after.mean) / 2}});
       before = after;
     }
     return rounds;
@@ -105,11 +107,14 @@ void bench_cpu_decode(const CpuBenchOptions& o) {
   const double tokens =
       median(rounds, [](const Round& r) { return r.generation.decode_tokens_per_second(); });
   const double bytes = median(rounds, [](const Round& r) { return r.generation.decode_bytes_per_second(); });
-  const double roof = median(rounds, [](const Round& r) { return r.roof; });
-  const auto percent_of = [](const Round& r) {
-    return 100 * share(r.generation.decode_bytes_per_second(), r);
+  const double roof = median(rounds, [](const Round& r) { return r.roof.best; });
+  const double sustained = median(rounds, [](const Round& r) { return r.roof.mean; });
+  const auto of_roof = [](const Round& r) {
+    return percent(r.generation.decode_bytes_per_second(), r.roof.best);
   };
-  const double percent = median(rounds, percent_of);
+  const auto of_sustained = [](const Round& r) {
+    return percent(r.generation.decode_bytes_per_second(), r.roof.mean);
+  };
   const int64_t steps = rounds.front().generation.decode_steps;
   if (o.json) {
     ordered_json out = {{"model", o.model.model},
@@ -122,21 +127,26 @@ void bench_cpu_decode(const CpuBenchOptions& o) {
                         {"decode_tokens_per_second", tokens},
                         {"decode_bytes_per_second", bytes},
                         {"read_bandwidth", roof},
-                        {"percent_of_read_bandwidth", percent},
+                        {"percent_of_read_bandwidth", median(rounds, of_roof)},
+                        {"sustained_read_bandwidth", sustained},
+                        {"percent_of_sustained_read_bandwidth", median(rounds, of_sustained)},
                         {"rounds", ordered_json::array()}};
     for (const Round& r : rounds)
       out["rounds"].push_back({{"decode_bytes_per_second", r.generation.decode_bytes_per_second()},
-                               {"read_bandwidth", r.roof},
-                               {"percent_of_read_bandwidth", percent_of(r)}});
+                               {"read_bandwidth", r.roof.best},
+                               {"percent_of_read_bandwidth", of_roof(r)},
+                               {"sustained_read_bandwidth", r.roof.mean},
+                               {"percent_of_sustained_read_bandwidth", of_sustained(r)}});
     print_json(out, 2);
     return;
   }
   std::cout << std::fixed << std::setprecision(1) << "prefill  " << prefill << " tokens/s ("
             << o.prompt_tokens << " tokens)\ndecode   " << tokens << " tokens/s (" << steps
-            << " steps)\nreads    " << bytes * 1e-9 << " GB/s, " << percent << "% of the " << roof * 1e-9
-            << " GB/s that this machine can read\n         medians of " << rounds.size()
-            << " rounds; percent by round:";
-  for (const Round& r : rounds) std::cout << ' ' << percent_of(r);
+            << " steps)\nreads    " << bytes * 1e-9 << " GB/s, " << median(rounds, of_roof) << "% of the "
+            << roof * 1e-9 << " GB/s that this machine reads at its best, " << median(rounds, of_sustained)
+            << "% of the " << sustained * 1e-9 << " that it reads for 0.1 s\n         medians of "
+            << rounds.size() << " rounds; percent of the best by round:";
+  for (const Round& r : rounds) std::cout << ' ' << of_roof(r);
   std::cout << '\n';
 }
 
@@ -147,11 +157,10 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
       bench.rounds(1, [&] { return ops::measure_products(bench.exec_context(), o.model.dtype); });
   const double flops = spec::prompt_flops(bench.config(), 1, o.prompt_tokens);
   const auto milliseconds = [](const Round& r) { return 1e3 * r.total_seconds(); };
-  const auto percent_of = [&](const Round& r) { return 100 * share(flops / r.total_seconds(), r); };
+  const auto percent_of = [&](const Round& r) { return percent(flops / r.total_seconds(), r.roof.best); };
   const double time = median(rounds, milliseconds), time_p90 = quantile(rounds, 0.9, milliseconds);
   const double tokens = static_cast<double>(o.prompt_tokens) / time * 1e3;
-  const double roof = median(rounds, [](const Round& r) { return r.roof; });
-  const double percent = median(rounds, percent_of);
+  const double roof = median(rounds, [](const Round& r) { return r.roof.best; });
   if (o.json) {
     ordered_json out = bench.header("prefill");
     out.update({{"context", o.prompt_tokens},
@@ -162,11 +171,11 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
                 {"flops", flops},
                 {"flops_per_second", flops / time * 1e3},
                 {"product_ceiling", roof},
-                {"percent_of_product_ceiling", percent},
+                {"percent_of_product_ceiling", median(rounds, percent_of)},
                 {"rounds", ordered_json::array()}});
     for (const Round& r : rounds)
       out["rounds"].push_back({{"ttft_ms", milliseconds(r)},
-                               {"product_ceiling", r.roof},
+                               {"product_ceiling", r.roof.best},
                                {"percent_of_product_ceiling", percent_of(r)}});
     print_json(out, 2);
     return;
@@ -175,8 +184,8 @@ void bench_cpu_prefill(const CpuBenchOptions& options) {
             << " ms to the first token (median of " << rounds.size() << "; p90 " << time_p90 << "), "
             << o.prompt_tokens << " tokens\n"
             << std::setprecision(1) << "         " << tokens << " tokens/s, " << flops / time * 1e-6
-            << " GFLOP/s, " << percent << "% of the " << roof * 1e-9 << " that this machine does in "
-            << name_of(o.model.dtype) << "; by round:";
+            << " GFLOP/s, " << median(rounds, percent_of) << "% of the " << roof * 1e-9
+            << " that this machine does in " << name_of(o.model.dtype) << "; by round:";
   for (const Round& r : rounds) std::cout << ' ' << percent_of(r);
   std::cout << '\n';
 }
@@ -188,7 +197,7 @@ void bench_cpu_llama(const CpuBenchOptions& options) {
   const auto rate = [&](int64_t prompt_tokens, int64_t max_tokens, int64_t counted) {
     bench.generate(prompt_tokens, max_tokens);  // warms up
     std::vector<Round> rounds;
-    for (int64_t i = 0; i < o.rounds; ++i) rounds.push_back({bench.generate(prompt_tokens, max_tokens), 0});
+    for (int64_t i = 0; i < o.rounds; ++i) rounds.push_back({bench.generate(prompt_tokens, max_tokens), {}});
     return median(rounds, [&](const Round& r) { return static_cast<double>(counted) / r.total_seconds(); });
   };
   const double pp = rate(kPrompt, 1, kPrompt), tg = rate(1, kGenerated, kGenerated);

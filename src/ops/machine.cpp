@@ -21,41 +21,43 @@ int64_t l3_bytes() {
   return kib > 0 ? kib << 10 : int64_t{32} << 20;
 }
 
-/// Seconds of the fastest of many calls of work(thread) on all threads together.
+/// Of many calls of work(thread), each of them `amount` on all threads together.
 template <class Work>
-double best_seconds(ThreadPool& pool, int num_threads, const Work& work) {
+Rate repeated_rate(ThreadPool& pool, int num_threads, double amount, const Work& work) {
   using Clock = std::chrono::steady_clock;
-  double best = 1e9;
-  const auto start = Clock::now();
-  for (int round = 0; round < 4 || Clock::now() - start < std::chrono::milliseconds(100); ++round) {
+  double best = 1e9, sum = 0;
+  int calls = 0;
+  for (; calls < 4 || sum < 0.1; ++calls) {
     const auto t0 = Clock::now();
     if (num_threads == 1)
       work(0);
     else
       pool.run(num_threads, [&](int64_t task, int) { work(task); });
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - t0).count());
+    const double seconds = std::chrono::duration<double>(Clock::now() - t0).count();
+    best = std::min(best, seconds);
+    sum += seconds;
   }
-  return best;
+  return {.best = amount / best, .mean = amount * calls / sum};
 }
 
-/// Operations per second of a kernel that does `flops` of them a round.
+/// Operations of a kernel that does `flops` of them a round.
 struct ComputeRate {
   ThreadPool& pool;
   int num_threads;
-  double operator()(float (*kernel)(int64_t), double flops) const {
+  Rate operator()(float (*kernel)(int64_t), double flops) const {
     constexpr int64_t kRounds = 500'000;  // about 1 ms
     volatile float sink = 0;
-    return static_cast<double>(num_threads) * kRounds * flops /
-           best_seconds(pool, num_threads, [&](int64_t) { sink = kernel(kRounds); });
+    return repeated_rate(pool, num_threads, static_cast<double>(num_threads) * kRounds * flops,
+                         [&](int64_t) { sink = kernel(kRounds); });
   }
 };
 
 ComputeCeiling compute_ceiling(ThreadPool& pool, int num_threads, const char* isa,
                                const cpu::vec::MachineKernels& kernels, bool bf16, bool i8) {
   const ComputeRate rate{pool, num_threads};
-  return {isa, num_threads, rate(kernels.fma_f32, kernels.fma_f32_flops),
-          bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops) : 0,
-          i8 ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0};
+  return {isa, num_threads, rate(kernels.fma_f32, kernels.fma_f32_flops).best,
+          bf16 ? rate(kernels.dot_bf16, kernels.dot_bf16_flops).best : 0,
+          i8 ? rate(kernels.dot_i8, kernels.dot_i8_ops).best : 0};
 }
 
 /// Of the fastest instruction set.
@@ -71,15 +73,15 @@ float* floats_of(const Buffer& buffer) {
   return reinterpret_cast<float*>(buffer.data());
 }
 
-/// Bytes per second of fn(begin, floats) over the first `total` floats, a part for each thread.
+/// Bytes of fn(begin, floats) over the first `total` floats, a part for each thread.
 template <class Fn>
-double memory_rate(ThreadPool& pool, int num_threads, int64_t total, double bytes_per_float, const Fn& fn) {
+Rate memory_rate(ThreadPool& pool, int num_threads, int64_t total, double bytes_per_float, const Fn& fn) {
   const int64_t part = std::max<int64_t>(total / num_threads / kBlock, 1) * kBlock;
-  return static_cast<double>(part * num_threads) * bytes_per_float /
-         best_seconds(pool, num_threads, [&](int64_t task) { fn(task * part, part); });
+  return repeated_rate(pool, num_threads, static_cast<double>(part * num_threads) * bytes_per_float,
+                       [&](int64_t task) { fn(task * part, part); });
 }
 
-double read_rate(ThreadPool& pool, int num_threads, const Buffer& buffer, int64_t bytes) {
+Rate read_rate(ThreadPool& pool, int num_threads, const Buffer& buffer, int64_t bytes) {
   const cpu::vec::MachineKernels& kernels = best_kernels();
   volatile float sink = 0;
   return memory_rate(pool, num_threads, bytes / 4, 4,
@@ -100,12 +102,14 @@ MemoryCeiling measure_memory(ThreadPool& pool, int num_threads, const Buffers& b
   const int64_t bytes = buffers.a.bytes(), floats = bytes / 4;
   return {
       .num_threads = num_threads,
-      .dram_read_bytes = read_rate(pool, num_threads, buffers.a, bytes),
+      .dram_read_bytes = read_rate(pool, num_threads, buffers.a, bytes).best,
       .dram_copy_bytes = memory_rate(pool, num_threads, floats, 8,
-                                     [&](int64_t i, int64_t n) { kernels.copy(b + i, a + i, n); }),
+                                     [&](int64_t i, int64_t n) { kernels.copy(b + i, a + i, n); })
+                             .best,
       .dram_triad_bytes = memory_rate(pool, num_threads, floats, 12,
-                                      [&](int64_t i, int64_t n) { kernels.triad(c + i, a + i, b + i, n); }),
-      .l3_read_bytes = read_rate(pool, num_threads, buffers.a, l3_bytes() / 2)};
+                                      [&](int64_t i, int64_t n) { kernels.triad(c + i, a + i, b + i, n); })
+                              .best,
+      .l3_read_bytes = read_rate(pool, num_threads, buffers.a, l3_bytes() / 2).best};
 }
 
 /// One, and all if there are more.
@@ -129,13 +133,13 @@ std::vector<ComputeCeiling> measure_compute(ExecContext& ctx) {
   return ceilings;
 }
 
-double measure_products(ExecContext& ctx, DType weights) {
+Rate measure_products(ExecContext& ctx, DType weights) {
   const CpuInfo& cpu = cpu_info();
   const cpu::vec::MachineKernels& kernels = best_kernels();
   const ComputeRate rate{*ctx.pool, ctx.pool->num_threads()};
-  if (weights == DType::kI8) return cpu.avx512_vnni ? rate(kernels.dot_i8, kernels.dot_i8_ops) : 0;
+  if (weights == DType::kI8) return cpu.avx512_vnni ? rate(kernels.dot_i8, kernels.dot_i8_ops) : Rate{};
   if (weights == DType::kBF16 && cpu.avx512_bf16) return rate(kernels.dot_bf16, kernels.dot_bf16_flops);
-  return cpu.avx2 ? rate(kernels.fma_f32, kernels.fma_f32_flops) : 0;
+  return cpu.avx2 ? rate(kernels.fma_f32, kernels.fma_f32_flops) : Rate{};
 }
 
 MachineCeilings measure_machine(ExecContext& ctx) {
@@ -150,8 +154,8 @@ ReadCeiling::ReadCeiling(ExecContext& ctx) : pool_(*ctx.pool) {
   if (cpu_info().avx2) buffer_ = Buffer(dram_buffer_bytes(), "machine bench");
 }
 
-double ReadCeiling::measure() const {
-  return buffer_.bytes() == 0 ? 0 : read_rate(pool_, pool_.num_threads(), buffer_, buffer_.bytes());
+Rate ReadCeiling::measure() const {
+  return buffer_.bytes() == 0 ? Rate{} : read_rate(pool_, pool_.num_threads(), buffer_, buffer_.bytes());
 }
 
 }  // namespace moge::ops

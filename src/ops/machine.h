@@ -41,13 +41,21 @@ struct MachineCeilings {
 /// without AVX2 both lists are empty.
 MachineCeilings measure_machine(ExecContext& ctx);
 
-/// The DRAM read ceiling of all threads alone, again and again: memory's rate changes within minutes, so what
-/// is compared with it is timed between two calls.
+/// Per second, of passes repeated for 0.1 s: the fastest, which is the ceiling, and all of them together.
+/// They differ where others share the machine's memory: a pass of milliseconds meets moments that no longer
+/// work has to itself.
+struct Rate {
+  double best = 0;
+  double mean = 0;
+};
+
+/// What all threads alone read from DRAM, again and again: memory's rate changes within minutes, so what is
+/// compared with it is timed between two calls.
 class ReadCeiling {
  public:
   explicit ReadCeiling(ExecContext& ctx);
-  /// Bytes per second; takes 0.1 s. 0 on a CPU without AVX2.
-  double measure() const;
+  /// Bytes; takes 0.1 s. 0 on a CPU without AVX2.
+  Rate measure() const;
 
  private:
   ThreadPool& pool_;
@@ -57,9 +65,8 @@ class ReadCeiling {
 /// The compute ceilings alone: less than a second, no buffers.
 std::vector<ComputeCeiling> measure_compute(ExecContext& ctx);
 
-/// The compute ceiling of all threads by the fastest instruction set for products of weights in f32, bf16 or
-/// i8, alone: operations per second; takes 0.1 s. bf16 without an instruction for it is multiplied as f32.
-/// 0: the CPU has none.
-double measure_products(ExecContext& ctx, DType weights);
+/// What all threads do by the fastest instruction set for products of weights in f32, bf16 or i8, alone:
+/// operations; takes 0.1 s. bf16 without an instruction for it is multiplied as f32. 0: the CPU has none.
+Rate measure_products(ExecContext& ctx, DType weights);
 
 }  // namespace moge::ops

@@ -158,6 +158,10 @@ class Run(TestCase):
         shares = sorted(round["percent_of_read_bandwidth"] for round in r["rounds"])
         self.assertEqual((len(shares), r["percent_of_read_bandwidth"]), (3, shares[1]))
         self.assertGreater(shares[0], 0)
+        for round in r["rounds"]:  # memory's best moment is no slower than its mean
+            self.assertGreaterEqual(round["read_bandwidth"], round["sustained_read_bandwidth"])
+            ratio = round["percent_of_sustained_read_bandwidth"] / round["percent_of_read_bandwidth"]
+            self.assertAlmostEqual(ratio, round["read_bandwidth"] / round["sustained_read_bandwidth"], delta=1e-6)
 
     def test_prompts_on_the_cpu(self):
         made_up = ["demo-topk", "--random-weights", "--device", "cpu"]
