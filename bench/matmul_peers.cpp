@@ -113,7 +113,9 @@ struct Ours {
       c = OwnedTensor(DType::kF32, {R, p.kind == Product::kNT ? p.N : p.K});
       for (int i = 0; i < copies; ++i) {
         w.push_back(random(p.dtype, weight_shape, 3));
-        views.push_back(p.packed ? ops::pack_weight(ctx, w.back()) : w.back().get());
+        views.push_back(!p.packed ? w.back().get()
+                        : quant   ? ops::pack_quant_weight(ctx, w.back())
+                                  : ops::pack_weight(ctx, w.back()));
       }
     }
     Workspace planner;
@@ -321,7 +323,8 @@ std::vector<Product> products() {
   for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1344, 5120}, {4096, 1024}})
     for (const int64_t M : {1, 8, 64, 256, 2048})
       for (const bool cold : {false, true})
-        if (!cold || M <= 8) all.push_back({Product::kNT, M, N, K, DType::kI8, 1, false, cold});
+        for (const bool packed : {true, false})
+          if (!cold || M <= 8) all.push_back({Product::kNT, M, N, K, DType::kI8, 1, packed, cold});
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1344, 5120}, {4096, 1024}})
       for (const int64_t M : {1, 8, 64, 256, 2048})

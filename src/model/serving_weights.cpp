@@ -240,10 +240,14 @@ ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c
 
 namespace {
 
-/// On the CPU: else the router's product packs the gate anew for every token.
-void pack_gates(ExecContext& ctx, ServingWeights& w) {
-  for (ServingLayer& layer : w.layers)
+/// On the CPU: else every product of many rows packs its weight anew, and the router's of any.
+void pack(ExecContext& ctx, ServingWeights& w) {
+  for (ServingLayer& layer : w.layers) {
     if (layer.gate) layer.gate = ops::pack_weight(ctx, layer.gate);
+    for (ServingLinear* linear : {&layer.qkv_proj, &layer.o_proj, &layer.gate_up_proj, &layer.down_proj,
+                                  &layer.shared_gate_up_proj, &layer.shared_down_proj})
+      if (linear->w) linear->w = ops::pack_quant_weight(ctx, linear->w);
+  }
 }
 
 }  // namespace
@@ -315,7 +319,7 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
   if (!config.tie_word_embeddings) read_vocabulary(model.weights.lm_head);
   synchronize(ctx, "loading weights");
   reader.finish();
-  pack_gates(ctx, model.weights);
+  pack(ctx, model.weights);
   return model;
 }
 
@@ -365,7 +369,7 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
   fill_constant(ctx, w.norm, 1);
   if (!config.tie_word_embeddings) normal(w.lm_head);
   synchronize(ctx, "random weights");
-  pack_gates(ctx, model.weights);
+  pack(ctx, model.weights);
   return model;
 }
 

@@ -13,7 +13,8 @@
 namespace moge::model {
 
 struct ServingLinear {
-  Tensor w;      // [N, K] or [G, N, K]: i8 | fp8_e4m3 | bf16; absent where the model has none
+  Tensor w;      // [N, K] or [G, N, K]: i8 | fp8_e4m3 | bf16; absent where the model has none. i8 on the CPU
+                 // packed (ops::pack_quant_weight)
   Tensor scale;  // [N] or [G, N] f32; absent for bf16
 };
 

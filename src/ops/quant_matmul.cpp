@@ -2,6 +2,7 @@
 
 #include "core/match.h"
 #include "ops/cpu/quant_matmul.h"
+#include "ops/cpu/quant_panels.h"
 
 namespace moge::ops {
 
@@ -19,7 +20,9 @@ void quant_matmul(ExecContext& ctx, const QuantMatmul& a) {
   } else {
     match(op, "w", a.w, {N, K}, dtype);
   }
-  check<ShapeError>(a.w.is_contiguous(), op, ": w: expected a contiguous tensor, got ", a.w.str());
+  const bool packed = a.w.layout == Layout::kPanels;
+  check<ShapeError>(packed || a.w.is_contiguous(), op, ": w: expected a contiguous tensor, got ", a.w.str());
+  check<ShapeError>(!packed || dtype == DType::kI8, op, ": w: only i8 may be packed, got ", a.w.str());
   const bool scaled = dtype != DType::kBF16;
   check<ShapeError>(bool(a.a_scale) == scaled && bool(a.w_scale) == scaled, op,
                     ": expected a_scale and w_scale with eight-bit operands only");
@@ -41,6 +44,12 @@ void quant_matmul(ExecContext& ctx, const QuantMatmul& a) {
     match(op, "c", a.c, {R, N}, {DType::kBF16, DType::kF32});
   }
   dispatch(ctx, quant_matmul_table(), a);
+}
+
+Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w) {
+  check<ShapeError>(w.shape.ndim() == 2 || w.shape.ndim() == 3,
+                    "pack_quant_weight: expected [N, K] or [G, N, K], got ", w.str());
+  return ctx.device.kind == DeviceKind::kCpu ? cpu::pack_quant_weight(ctx, w) : w;
 }
 
 OpTable<QuantMatmul>& quant_matmul_table() {

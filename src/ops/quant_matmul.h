@@ -19,7 +19,7 @@ struct QuantMatmul {
   Tensor c;               // [R, N] bf16 | f32; with silu_mul [R, N / 2] bf16
   Tensor a;               // [R, K], or [T, K] with row_ids; i8 | fp8_e4m3 | bf16
   Tensor a_scale;         // [R] or [T] f32; absent for bf16
-  Tensor w;               // [N, K] or [G, N, K], contiguous, the dtype of a
+  Tensor w;               // [N, K] or [G, N, K], contiguous, the dtype of a; i8 also packed
   Tensor w_scale;         // [N] or [G, N] f32; absent for bf16
   Tensor bias;            // [N] f32, optional; only without groups
   Tensor offsets;         // [G + 1] i32, optional: grouped
@@ -41,6 +41,11 @@ constexpr int64_t gate_up_row(int64_t i, bool up) {
 }
 
 void quant_matmul(ExecContext& ctx, const QuantMatmul& args);
+
+/// Reorders a contiguous i8 weight [N, K] or [G, N, K] in place into the layout that the CPU multiplies by
+/// fastest, and returns the view with Layout::kPanels: the same bits come out of it. A weight that cannot be
+/// packed (another dtype, N % 16, K % 4, or a device without a packed form) comes back unchanged.
+Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w);
 OpTable<QuantMatmul>& quant_matmul_table();
 
 }  // namespace moge::ops

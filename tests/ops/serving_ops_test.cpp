@@ -1,6 +1,7 @@
 // The references of the serving ops against numbers worked out by hand, and what their entries refuse.
 #include <gtest/gtest.h>
 
+#include "core/cpu_info.h"
 #include "ops/decode_inputs.h"
 #include "ops/harness.h"
 #include "ops/moe_route.h"
@@ -174,6 +175,60 @@ TEST(QuantMatmul, GateAndUpAlternateInBlocks) {
     for (int f = 0; f < 8; ++f) {
       const double gate = 2 * f - 1, up = 2 * (f + 8) - 1, exact = gate / (1 + std::exp(-gate)) * up / 2;
       EXPECT_NEAR(c[f], exact, std::abs(exact) * 0x1p-8);
+    }
+}
+
+/// In tiles of every height, in several blocks of steps, grouped and gathered, with and without SiLU.
+TEST(QuantMatmul, PackedWeightsGiveTheSameBits) {
+  struct Dims {
+    std::vector<int32_t> offsets;
+    int64_t N, K;
+    DType out;
+    bool silu;
+  };
+  const DType f32 = DType::kF32, bf16 = DType::kBF16;
+  std::vector<Dims> all{{{0, 9}, 16, 4, f32, false},
+                        {{0, 30}, 96, 2600, f32, false},
+                        {{0, 8}, 208, 1200, bf16, true},
+                        {{0, 1, 8, 16, 16, 80, 145}, 192, 256, bf16, true},
+                        {{0, 300, 300, 302, 832}, 160, 208, bf16, false}};
+  for (const int32_t R : {0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 97, 205})
+    all.push_back({{0, R}, 144, 260, f32, false});
+  for (const Dims& d : all)
+    for (const auto& impl : ops::quant_matmul_table().impls) {
+      if (impl.device != DeviceKind::kCpu) continue;
+      Inputs in(kSeed);
+      const int64_t R = d.offsets.back(), G = static_cast<int64_t>(d.offsets.size()) - 1;
+      const bool grouped = G > 1;
+      const Tensor a = in.normal({R / 2 + 1, d.K}, 32, DType::kI8),
+                   a_scale = in.uniform({R / 2 + 1}, 0, 0.01F);
+      const Tensor ids = in.ints({R}, 0, static_cast<int32_t>(R / 2 + 1)), weight = in.uniform({R}, 0, 1);
+      const Tensor w = in.normal(grouped ? Shape{G, d.N, d.K} : Shape{d.N, d.K}, 32, DType::kI8);
+      const Tensor w_scale = in.uniform(grouped ? Shape{G, d.N} : Shape{d.N}, 0, 0.01F);
+      const Tensor bias = in.normal({d.N}), offsets = in.values(d.offsets);
+      const auto product = [&](const Tensor& weights, int threads) {
+        const ops::QuantMatmul args{.c = in.output({R, d.silu ? d.N / 2 : d.N}, d.out),
+                                    .a = a,
+                                    .a_scale = a_scale,
+                                    .w = weights,
+                                    .w_scale = w_scale,
+                                    .bias = grouped ? Tensor() : bias,
+                                    .offsets = grouped ? offsets : Tensor(),
+                                    .row_ids = ids,
+                                    .row_weight = weight,
+                                    .silu_mul = d.silu};
+        if (!impl.supports(args).empty()) return Tensor();
+        Bench(threads).run(ops::quant_matmul_table(), impl, args);
+        return args.c;
+      };
+      const Tensor plain = product(w, 1);
+      if (!plain) continue;
+      Bench bench(2);
+      const Tensor packed = ops::pack_quant_weight(bench.ctx, w);
+      EXPECT_EQ(packed.layout == Layout::kPanels, cpu_info().avx2);
+      for (const int threads : {1, 2, 3})
+        EXPECT_EQ(same_bits("c", product(packed, threads), plain), "")
+            << impl.name << ", " << R << " rows, N=" << d.N << " K=" << d.K << ", " << threads << " threads";
     }
 }
 

@@ -6,6 +6,7 @@
 #include "ops/cpu/element.h"
 #include "ops/cpu/isa.h"
 #include "ops/cpu/matmul_block.h"
+#include "ops/cpu/quant_panels.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/scratch.h"
 #include "ops/cpu/vec/quant_matmul.h"
@@ -91,7 +92,13 @@ void run_as(ExecContext& ctx, const QuantMatmul& a) {
     });
 }
 
-void run_ref(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
+void run_ref(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> ws) {
+  if (a.w.layout == Layout::kPanels) {
+    const OwnedTensor rows = unpack_quant_weight(a.w);
+    QuantMatmul plain = a;
+    plain.w = rows;
+    return run_ref(ctx, plain, ws);
+  }
   check_row_ids(a);
   if (a.a.dtype == DType::kI8)
     run_as<int8_t>(ctx, a);
@@ -143,15 +150,12 @@ class Pieces {
                      .w_ahead = 0,
                      .next_rows = 0,
                      .next_a = {},
-                     .w_scale = nullptr,
-                     .bias = a_.bias ? a_.bias.ptr<float>() + col : nullptr,
-                     .a_scale = {},
-                     .row_weight = {},
-                     .c = {},
-                     .c_bf16 = a_.c.dtype == DType::kBF16,
-                     .silu_mul = a_.silu_mul};
+                     .out = {}};
+    t.out.bias = a_.bias ? a_.bias.ptr<float>() + col : nullptr;
+    t.out.c_bf16 = a_.c.dtype == DType::kBF16;
+    t.out.silu_mul = a_.silu_mul;
     if (a_.w_scale)
-      t.w_scale = a_.w_scale.ptr<float>() + (a_.offsets ? block.group * a_.w_scale.stride(0) : 0) + col;
+      t.out.w_scale = a_.w_scale.ptr<float>() + (a_.offsets ? block.group * a_.w_scale.stride(0) : 0) + col;
     // Tiles of near equal height, each of which fetches the next one's rows. The first waits for the weights
     // unless it has many rows: it fetches them two pages ahead, because the hardware prefetcher stops at a
     // page's end. The last of several fetches those of the next columns.
@@ -166,9 +170,9 @@ class Pieces {
       for (int i = 0; i < t.rows; ++i) {
         const int64_t r = block.begin + begin + i;
         t.a[i] = left_row(r);
-        t.a_scale[i] = a_scale ? *a_scale[token(r)] : 1;
-        t.row_weight[i] = row_weight ? *row_weight[r] : 1;
-        t.c[i] = static_cast<char*>(a_.c.data) + (r * a_.c.stride(0) + c_col) * c_element;
+        t.out.a_scale[i] = a_scale ? *a_scale[token(r)] : 1;
+        t.out.row_weight[i] = row_weight ? *row_weight[r] : 1;
+        t.out.c[i] = static_cast<char*>(a_.c.data) + (r * a_.c.stride(0) + c_col) * c_element;
       }
       (a_.a.dtype == DType::kI8 ? kernels_.i8 : kernels_.bf16)(t);
     }
@@ -188,15 +192,17 @@ class Pieces {
 RowBlock* take_blocks(const QuantMatmul& a, Scratch& scratch) {
   return scratch.take<RowBlock>(max_row_blocks(a.offsets ? a.offsets.dim(0) - 1 : 1, 1, a.c.dim(0)));
 }
-int64_t workspace(const ExecContext&, const QuantMatmul& a) {
+int64_t workspace(const ExecContext& ctx, const QuantMatmul& a) {
+  if (a.w.layout == Layout::kPanels) return quant_panels_workspace(ctx, a);
   Scratch scratch;
   take_blocks(a, scratch);
   return scratch.used_bytes();
 }
 
-template <const vec::QuantMatmulKernels& kernels>
+template <const vec::QuantMatmulKernels& kernels, const vec::QuantPanelKernels& panel_kernels>
 void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> ws) {
   check_row_ids(a);
+  if (a.w.layout == Layout::kPanels) return multiply_quant_panels(ctx, a, panel_kernels, ws);
   Scratch scratch(ws);
   Pieces(a, kernels, take_blocks(a, scratch)).run(*ctx.pool);
 }
@@ -215,8 +221,10 @@ Refusal supports_avx512(const QuantMatmul& a) {
 }  // namespace
 
 std::vector<Impl<QuantMatmul>> quant_matmul_impls() {
-  return {{"cpu.avx512", DeviceKind::kCpu, supports_avx512, run<vec::avx512::quant_matmul>, workspace},
-          {"cpu.avx2", DeviceKind::kCpu, supports_avx2, run<vec::avx2::quant_matmul>, workspace},
+  return {{"cpu.avx512", DeviceKind::kCpu, supports_avx512,
+           run<vec::avx512::quant_matmul, vec::avx512::quant_panels>, workspace},
+          {"cpu.avx2", DeviceKind::kCpu, supports_avx2, run<vec::avx2::quant_matmul, vec::avx2::quant_panels>,
+           workspace},
           {"cpu.ref", DeviceKind::kCpu, supports_all<QuantMatmul>, run_ref}};
 }
 

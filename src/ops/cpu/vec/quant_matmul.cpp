@@ -1,6 +1,6 @@
 #include "ops/cpu/vec/quant_matmul.h"
 
-#include "ops/cpu/vec/bf16.h"
+#include "ops/cpu/vec/quant_output.h"
 
 namespace moge::ops::cpu::vec::MOGE_ISA {
 namespace {
@@ -225,39 +225,6 @@ void sum_bias(typename Dot::Sum* to, const QuantTile& t) {
   for (int i = 0; i < Rows; ++i) Dot::store_sums(to + i, acc[i], false);
 }
 
-/// h[cols / 2] from v[cols], which has gate and up in blocks of eight.
-inline void silu_mul_row(uint16_t* h, const float* v, int64_t cols, float row_weight) {
-  for (int64_t f = 0; f < cols / 2; f += kLanes) {
-    const int64_t n = cols / 2 - f < kLanes ? cols / 2 - f : kLanes;
-#ifdef __AVX512F__
-    const F32 first = load(v + 2 * f), second = load(v + 2 * f + kLanes);
-    const F32 gate = _mm512_shuffle_f32x4(first, second, 0x44);
-    const F32 up = _mm512_shuffle_f32x4(first, second, 0xee);
-#else
-    const F32 gate = load(v + 2 * f), up = load(v + 2 * f + kLanes);
-#endif
-    store_bf16_n(h + f, gate * sigmoid(gate) * up * splat(row_weight), n);
-  }
-}
-
-template <class Dot>
-void finish_row(const QuantTile& t, int i, const typename Dot::Sum* sums, typename Dot::Sum bias) {
-  alignas(64) float v[kQuantCols + kLanes] = {};
-  const F32 a_scale = splat(t.a_scale[i]), row_weight = splat(t.row_weight[i]);
-  for_lanes(t.cols, [&](int64_t j, int64_t n) {
-    F32 x = Dot::value(sums + j, bias);
-    if (t.w_scale) x = x * load_n(t.w_scale + j, n) * a_scale;
-    if (t.bias) x = x + load_n(t.bias + j, n);
-    if (t.silu_mul)
-      store(v + j, x);
-    else if (t.c_bf16)
-      store_bf16_n(static_cast<uint16_t*>(t.c[i]) + j, x * row_weight, n);
-    else
-      store_n(static_cast<float*>(t.c[i]) + j, x * row_weight, n);
-  });
-  if (t.silu_mul) silu_mul_row(static_cast<uint16_t*>(t.c[i]), v, t.cols, t.row_weight[i]);
-}
-
 /// Part `part` of `parts` of the rows that come next.
 void fetch_next_rows(const QuantTile& t, int64_t part, int64_t parts) {
   constexpr int64_t kLineBytes = 64;
@@ -316,7 +283,8 @@ void multiply(const QuantTile& t) {
       columns<Dot, 6>(sums, bias, t);
 #endif
   }
-  for (int i = 0; i < t.rows; ++i) finish_row<Dot>(t, i, sums + i * kQuantCols, bias[i]);
+  for (int i = 0; i < t.rows; ++i)
+    finish_row(t.out, i, t.cols, [&](int64_t j) { return Dot::value(sums + i * kQuantCols + j, bias[i]); });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Register tiles of serving's products (ops/quant_matmul.h). Weights stay as they are stored: an element is a
 // dot product along a row of a and a row of w, so one row of a reads memory strictly forward and nothing is
-// packed.
+// packed. vec/quant_panels.h has those of packed weights.
 #pragma once
 #include <cstdint>
 
@@ -10,6 +10,17 @@ namespace moge::ops::cpu::vec {
 inline constexpr int kQuantTileRows = 6;
 /// Most columns of one call.
 inline constexpr int64_t kQuantCols = 64;
+
+/// What becomes of a tile's sums, and where.
+struct QuantOutput {
+  const float* w_scale;  // [cols], null (and a_scale unused) for bf16
+  const float* bias;     // [cols] or null
+  float a_scale[kQuantTileRows];
+  float row_weight[kQuantTileRows];
+  void* c[kQuantTileRows];  ///< bf16 (uint16_t) or f32
+  bool c_bf16;              ///< always with silu_mul
+  bool silu_mul;
+};
 
 /// c[i, j] for i < rows <= kQuantTileRows, j < cols <= kQuantCols (with silu_mul a multiple of 16, and half
 /// as many of c).
@@ -23,13 +34,7 @@ struct QuantTile {
   int64_t w_ahead;                ///< bytes from what is read of w to what is fetched meanwhile
   int next_rows;                  ///< of next_a, which are fetched into L2
   const char* next_a[kQuantTileRows];
-  const float* w_scale;  // [cols], null (and a_scale unused) for bf16
-  const float* bias;     // [cols] or null
-  float a_scale[kQuantTileRows];
-  float row_weight[kQuantTileRows];
-  void* c[kQuantTileRows];  ///< bf16 (uint16_t) or f32
-  bool c_bf16;              ///< always with silu_mul
-  bool silu_mul;
+  QuantOutput out;
 };
 
 /// An element is the same bits whatever the tile's rows and columns.
