@@ -22,7 +22,8 @@ void quant_matmul(ExecContext& ctx, const QuantMatmul& a) {
   }
   const bool packed = a.w.layout == Layout::kPanels;
   check<ShapeError>(packed || a.w.is_contiguous(), op, ": w: expected a contiguous tensor, got ", a.w.str());
-  check<ShapeError>(!packed || dtype == DType::kI8, op, ": w: only i8 may be packed, got ", a.w.str());
+  check<ShapeError>(!packed || (dtype == DType::kI8 && ctx.device.kind == DeviceKind::kCpu), op,
+                    ": w: only i8 on the CPU may be packed, got ", a.w.str());
   const bool scaled = dtype != DType::kBF16;
   check<ShapeError>(bool(a.a_scale) == scaled && bool(a.w_scale) == scaled, op,
                     ": expected a_scale and w_scale with eight-bit operands only");

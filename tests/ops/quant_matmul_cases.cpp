@@ -21,6 +21,7 @@ struct Dims {
   bool slow_races = false;
   bool perf = false;
   bool gpu_only = false;
+  bool packed = false;  ///< the weight through pack_quant_weight
 
   int64_t R() const {
     int64_t sum = 0;
@@ -32,7 +33,8 @@ struct Dims {
     std::string s = str("R=", R());
     if (G() > 1) s += str(" G=", G(), " (", rows[0], ",", rows[1], "..)");
     return s + str(" N=", N, " K=", K, " ", name_of(dtype), " to ", name_of(out), silu ? " silu" : "",
-                   gather ? " gather" : "", weighted ? " weighted" : "", biased ? " bias" : "");
+                   gather ? " gather" : "", weighted ? " weighted" : "", biased ? " bias" : "",
+                   packed ? " packed" : "");
   }
   /// Weights of the groups that have rows once, activations and result once.
   double bytes() const {
@@ -43,6 +45,12 @@ struct Dims {
                                R() * (K * element + (silu ? N / 2 : N) * size_of(out)));
   }
 };
+
+Tensor weight(Inputs& in, const Dims& d, float size) {
+  const Tensor w = in.normal(d.G() > 1 ? Shape{d.G(), d.N, d.K} : Shape{d.N, d.K}, size, d.dtype);
+  Bench bench(1);
+  return d.packed ? ops::pack_quant_weight(bench.ctx, w) : w;
+}
 
 QuantMatmul make(Inputs& in, const Dims& d) {
   const int64_t R = d.R(), G = d.G(), T = d.gather ? R / 2 + 1 : R;
@@ -55,7 +63,7 @@ QuantMatmul make(Inputs& in, const Dims& d) {
   return {.c = in.output({R, d.silu ? d.N / 2 : d.N}, d.out),
           .a = in.normal({T, d.K}, size, d.dtype),
           .a_scale = scaled ? in.uniform({T}, s / 2, 2 * s) : Tensor{},
-          .w = grouped ? in.normal({G, d.N, d.K}, size, d.dtype) : in.normal({d.N, d.K}, size, d.dtype),
+          .w = weight(in, d, size),
           .w_scale = !scaled   ? Tensor{}
                      : grouped ? in.uniform({G, d.N}, s / 2, 2 * s)
                                : in.uniform({d.N}, s / 2, 2 * s),
@@ -124,12 +132,21 @@ void add_case(const Dims& d) {
                                                .slow_races = d.slow_races,
                                                .flops = 2 * static_cast<double>(d.R() * d.N * d.K),
                                                .bytes = d.bytes()});
+  AnyCase& any = all_cases().back();
+  if (d.packed)
+    any.refusal = [on_cpu = any.refusal](const std::string& impl) -> std::string {
+      return on_gpu(impl) ? "weights are packed for the CPU only" : on_cpu(impl);
+    };
 }
 
 const Cases cases([] {
   const DType bf16 = DType::kBF16, f32 = DType::kF32;
   const auto slow = [](Dims d) {
     d.slow_races = true;
+    return d;
+  };
+  const auto packed = [](Dims d) {
+    d.packed = true;
     return d;
   };
   const auto for_gpu = [&](Dims d) {
@@ -174,6 +191,13 @@ const Cases cases([] {
     add_case({{2300}, 2048, 48 / element, dtype, bf16, true});
     add_case(slow({{1300, 0, 1100}, 2048, 192 / element, dtype, bf16, true, true}));
   }
+  // Packed: no whole panel, one of 16 columns, several blocks of steps, tiles of all heights.
+  for (const int64_t R : {0, 1, 8, 65}) add_case(packed({{R}, 48, 260, DType::kI8}));
+  add_case(packed({{9}, 16, 4, DType::kI8, f32}));
+  add_case(packed({{30}, 96, 2600, DType::kI8, f32, false, true, true, true}));
+  add_case(packed({{8}, 208, 1200, DType::kI8, bf16, true, false, true}));
+  add_case(packed({{1, 7, 8, 0, 64, 65}, 192, 256, DType::kI8, bf16, true, true}));
+  add_case(packed({{300, 0, 2, 530}, 160, 208, DType::kI8, bf16, false, false, true}));
   // Weights from memory (more than a cache holds), and from cache.
   for (const DType dtype : {DType::kI8, bf16})
     for (const auto& [R, N, K] : {std::array<int64_t, 3>{1, 65536, 4096},
@@ -182,8 +206,11 @@ const Cases cases([] {
                                   {64, 4096, 1024},
                                   {256, 4096, 1024},
                                   {256, 1344, 5120},
-                                  {2048, 1344, 5120}})
-      add_case({{R}, N, K, dtype, bf16, false, false, false, false, false, true});
+                                  {2048, 1344, 5120}}) {
+      const Dims d{{R}, N, K, dtype, bf16, false, false, false, false, false, true};
+      add_case(d);
+      if (dtype == DType::kI8) add_case(packed(d));
+    }
   // The rows of 300 tokens, over all of Pangu's experts or on eight: tiles are chosen by the mean.
   std::vector<int64_t> even(64, 38), skewed(64);
   for (size_t g = 0; g < 32; ++g) even[2 * g] = 37;
