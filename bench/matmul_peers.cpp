@@ -7,9 +7,9 @@
 // and oneDNN by its own reorder in the timed region. Its weights are in the layout it prefers (`any`) where
 // ours are packed, and plain row-major where ours are plain.
 //
-// i8: ops::quant_matmul, whose weights are never packed, beside oneDNN's `any` with signed activations and,
-// in the columns behind, with unsigned ones, which its instruction takes as they are. Scales: ours a row's
-// and a channel's, oneDNN's a channel's.
+// i8: ops::quant_matmul, with packed weights and with rows of them, beside oneDNN's `any` with signed
+// activations and, in the columns behind, with unsigned ones, which its instruction takes as they are.
+// Scales: ours a row's and a channel's, oneDNN's a channel's.
 #include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>

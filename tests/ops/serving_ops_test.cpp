@@ -225,7 +225,11 @@ TEST(QuantMatmul, PackedWeightsGiveTheSameBits) {
       if (!plain) continue;
       Bench bench(2);
       const Tensor packed = ops::pack_quant_weight(bench.ctx, w);
-      EXPECT_EQ(packed.layout == Layout::kPanels, cpu_info().avx2);
+      EXPECT_EQ(packed.layout == Layout::kPanels, cpu_info().avx512_vnni);
+      if (impl.name == std::string_view("cpu.avx2") && packed.layout == Layout::kPanels) {
+        EXPECT_FALSE(product(packed, 1)) << "packed for AVX-512";
+        continue;
+      }
       for (const int threads : {1, 2, 3})
         EXPECT_EQ(same_bits("c", product(packed, threads), plain), "")
             << impl.name << ", " << R << " rows, N=" << d.N << " K=" << d.K << ", " << threads << " threads";

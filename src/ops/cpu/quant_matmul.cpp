@@ -199,16 +199,17 @@ int64_t workspace(const ExecContext& ctx, const QuantMatmul& a) {
   return scratch.used_bytes();
 }
 
-template <const vec::QuantMatmulKernels& kernels, const vec::QuantPanelKernels& panel_kernels>
+template <const vec::QuantMatmulKernels& kernels>
 void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> ws) {
   check_row_ids(a);
-  if (a.w.layout == Layout::kPanels) return multiply_quant_panels(ctx, a, panel_kernels, ws);
+  if (a.w.layout == Layout::kPanels) return multiply_quant_panels(ctx, a, ws);
   Scratch scratch(ws);
   Pieces(a, kernels, take_blocks(a, scratch)).run(*ctx.pool);
 }
 
 Refusal supports_avx2(const QuantMatmul& a) {
   if (a.a.dtype == DType::kFP8E4M3) return "a fp8_e4m3: expected i8 or bf16";
+  if (a.w.layout == Layout::kPanels) return "w is packed for AVX-512 VNNI";
   return needs_avx2(a);
 }
 Refusal supports_avx512(const QuantMatmul& a) {
@@ -221,10 +222,8 @@ Refusal supports_avx512(const QuantMatmul& a) {
 }  // namespace
 
 std::vector<Impl<QuantMatmul>> quant_matmul_impls() {
-  return {{"cpu.avx512", DeviceKind::kCpu, supports_avx512,
-           run<vec::avx512::quant_matmul, vec::avx512::quant_panels>, workspace},
-          {"cpu.avx2", DeviceKind::kCpu, supports_avx2, run<vec::avx2::quant_matmul, vec::avx2::quant_panels>,
-           workspace},
+  return {{"cpu.avx512", DeviceKind::kCpu, supports_avx512, run<vec::avx512::quant_matmul>, workspace},
+          {"cpu.avx2", DeviceKind::kCpu, supports_avx2, run<vec::avx2::quant_matmul>, workspace},
           {"cpu.ref", DeviceKind::kCpu, supports_all<QuantMatmul>, run_ref}};
 }
 

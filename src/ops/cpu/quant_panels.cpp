@@ -41,8 +41,8 @@ struct Memory {
 /// c in pieces: a block of rows times a panel.
 class Pieces {
  public:
-  Pieces(const QuantMatmul& a, const vec::QuantPanelKernels& kernels, const Memory& memory)
-      : a_(a), kernels_(kernels), panels_(panels_of(a.w)), starts_(memory.starts), blocks_(memory.blocks) {}
+  Pieces(const QuantMatmul& a, const Memory& memory)
+      : a_(a), panels_(panels_of(a.w)), starts_(memory.starts), blocks_(memory.blocks) {}
 
   void run(ThreadPool& pool) {
     const Groups groups("quant_matmul", a_.offsets, a_.c.dim(0));
@@ -69,7 +69,7 @@ class Pieces {
     const int64_t c_element = size_of(a_.c.dtype), c_col = a_.silu_mul ? col / 2 : col;
     const auto* b =
         static_cast<const uint32_t*>(a_.w.data) + block.group * panels_.words() + panels_.offset_of(panel);
-    const int64_t tiles = ceil_div(block.rows, kernels_.tile_rows), height = ceil_div(block.rows, tiles);
+    const int64_t tiles = ceil_div(block.rows, vec::kQuantTileRows), height = ceil_div(block.rows, tiles);
     const int64_t parts = tiles == 1 ? 1 : ceil_div(panels_.steps, block_steps(block.rows));
     const int64_t most = ceil_div(panels_.steps, parts);
     alignas(kAlignment) std::array<int32_t, (kBlockRows + vec::kQuantTileRows) * vec::kQuantCols> sums;
@@ -97,7 +97,7 @@ class Pieces {
           t.out.row_weight[i] = row_weight ? *row_weight[r] : 1;
           t.out.c[i] = static_cast<char*>(a_.c.data) + (r * a_.c.stride(0) + c_col) * c_element;
         }
-        if (t.rows <= vec::kWaitingRows) {
+        if (t.rows <= vec::kQuantWaitingRows) {
           t.ahead = reinterpret_cast<const char*>(t.b) + kFetchBytes;
           t.ahead_step = width * kWordBytes;
         } else {
@@ -116,7 +116,7 @@ class Pieces {
   }
 
   const QuantMatmul& a_;
-  const vec::QuantPanelKernels& kernels_;
+  const vec::QuantPanelKernels& kernels_ = vec::avx512::quant_panels;
   const Panels panels_;
   int32_t* starts_;
   RowBlock* blocks_;
@@ -127,9 +127,8 @@ class Pieces {
 Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w) {
   const int64_t N = w.dim(-2), K = w.dim(-1);
   if (w.dtype != DType::kI8 || !w.is_contiguous() || w.numel() == 0 || N % vec::kPanelUnit != 0 ||
-      K % kWordBytes != 0 || !cpu_info().avx2)
+      K % kWordBytes != 0 || !cpu_info().avx512_vnni)
     return w;
-  const vec::MatmulIsa& isa = cpu_info().avx512 ? vec::avx512::matmul : vec::avx2::matmul;
   const Panels panels = panels_of(w);
   const int64_t num_panels = (w.shape.ndim() == 3 ? w.dim(0) : 1) * panels.count();
   const int64_t copy_words = vec::kPanelCols * panels.steps;
@@ -140,7 +139,7 @@ Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w) {
         static_cast<uint32_t*>(w.data) + task / panels.count() * panels.words() + panels.offset_of(panel);
     uint32_t* copy = reinterpret_cast<uint32_t*>(copies.data()) + thread * copy_words;
     for (int64_t i = 0; i < width * panels.steps; ++i) copy[i] = rows[i] ^ kSigns;
-    isa.transpose(rows, width, copy, panels.steps * kWordBytes, width, panels.steps, 0);
+    vec::avx512::matmul.transpose(rows, width, copy, panels.steps * kWordBytes, width, panels.steps, 0);
   });
   Tensor packed = w;
   packed.layout = Layout::kPanels;
@@ -169,10 +168,9 @@ int64_t quant_panels_workspace(const ExecContext& ctx, const QuantMatmul& a) {
   return scratch.used_bytes();
 }
 
-void multiply_quant_panels(ExecContext& ctx, const QuantMatmul& a, const vec::QuantPanelKernels& kernels,
-                           std::span<std::byte> workspace) {
+void multiply_quant_panels(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
   Scratch scratch(workspace);
-  Pieces(a, kernels, Memory(*ctx.pool, a, scratch)).run(*ctx.pool);
+  Pieces(a, Memory(*ctx.pool, a, scratch)).run(*ctx.pool);
 }
 
 }  // namespace moge::ops::cpu

@@ -1,9 +1,13 @@
 // Register tiles of serving's products by an i8 weight in panels (ops/cpu/quant_panels.h): four bytes of a
-// row of a, broadcast, meet the same four of up to 64 columns, so nothing is summed across a register.
+// row of a, broadcast, meet the same four of up to 64 columns, so nothing is summed across a register. For
+// AVX-512 VNNI alone.
 #pragma once
 #include "ops/cpu/vec/quant_matmul.h"
 
 namespace moge::ops::cpu::vec {
+
+/// Tiles of up to so many rows wait for memory rather than for arithmetic, so they fetch more of it.
+inline constexpr int kQuantWaitingRows = 4;
 
 /// c[i, j] for i < rows <= kQuantTileRows, j < cols, from some steps of a panel at a time. A step is four
 /// elements of the inner dimension.
@@ -23,13 +27,9 @@ struct QuantPanelTile {
 };
 
 struct QuantPanelKernels {
-  int tile_rows;
   void (*tile)(const QuantPanelTile& t);
   int32_t (*sum)(const char* a, int64_t n);  ///< of n elements
 };
-namespace avx2 {
-extern const QuantPanelKernels quant_panels;
-}
 namespace avx512 {
 extern const QuantPanelKernels quant_panels;
 }
