@@ -78,6 +78,7 @@ class Value {
     return text_;
   }
   DType dtype() const {
+    choice();
     for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32, DType::kI8, DType::kFP8E4M3})
       if (text_ == name_of(dtype)) return dtype;
     fail("bf16, f16, f32, i8 or fp8_e4m3");

@@ -37,7 +37,7 @@ struct Option {
   bool required = false;   ///< of flags; an argument is required unless its target is optional or a list
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  std::vector<std::string> choices = {};  ///< of strings
+  std::vector<std::string> choices = {};  ///< of strings and dtypes; empty: any
 
   bool is_argument() const { return name[0] >= 'A' && name[0] <= 'Z'; }
   std::string twin() const;  ///< "MOGE_MAX_TOKENS"

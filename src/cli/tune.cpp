@@ -28,7 +28,8 @@ struct TuneOptions {
             {.name = "dtype",
              .target = &dtype,
              .value = "TYPE",
-             .help = "Of weights and activations: i8, fp8_e4m3 or bf16"},
+             .help = "Of weights and activations: i8, fp8_e4m3 or bf16",
+             .choices = {"i8", "fp8_e4m3", "bf16"}},
             {.name = "verbose", .target = &verbose, .help = "Print the time of every tile"}};
   }
 };
@@ -52,7 +53,8 @@ class ProductTuner {
   ProductTuner(Backend& backend, const ProductShape& shape, bool verbose)
       : backend_(backend), shape_(shape), verbose_(verbose) {}
 
-  ops::TileTiming tune(const GroupRows& rows) {
+  /// The fastest tile; none if no tile takes the product.
+  std::optional<ops::TileTiming> tune(const GroupRows& rows) {
     const ProductBench bench(backend_, shape_, rows, true);
     const ops::QuantMatmul& product = bench.product();
     ops::TileTiming best{.problem = {.dtype = shape_.dtype,
@@ -65,10 +67,9 @@ class ProductTuner {
                          .microseconds = 0};
     const Times times = time(bench);
     const auto fastest = fastest_of(times);
-    if (fastest != times.end()) {
-      best.tile = *tile_of(fastest->first);
-      best.microseconds = fastest->second;
-    }
+    if (fastest == times.end()) return {};
+    best.tile = *tile_of(fastest->first);
+    best.microseconds = fastest->second;
     for (const auto& [impl, us] : times)
       if (us > kHopeless * best.microseconds && tile_of(impl)->rows <= best.tile.rows) hopeless_.insert(impl);
     print(best, times, bench);
@@ -128,12 +129,12 @@ class ProductTuner {
 };
 
 void tune(const TuneOptions& o) {
-  check<UsageError>(o.dtype != DType::kF32, "--dtype: expected i8, fp8_e4m3 or bf16");
   const spec::ModelConfig config = spec::load_model_config(find_model(o.model));
   Backend& backend = cuda_backend();
   const std::string& device = backend.info().name;
   const std::filesystem::path path = ops::tile_profile_path(device);
   check<UsageError>(!path.empty(), "nowhere to write: expected MOGE_CACHE, XDG_CACHE_HOME or HOME");
+  make_directories(path.parent_path());  // if it fails, then before the timing
   ops::TileProfile profile;
   try {
     profile = ops::load_tile_profile(device);
@@ -148,12 +149,16 @@ void tune(const TuneOptions& o) {
     for (const int64_t tokens :
          {1, 8, 16, 32, 64, 96, 128, 192, 256, 320, 512, 768, 1024, 2048, 4096, 8192}) {
       if (shape.name == "lm_head" && tokens > 512) break;  // one row a sequence
-      timings.push_back(tuner.tune(shape.groups > 1 ? routed_rows(config, tokens) : same_rows(1, tokens)));
+      const auto best = tuner.tune(shape.groups > 1 ? routed_rows(config, tokens) : same_rows(1, tokens));
+      if (!best) {
+        log_warning(shape.name, ": no tile takes a product of N = ", shape.n, " and K = ", shape.k);
+        break;
+      }
+      timings.push_back(*best);
     }
   }
   profile.replace_by(ops::TileProfile(timings));
-  std::filesystem::create_directories(path.parent_path());
-  atomic_write_file(path, str("# ", device, ", by moge tune (src/ops/tile_profile.h)\n", profile.text()));
+  ops::save_tile_profile(device, profile);
   log_info("wrote ", path.string());
 }
 

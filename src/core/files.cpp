@@ -132,6 +132,12 @@ std::string read_text_file(const fs::path& path, int64_t max_bytes) {
   return text;
 }
 
+void make_directories(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail("create", path, error.value());
+}
+
 FileWriter::FileWriter(fs::path path) : path_(std::move(path)) {
   fd_ = Fd(path_, O_WRONLY | O_CREAT | O_EXCL, "create").release();
   buffer_.reserve(kBufferBytes);
@@ -211,8 +217,7 @@ AtomicDirectory::AtomicDirectory(const fs::path& final_path, Existing existing)
                    ": it exists already and is not empty");
   check<FileError>(!taken || fs::is_directory(final_, error), "cannot replace ", final_.string(),
                    ": expected a directory, got a file");
-  fs::create_directories(parent_of(final_), error);
-  if (error) fail("create", parent_of(final_), error.value());
+  make_directories(parent_of(final_));
   remove_abandoned(final_);
   partial_ = partial_name(final_);
   if (::mkdir(partial_.c_str(), 0777) != 0) fail("create", final_, errno);

@@ -35,6 +35,9 @@ class MappedFile {
 /// The whole file as a string. Throws FileError beyond max_bytes.
 std::string read_text_file(const std::filesystem::path& path, int64_t max_bytes = int64_t{256} << 20);
 
+/// Creates a directory and its missing parents, unless it is there.
+void make_directories(const std::filesystem::path& path);
+
 /// Buffered sequential output to a file that must not exist yet.
 class FileWriter {
  public:

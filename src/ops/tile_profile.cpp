@@ -112,4 +112,11 @@ TileProfile load_tile_profile(const std::string& device) {
   return TileProfile::parse(read_text_file(path, kMaxFileBytes), path.string());
 }
 
+void save_tile_profile(const std::string& device, const TileProfile& profile) {
+  const fs::path path = tile_profile_path(device);
+  const std::string text = str("# ", device, ", by moge tune (src/ops/tile_profile.h)\n", profile.text());
+  TileProfile::parse(text, path.string());
+  atomic_write_file(path, text);
+}
+
 }  // namespace moge::ops

@@ -60,5 +60,8 @@ class TileProfile {
 std::filesystem::path tile_profile_path(const std::string& device);
 /// What `moge tune` wrote for the device, or an empty profile. Throws FileError for a broken file.
 TileProfile load_tile_profile(const std::string& device);
+/// Replaces the file at tile_profile_path(device). FileError, with the old file as it was, if it cannot be
+/// written or load_tile_profile() would refuse it.
+void save_tile_profile(const std::string& device, const TileProfile& profile);
 
 }  // namespace moge::ops

@@ -315,9 +315,7 @@ void check_fits(const ExecContext& ctx, const TrainConfig& config, const spec::M
 
 PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,
                         const std::atomic<bool>& stop) {
-  std::error_code error;
-  fs::create_directories(config.output, error);
-  check<FileError>(!error, config.output.string(), ": cannot create: ", error.message());
+  make_directories(config.output);
   // Two runs would remove each other's checkpoints and mix their logs.
   const DirectoryLock lock(config.output);
   return Pretraining(config, ctx, options).run(stop);

@@ -21,27 +21,30 @@ struct Everything {
   std::optional<int64_t> top_k;
   std::string type = "bpe";
   DType dtype = DType::kBF16;
+  DType weights = DType::kI8;
   std::filesystem::path output = "out";
   std::vector<std::string> input;
 
   std::vector<Option> options() {
-    return {{.name = "MODEL", .target = &model, .help = "which model"},
-            {.name = "REST", .target = &rest, .help = "something else"},
-            {.name = "json", .target = &json, .help = "print JSON"},
-            {.name = "max-tokens",
-             .letter = 'n',
-             .target = &max_tokens,
-             .value = "N",
-             .help = "stop after N tokens",
-             .min = 1,
-             .max = 1000},
-            {.name = "temperature", .target = &temperature, .value = "X", .help = "heat", .min = 0},
-            {.name = "top-p", .target = &top_p, .value = "X", .help = "nucleus", .min = 0, .max = 1},
-            {.name = "top-k", .target = &top_k, .value = "N", .help = "k"},
-            {.name = "type", .target = &type, .value = "T", .help = "kind", .choices = {"bpe", "unigram"}},
-            {.name = "dtype", .target = &dtype, .value = "T", .help = "numbers"},
-            {.name = "output", .target = &output, .value = "DIR", .help = "where"},
-            {.name = "input", .target = &input, .value = "PATH", .help = "what"}};
+    return {
+        {.name = "MODEL", .target = &model, .help = "which model"},
+        {.name = "REST", .target = &rest, .help = "something else"},
+        {.name = "json", .target = &json, .help = "print JSON"},
+        {.name = "max-tokens",
+         .letter = 'n',
+         .target = &max_tokens,
+         .value = "N",
+         .help = "stop after N tokens",
+         .min = 1,
+         .max = 1000},
+        {.name = "temperature", .target = &temperature, .value = "X", .help = "heat", .min = 0},
+        {.name = "top-p", .target = &top_p, .value = "X", .help = "nucleus", .min = 0, .max = 1},
+        {.name = "top-k", .target = &top_k, .value = "N", .help = "k"},
+        {.name = "type", .target = &type, .value = "T", .help = "kind", .choices = {"bpe", "unigram"}},
+        {.name = "dtype", .target = &dtype, .value = "T", .help = "numbers"},
+        {.name = "weights", .target = &weights, .value = "T", .help = "of these", .choices = {"i8", "bf16"}},
+        {.name = "output", .target = &output, .value = "DIR", .help = "where"},
+        {.name = "input", .target = &input, .value = "PATH", .help = "what"}};
   }
 };
 
@@ -127,6 +130,7 @@ TEST(Options, ErrorsSayWhatWhereAndWhatElse) {
   EXPECT_EQ(complaint({"m", "--type", "word"}), "--type: expected bpe or unigram, got 'word'");
   EXPECT_EQ(complaint({"m", "--dtype", "f64"}),
             "--dtype: expected bf16, f16, f32, i8 or fp8_e4m3, got 'f64'");
+  EXPECT_EQ(complaint({"m", "--weights", "f16"}), "--weights: expected i8 or bf16, got 'f16'");
   EXPECT_EQ(complaint({"m", "--json=yes"}), "--json: expected true or false, got 'yes'");
   const Variable n("MOGE_MAX_TOKENS", "many");
   EXPECT_EQ(complaint({"m"}), "MOGE_MAX_TOKENS: expected a whole number from 1 to 1000, got 'many'");

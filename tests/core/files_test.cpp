@@ -171,5 +171,14 @@ TEST_F(FilesTest, ADirectorysLockIsOnePerTimeAndDiesWithItsProcess) {
   EXPECT_EQ(num_entries(), 0);
 }
 
+TEST_F(FilesTest, MakesDirectoriesOrSaysWhyNot) {
+  make_directories(dir_ / "a/b");
+  make_directories(dir_ / "a/b");
+  EXPECT_TRUE(fs::is_directory(dir_ / "a/b"));
+  atomic_write_file(dir_ / "file", "");
+  EXPECT_EQ(message_of([&] { make_directories(dir_ / "file/c"); }),
+            "cannot create " + (dir_ / "file/c").string() + ": Not a directory");
+}
+
 }  // namespace
 }  // namespace moge

@@ -28,6 +28,9 @@ class Usage(TestCase):
         self.assert_fails(USAGE, ["--dtype", "bf16, f16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
         for bench in ("ops", "serve-like"):
             self.assert_fails(USAGE, ["--device cpu", "needs a GPU"], "bench", bench, self.model, "--device", "cpu")
+        for dtype in ("f16", "f32"):
+            said = ["--dtype: expected i8 or fp8_e4m3 or bf16", f"'{dtype}'"]
+            self.assert_fails(USAGE, said, "tune", self.model, "--dtype", dtype)
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
         self.assert_fails(USAGE, ["max_position_embeddings, 256"], "run", self.model, "-p", "a", "--context", "257")

@@ -83,5 +83,20 @@ TEST(TileProfile, LiesInTheCacheUnderTheDevicesName) {
   unsetenv("MOGE_CACHE");
 }
 
+TEST(TileProfile, IsWrittenWholeOrNotAtAll) {
+  const TempDir dir;
+  setenv("MOGE_CACHE", dir.path().c_str(), 1);
+  const TileProfile profile = TileProfile::parse(kText, "text");
+  ops::save_tile_profile("NVIDIA H200", profile);
+  EXPECT_EQ(ops::load_tile_profile("NVIDIA H200").text(), profile.text());
+  // What load_tile_profile() would refuse does not replace what it reads.
+  const std::string why = refusal([] {
+    ops::save_tile_profile("NVIDIA H200", TileProfile({{kGateUp, 24, {0, 0}, 50}}));
+  });
+  EXPECT_NE(why.find("tiles-nvidia-h200.txt, line 2: expected"), std::string::npos) << why;
+  EXPECT_EQ(ops::load_tile_profile("NVIDIA H200").text(), profile.text());
+  unsetenv("MOGE_CACHE");
+}
+
 }  // namespace
 }  // namespace moge::test
