@@ -85,10 +85,9 @@ DocumentSource::DocumentSource(const std::vector<fs::path>& paths) {
     std::sort(files_.begin() + first, files_.end(),
               [](const File& a, const File& b) { return a.name < b.name; });
   }
-  std::string searched;
-  for (const fs::path& path : paths) searched += (searched.empty() ? "" : ", ") + path.string();
+  for (const fs::path& path : paths) paths_ += (paths_.empty() ? "" : ", ") + path.string();
   check<FileError>(
-      !files_.empty(), "no text to read in [", searched,
+      !files_.empty(), "no text to read in [", paths_,
       "]: expected .txt or .md files (one document each) or .jsonl files (one document a line, in its "
       "\"text\" member)");
 }
@@ -118,7 +117,7 @@ bool DocumentSource::next_line(Document& document) {
     JsonObject object(json, where);
     document.text = clean_text(object.require(object.text("text"), "text"));
     document.name = str(file.name, "#", line_);
-    if (!is_blank(document.text)) return true;
+    if (!is_blank(document.text)) return found_ = true;
   }
   return false;
 }
@@ -142,8 +141,10 @@ bool DocumentSource::next(Document& document) {
     if (is_blank(text)) continue;
     document = {file.name, std::move(text)};
     ++file_;
-    return true;
+    return found_ = true;
   }
+  check<FileError>(found_, "no text to read in [", paths_, "]: its ", files_.size(),
+                   files_.size() == 1 ? " file is" : " files are", " empty");
   return false;
 }
 

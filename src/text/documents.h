@@ -29,7 +29,7 @@ class DocumentSource {
   explicit DocumentSource(const std::vector<std::filesystem::path>& paths);
 
   /// False at the end. Empty documents are skipped. FileError names the file, and the line or byte, for
-  /// invalid UTF-8, broken JSON or a missing "text".
+  /// invalid UTF-8, broken JSON or a missing "text", and the paths if all documents were empty.
   bool next(Document& document);
 
   /// Of all files' names below their folders and contents (XXH64): the same documents have the same.
@@ -43,11 +43,13 @@ class DocumentSource {
   };
   bool next_line(Document& document);
 
+  std::string paths_;  ///< as they were given, for messages
   std::vector<File> files_;
   size_t file_ = 0;        ///< index of the next file, or of the JSONL file in lines_
   MappedFile lines_;       ///< the JSONL file that is being read
   std::string_view rest_;  ///< what is still to be read of it
   int64_t line_ = 0;
+  bool found_ = false;  ///< a document that is not empty
 };
 
 }  // namespace moge::text

@@ -65,6 +65,11 @@ TEST_F(DocumentsTest, ErrorsNameThePlace) {
   EXPECT_NE(error().find("no text to read in [" + scratch_.path().string()), std::string::npos) << error();
   EXPECT_THROW(DocumentSource({scratch_.path() / "none"}), FileError);
   EXPECT_THROW(DocumentSource(std::vector<fs::path>{}), FileError);
+  write("a.txt", " \n");
+  write("b.jsonl", "{\"text\": \"\"}\n");
+  EXPECT_NE(error().find("no text to read in [" + scratch_.path().string() + "]: its 2 files are empty"),
+            std::string::npos)
+      << error();
   write("a.jsonl", "{\"text\": \"one\"}\n{\"Text\": \"two\"}\n");
   EXPECT_NE(error().find("a.jsonl:2"), std::string::npos) << error();
   write("a.jsonl", "{\"text\": \"one\"}\n{\"text\": \"tw\n");
