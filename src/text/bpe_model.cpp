@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdio>
 
 #include "core/error.h"
 #include "text/byte_level.h"
@@ -12,12 +11,6 @@ namespace moge::text {
 namespace {
 
 constexpr size_t kMaxPieceBytes = size_t{1} << 30;  // positions are int32
-
-std::string byte_token(int byte) {
-  char name[8];
-  std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
-  return name;
-}
 
 }  // namespace
 

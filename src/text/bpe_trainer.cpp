@@ -9,6 +9,7 @@
 #include "text/byte_level.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
+#include "text/trainer_checks.h"
 #include "text/utf8.h"
 
 namespace moge::text {
@@ -109,20 +110,21 @@ std::optional<int32_t> special_id(const BpeTrainOptions& options, const std::opt
   return static_cast<int32_t>(found - options.special_tokens.begin());
 }
 
+/// The bytes' characters in their order, which is that of the ids behind the special tokens', each with its
+/// byte.
+std::vector<std::pair<std::string, size_t>> byte_pieces() {
+  std::vector<std::pair<char32_t, size_t>> alphabet;
+  for (size_t byte = 0; byte < 256; ++byte) alphabet.emplace_back(byte_level_alphabet()[byte], byte);
+  std::sort(alphabet.begin(), alphabet.end());
+  std::vector<std::pair<std::string, size_t>> pieces;
+  for (const auto& [character, byte] : alphabet) append_utf8(character, pieces.emplace_back("", byte).first);
+  return pieces;
+}
+
 void check_options(const BpeTrainOptions& options) {
-  const int64_t smallest = 256 + static_cast<int64_t>(options.special_tokens.size());
-  check<UsageError>(options.vocab_size >= smallest, "vocab_size ", options.vocab_size, ": expected at least ",
-                    smallest, " (256 bytes and ", smallest - 256, " special tokens)");
-  std::vector<std::string> sorted = options.special_tokens;
-  std::sort(sorted.begin(), sorted.end());
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-  check<UsageError>(twice == sorted.end(), "special token \"", twice == sorted.end() ? "" : *twice,
-                    "\" is given twice");
-  for (const std::string& token : options.special_tokens) {
-    // A single character could be one of the byte-level alphabet.
-    const bool usable = utf8_valid_prefix(token) == token.size() && token.size() > 2;
-    check<UsageError>(usable, "special token \"", token, "\": expected at least 3 bytes of UTF-8");
-  }
+  std::vector<std::string> bytes;
+  for (const auto& [piece, byte] : byte_pieces()) bytes.push_back(piece);
+  check_vocabulary_options(options.vocab_size, options.special_tokens, bytes);
   check<UsageError>(!options.add_bos_token || options.bos_token, "add_bos_token needs a bos_token");
 }
 
@@ -167,13 +169,10 @@ void train_byte_level_bpe(const TextSource& texts, const BpeTrainOptions& option
 
   // Ids: special tokens, then the bytes in the order of their characters.
   std::vector<std::string> vocab = options.special_tokens;
-  std::vector<std::pair<char32_t, size_t>> alphabet;
-  for (size_t byte = 0; byte < 256; ++byte) alphabet.emplace_back(byte_level_alphabet()[byte], byte);
-  std::sort(alphabet.begin(), alphabet.end());
   std::vector<int32_t> byte_ids(256);
-  for (const auto& [character, byte] : alphabet) {
+  for (const auto& [piece, byte] : byte_pieces()) {
     byte_ids[byte] = static_cast<int32_t>(vocab.size());
-    append_utf8(character, vocab.emplace_back());
+    vocab.push_back(piece);
   }
   const LearnedMerges learned =
       learn_merges(words, std::move(vocab), byte_ids, options.vocab_size, options.min_frequency);

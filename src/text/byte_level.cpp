@@ -1,5 +1,7 @@
 #include "text/byte_level.h"
 
+#include <cstdio>
+
 #include "text/utf8.h"
 
 namespace moge::text {
@@ -50,6 +52,12 @@ std::optional<std::string> byte_level_decode(std::string_view piece) {
     piece.remove_prefix(static_cast<size_t>(step.length));
   }
   return bytes;
+}
+
+std::string byte_token(int byte) {
+  char name[8];
+  std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
+  return name;
 }
 
 }  // namespace moge::text

@@ -15,4 +15,7 @@ const std::array<char32_t, 256>& byte_level_alphabet();
 std::string byte_level_encode(std::string_view bytes);
 std::optional<std::string> byte_level_decode(std::string_view piece);
 
+/// The other way to spell a byte, as a token of its own that stands for it: "<0xE4>".
+std::string byte_token(int byte);
+
 }  // namespace moge::text

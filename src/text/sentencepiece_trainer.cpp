@@ -7,6 +7,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "text/byte_level.h"
+#include "text/trainer_checks.h"
 
 namespace moge::text {
 namespace {
@@ -64,6 +66,36 @@ std::string csv(const std::vector<std::string>& values) {
   return joined;
 }
 
+/// The pieces that every model has, and the one that stands for a space.
+std::vector<std::string> own_pieces() {
+  std::vector<std::string> pieces = {"<unk>", "<s>", "</s>", "\u2581"};
+  for (int byte = 0; byte < 256; ++byte) pieces.push_back(byte_token(byte));
+  return pieces;
+}
+
+/// The library's reason without the place in its source ("./src/trainer_interface.cc(580) [condition] ") and
+/// without advice on options that are not ours.
+std::string reason(std::string_view message) {
+  const auto number_after = [&](std::string_view words) {
+    const size_t at = message.find(words);
+    if (at == std::string_view::npos) return std::string();
+    const std::string_view rest = message.substr(at + words.size());
+    return std::string(rest.substr(0, rest.find_first_not_of("0123456789")));
+  };
+  const std::string most = number_after("Please set it to a value <= ");
+  if (!most.empty()) return str("the texts have pieces for at most ", most);
+  // "Vocabulary size is smaller than required_chars. 280 vs 287."
+  const size_t too_few = message.find("smaller than required_chars");
+  if (too_few != std::string_view::npos) {
+    const std::string least = number_after(" vs ");
+    return str("the texts' characters, the bytes and the special tokens need ",
+               least.empty() ? "more" : "at least " + least);
+  }
+  const size_t condition_end = message.find("] ");
+  if (condition_end != std::string_view::npos) message.remove_prefix(condition_end + 2);
+  return std::string(message);
+}
+
 std::string tokenizer_config(const SentencePieceTrainOptions& options) {
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
                                    {"add_bos_token", true},
@@ -82,6 +114,7 @@ std::string tokenizer_config(const SentencePieceTrainOptions& options) {
 
 void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOptions& options,
                          const std::filesystem::path& model_dir) {
+  check_vocabulary_options(options.vocab_size, options.special_tokens, own_pieces());
   AtomicDirectory directory(model_dir);
   Sentences sentences(texts);
   check<UsageError>(!sentences.done(), "cannot train a tokenizer: the corpus is empty");
@@ -103,7 +136,7 @@ void train_sentencepiece(const TextSource& texts, const SentencePieceTrainOption
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &sentences, &model);
   check<UsageError>(status.ok(), "cannot train a SentencePiece model of ", options.vocab_size,
-                    " pieces: ", status.message());
+                    " pieces: ", reason(status.message()));
   atomic_write_file(directory.path() / "tokenizer.model", model);
   atomic_write_file(directory.path() / "tokenizer_config.json", tokenizer_config(options));
   directory.commit();

@@ -230,6 +230,28 @@ class Texts(TestCase):
         self.assert_fails(BAD_FILE, ["empty"], *train, self.dir / "empty")
         (self.dir / "latin1.txt").write_bytes(b"caf\xe9")
         self.assert_fails(BAD_FILE, ["latin1.txt", "UTF-8", "3"], *train, self.dir / "latin1.txt")
+        (self.dir / "empty.txt").write_text(" \n", encoding="utf-8")
+        for kind in ("sentencepiece", "bpe"):
+            said = [f"no text to read in [{self.dir}/empty.txt]", "is empty"]
+            self.assert_fails(BAD_FILE, said, *train, self.dir / "empty.txt", "--type", kind)
+        self.assertFalse((self.dir / "out").exists())
+
+    def test_vocabularies_that_cannot_be_learnt(self):
+        train = ["tokenizer", "train", "--input", self.shared / "text", "--output", self.dir / "out", "--vocab-size"]
+        for kind, own in (("sentencepiece", "<s>"), ("bpe", "a")):
+            special = [*train, "400", "--type", kind, "--special-token"]
+            self.assert_fails(USAGE, ["a special token is empty"], *special, "")
+            self.assert_fails(USAGE, ['"<x>" is there twice'], *special, "<x>", "--special-token", "<x>")
+            # subprocess writes a surrogate escape as the byte that it stands for.
+            self.assert_fails(USAGE, ["a special token: expected UTF-8", "at offset 1"], *special, "x\udcff")
+            self.assert_fails(USAGE, [f'"{own}"', "has a token of that name"], *special, own)
+            many = [word for i in range(200) for word in ("--special-token", f"<{i}>")]
+            self.assert_fails(USAGE, ["vocab_size 400: expected at least 4"], *train, "400", "--type", kind, *many)
+        # The library's reasons, in our words.
+        for size, said in (("262", "characters, the bytes and the special tokens need at least "), ("60000", "pieces for at most ")):
+            run = moge(*train, size)
+            self.assertEqual(run.returncode, USAGE)
+            self.assertRegex(run.stderr.decode(), f"model of {size} pieces: the texts[^.]*{said}[1-9][0-9]+\n$")
         self.assertFalse((self.dir / "out").exists())
 
     def test_output_that_cannot_be_written(self):

@@ -166,6 +166,12 @@ TEST_F(SentencePiece, TrainingErrorsAreTheUsers) {
   SentencePieceTrainOptions huge = small_options();
   huge.vocab_size = 100'000;
   EXPECT_THROW(train_sentencepiece(sentences(20), huge, folder.path()), UsageError);
+  SentencePieceTrainOptions small = small_options();
+  small.special_tokens = {"<0x41>"};
+  EXPECT_THROW(train_sentencepiece(sentences(20), small, folder.path()), UsageError);
+  small.special_tokens = std::vector<std::string>(101, "");
+  for (size_t i = 0; i < small.special_tokens.size(); ++i) small.special_tokens[i] = str("<", i, ">");
+  EXPECT_THROW(train_sentencepiece(sentences(20), small, folder.path()), UsageError);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
