@@ -15,11 +15,7 @@ BpeTokenizer::BpeTokenizer(TokenizerJson file, const TokenizerConfig& config, co
       prefix_(std::move(file.prefix)),
       suffix_(std::move(file.suffix)) {
   add_vocabulary(file, config, where);
-  const auto id_of = [&](const std::optional<std::string>& name) {
-    return name ? piece_to_id(*name) : std::nullopt;
-  };
-  special_ids_ = {id_of(config.bos_token), id_of(config.eos_token), id_of(config.pad_token),
-                  id_of(config.unk_token)};
+  find_special_ids(config, {}, where);
   if (!file.has_template) {
     if (config.add_bos_token.value_or(false) && special_ids_.bos) prefix_ = {*special_ids_.bos};
     if (config.add_eos_token.value_or(false) && special_ids_.eos) suffix_ = {*special_ids_.eos};

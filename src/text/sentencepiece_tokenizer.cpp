@@ -85,13 +85,11 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string serialized_model, con
       cuts_at_spaces_(can_cut_at_spaces(model_)) {
   const sentencepiece::SentencePieceProcessor& library = processor(model_.add_dummy_prefix, true);
   add_vocabulary(config);
-  const auto id_of = [&](const std::optional<std::string>& name, int library_id) -> std::optional<int32_t> {
-    if (name) return piece_to_id(*name);
-    if (library_id >= 0) return library_id;
-    return std::nullopt;
-  };
-  special_ids_ = {id_of(config.bos_token, library.bos_id()), id_of(config.eos_token, library.eos_id()),
-                  id_of(config.pad_token, library.pad_id()), id_of(config.unk_token, library.unk_id())};
+  const auto present = [](int id) { return id >= 0 ? std::optional<int32_t>(id) : std::nullopt; };
+  find_special_ids(config,
+                   {present(library.bos_id()), present(library.eos_id()), present(library.pad_id()),
+                    present(library.unk_id())},
+                   where);
   add_bos_ =
       config.add_bos_token.value_or(true) && special_ids_.bos.has_value();  // LlamaTokenizer's defaults
   add_eos_ = config.add_eos_token.value_or(false) && special_ids_.eos.has_value();

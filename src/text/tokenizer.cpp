@@ -1,9 +1,11 @@
 #include "text/tokenizer.h"
 
 #include "core/error.h"
+#include "core/log.h"
 #include "text/added_tokens.h"
 #include "text/bpe_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
+#include "text/tokenizer_config.h"
 
 namespace moge::text {
 
@@ -23,6 +25,21 @@ std::string Tokenizer::shield(std::string_view text) const {
     shielded += plain[i];
   }
   return shielded;
+}
+
+void Tokenizer::find_special_ids(const TokenizerConfig& config, const SpecialIds& unnamed,
+                                 const std::string& where) {
+  const auto id_of = [&](const std::optional<std::string>& name, std::optional<int32_t> otherwise) {
+    return name ? piece_to_id(*name) : otherwise;
+  };
+  special_ids_ = {id_of(config.bos_token, unnamed.bos), id_of(config.eos_token, unnamed.eos),
+                  id_of(config.pad_token, unnamed.pad), id_of(config.unk_token, unnamed.unk)};
+  if (config.bos_token && !special_ids_.bos)
+    log_warning(where, ": bos_token \"", *config.bos_token,
+                "\" is not in the vocabulary; no text begins with it");
+  if (config.eos_token && !special_ids_.eos)
+    log_warning(where, ": eos_token \"", *config.eos_token,
+                "\" is not in the vocabulary; no text ends at it");
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir) {

@@ -14,6 +14,8 @@
 
 namespace moge::text {
 
+struct TokenizerConfig;
+
 /// The ids that frame a text. Absent ones are nullopt: many models have no bos or pad.
 struct SpecialIds {
   std::optional<int32_t> bos;
@@ -66,6 +68,9 @@ class Tokenizer {
  protected:
   /// The length of the longest special token's string that the text begins with, or 0.
   virtual size_t special_at(std::string_view text) const = 0;
+  /// Sets special_ids_ to those of the config's names, or where it has none to `unnamed`. Warns, beginning
+  /// with `where`, of a bos or eos that the vocabulary lacks.
+  void find_special_ids(const TokenizerConfig& config, const SpecialIds& unnamed, const std::string& where);
 
   SpecialIds special_ids_;
 };

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/log.h"
 
 namespace moge::text {
 namespace {
@@ -66,6 +67,7 @@ BpeModelSpec parse_model(const json& value, const std::string& where) {
   const json& merges = require_array(object, "merges");
   spec.merges.reserve(merges.size());
   for (const json& entry : merges) spec.merges.push_back(parse_merge(entry, where + ": merges"));
+  object.refuse_unread();  // it may change what the model makes of a text
   return spec;
 }
 
@@ -135,6 +137,8 @@ TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& whe
   const json document = parse_json(text, where);
   JsonObject object(document, where);
   const auto part = [&](const char* key) { return str(where, ": ", key); };
+  for (const char* key : {"truncation", "padding"})
+    if (object.has(key)) log_warning(where, ": \"", key, "\" is for batches of texts and is ignored");
   const json* decoder = object.find("decoder");
   if (decoder == nullptr) object.throw_missing("decoder");
   TokenizerJson file{.added_tokens = {},

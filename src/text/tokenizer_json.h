@@ -14,7 +14,8 @@
 
 namespace moge::text {
 
-/// Field names are the file's keys. "truncation" and "padding" are for batches and are ignored.
+/// Field names are the file's keys. "truncation" and "padding" are for batches: a warning says that
+/// they are ignored.
 struct TokenizerJson {
   std::vector<AddedToken> added_tokens;
   Normalizer normalizer;

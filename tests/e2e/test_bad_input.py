@@ -166,6 +166,27 @@ class Checkpoints(TestCase):
         (self.bad / "tokenizer.json").write_text('{"model": {"type": "BPE"', encoding="utf-8")
         self.assert_fails(BAD_FILE, ["tokenizer.json", "line 1"], "tokenizer", "encode", self.bad, "a")
 
+    def test_tokenizer_with_parts_that_do_not_count(self):
+        encode = ["tokenizer", "encode", self.dir / "bpe", "a"]
+        self.run_ok("tokenizer", "train", "--input", self.shared / "text", "--output", self.dir / "bpe", "--type", "bpe",
+                    "--vocab-size", "400")
+        self.assertEqual(moge(*encode).stderr, b"")
+        path = self.dir / "bpe/tokenizer.json"
+        file = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**file, "truncation": {"max_length": 8}, "padding": {"pad_id": 0}}), encoding="utf-8")
+        (self.dir / "bpe/special_tokens_map.json").write_text('{"bos_token": "<nope>"}', encoding="utf-8")
+        run = moge(*encode)
+        self.assertEqual(run.returncode, OK)
+        for said in ('"truncation"', '"padding"', 'bos_token "<nope>" is not in the vocabulary'):
+            self.assertRegex(run.stderr.decode(), f"warning: .*tokenizer.json: {said}")
+        (self.bad / "special_tokens_map.json").write_text('{"eos_token": "<nope>"}', encoding="utf-8")
+        (self.bad / "tokenizer_config.json").unlink()
+        said = f'warning: {self.bad}/tokenizer.model: eos_token "<nope>" is not in the vocabulary; no text ends at it'
+        self.assertEqual(moge("tokenizer", "encode", self.bad, "a").stderr.decode().strip(), said)
+        file["model"]["cache"] = 1
+        path.write_text(json.dumps(file), encoding="utf-8")
+        self.assert_fails(BAD_FILE, ["tokenizer.json: model: unknown key 'cache'"], *encode)
+
     def test_broken_generation_config(self):
         (self.bad / "generation_config.json").write_text('{"temperature": "hot"}', encoding="utf-8")
         self.assert_fails(BAD_FILE, ["generation_config.json", "temperature"], "run", self.bad, "-p", "a")

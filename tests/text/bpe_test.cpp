@@ -217,6 +217,9 @@ TEST(Bpe, ContradictionsAreFileErrors) {
   EXPECT_NE(changed("/added_tokens/0/content", "ab").find("has id 6"), std::string::npos);
   EXPECT_NE(changed("/added_tokens/0", 5).find("JSON object"), std::string::npos);
   EXPECT_NE(changed("/model", nullptr).find("'model' is null"), std::string::npos);
+  EXPECT_NE(
+      changed("/model/ignore_merge", true).find("unknown key 'ignore_merge'; did you mean 'ignore_merges'?"),
+      std::string::npos);
 }
 
 TEST(Bpe, UnsupportedComponentsAreNamed) {
