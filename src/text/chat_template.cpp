@@ -84,9 +84,7 @@ std::string ChatTemplate::render(const ChatInput& input) const {
     const int64_t now = input.now ? *input.now : static_cast<int64_t>(std::time(nullptr));
     return jinja::Interpreter(std::move(variables), now).render(program_->body);
   } catch (const jinja::TemplateError& error) {
-    const std::string what = located(name_, source_, error);
-    check<FileError>(!error.unbounded, what);
-    throw RequestError(what);
+    throw FileError(located(name_, source_, error));
   } catch (const jinja::RuntimeError& error) {
     throw RequestError(str(name_, ": ", error.message));
   } catch (const jinja::RaisedException& error) {

@@ -36,9 +36,9 @@ class ChatTemplate {
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  /// RequestError when the messages don't suit the template: raise_exception, undefined members, wrong types;
-  /// also when it runs longer than any real one (20 million steps, 128 MiB of text).
-  /// FileError for a template that calls itself without end or takes a range() beyond Jinja's own limit.
+  /// RequestError when the template refuses the messages (raise_exception) or they are not messages.
+  /// FileError with line and excerpt when it fails by itself (undefined members, wrong types, division by
+  /// zero) or runs longer than any real one (20 million steps, 128 MiB of text).
   std::string render(const ChatInput& input) const;
 
   const std::string& source() const { return source_; }

@@ -11,13 +11,11 @@ namespace moge::text::jinja {
 struct TemplateError {
   int line;
   std::string message;
-  bool unbounded = false;  ///< whatever the messages: calls or a range() beyond the limits
 };
 
 /// Thrown while running, by code that doesn't know the line; the interpreter rethrows a TemplateError.
 struct RuntimeError {
   std::string message;
-  bool unbounded = false;
 };
 
 /// The template called raise_exception(message).
@@ -28,12 +26,6 @@ struct RaisedException {
 template <class... Args>
 [[noreturn]] void fail(const Args&... args) {
   throw RuntimeError{str(args...)};
-}
-
-/// `unbounded`, as in TemplateError.
-template <class... Args>
-[[noreturn]] void fail_unbounded(const Args&... args) {
-  throw RuntimeError{str(args...), true};
 }
 
 /// What one rendering may use, so that a hostile template ends: 20 million evaluation steps (seconds) and

@@ -240,7 +240,7 @@ Value range(Args call) {
   std::vector<Value> items;
   for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
     items.push_back(Value::integer(i));
-    if (items.size() > kMaxRange) fail_unbounded("range too big, maximum size for range is ", kMaxRange);
+    if (items.size() > kMaxRange) fail("range too big, maximum size for range is ", kMaxRange);
     if (__builtin_add_overflow(i, step, &i)) break;
   }
   return call.made(std::move(items));

@@ -15,7 +15,7 @@ struct Deeper {
   explicit Deeper(int& depth) : depth(depth) {
     if (++depth > kMaxDepth) {
       --depth;
-      fail_unbounded("calls and expressions nested more than ", kMaxDepth, " deep");
+      fail("calls and expressions nested more than ", kMaxDepth, " deep");
     }
   }
   ~Deeper() { --depth; }
@@ -60,7 +60,7 @@ Interpreter::Flow Interpreter::run(const Body& body) {
       budget_.step();
       flow = run(stmt);
     } catch (const RuntimeError& error) {
-      throw TemplateError{stmt.line, error.message, error.unbounded};
+      throw TemplateError{stmt.line, error.message};
     }
     if (flow != Flow::kNormal) return flow;
   }
@@ -244,7 +244,7 @@ Value Interpreter::eval(const Expr& expr) {
     budget_.step();
     return eval_unlocated(expr);
   } catch (const RuntimeError& error) {
-    throw TemplateError{expr.line, error.message, error.unbounded};
+    throw TemplateError{expr.line, error.message};
   }
 }
 

@@ -208,13 +208,18 @@ class Checkpoints(TestCase):
         self.weights.write_bytes(b"")
         self.assert_fails(BAD_FILE, ["chat_template.jinja"], "run", self.bad, "-p", "a")
 
-    def test_chat_template_without_bounds(self):
+    def test_chat_template_that_fails(self):
         for source, said in (
+            ("{{ 1 / 0 }}", "division by zero"),
+            ("{{ nope() }}", "'nope' is undefined"),
+            ("{{ 'x' * 999999999 }}", "too much text"),
             ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested more than"),
             ("{{ range(10000000) | length }}", "range too big"),
         ):
             (self.bad / "chat_template.jinja").write_text(source, encoding="utf-8")
             self.assert_fails(BAD_FILE, ["chat_template.jinja:1", said], "run", self.bad, "-p", "a")
+        (self.bad / "chat_template.jinja").write_text("{{ raise_exception('no') }}", encoding="utf-8")
+        self.assert_fails(USAGE, ["refused the messages: no"], "run", self.bad, "-p", "a")
 
     def test_tokenizer_with_more_ids_than_the_model(self):
         widen = ["tokenizer", "train", "--input", self.shared / "text", "--vocab-size", self.VOCAB + 7, "--output"]

@@ -1,5 +1,5 @@
-// Any bytes are a template that is refused with a FileError, or one that renders, or fails with a
-// RequestError, in bounded time. Seeds: tests/golden/chat_templates/*.jinja
+// Any bytes are a template that is refused, or renders, or fails, by a FileError or a RequestError and in
+// bounded time. Seeds: tests/golden/chat_templates/*.jinja
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "refusal.h"
 #include "text/scratch_dir.h"
 
 namespace moge::text {
@@ -50,20 +51,15 @@ std::string render(const std::string& source, const Json& messages, const Json& 
 }
 
 std::string request_error(const std::string& source, const Json& messages = Json::array()) {
-  try {
-    return "rendered: " + render(source, messages);
-  } catch (const RequestError& e) {
-    return e.what();
-  }
+  return test::refusal<RequestError>([&] { render(source, messages); });
 }
 
-std::string file_error(const std::string& source) {
-  try {
-    ChatTemplate(source, "T");
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "no FileError";
+/// Of parsing and, if `renders`, of rendering.
+std::string file_error(const std::string& source, bool renders = false) {
+  return test::refusal([&] {
+    const ChatTemplate parsed(source, "T");
+    if (renders) parsed.render({.messages = Json::array()});
+  });
 }
 
 TEST(ChatTemplate, RendersWhatTransformersRenders) {
@@ -105,8 +101,10 @@ TEST(ChatTemplate, ErrorsNameLineAndExcerpt) {
   EXPECT_NE(file_error("{% include 'x' %}").find("unsupported tag {% include %}"), std::string::npos);
   EXPECT_NE(file_error("x\n{{ a").find("T:2: the tag {{ is never closed"), std::string::npos)
       << file_error("x\n{{ a");
-  EXPECT_EQ(request_error("a\n{{ messages[0].content }}"),
+  EXPECT_EQ(file_error("a\n{{ messages[0].content }}", true),
             "T:2: index 0 is out of range\n  {{ messages[0].content }}");
+  EXPECT_EQ(file_error("{{ 1 / 0 }}", true), "T:1: division by zero\n  {{ 1 / 0 }}");
+  EXPECT_EQ(file_error("{{ f() }}", true), "T:1: 'f' is undefined\n  {{ f() }}");
   EXPECT_EQ(request_error("{{ raise_exception('roles must alternate') }}"),
             "the chat template refused the messages: roles must alternate");
   EXPECT_EQ(request_error("{{ 1 }}", Json::object()), "messages: expected an array, got object");
@@ -148,7 +146,7 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
        }) {
     const ChatTemplate parsed(source);
     const Json messages = Json::array();
-    EXPECT_THROW(parsed.render({.messages = messages}), Error) << source;
+    EXPECT_THROW(parsed.render({.messages = messages}), FileError) << source;
   }
   const std::vector<std::pair<std::string, std::string>> brackets = {
       {"(", ")"},  {"[", "]"},           {"{1:", "}"},          {"not ", ""}, {"-", ""},
