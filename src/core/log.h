@@ -1,6 +1,7 @@
 // Lines on stderr. Results go to stdout; logs and progress never do.
 #pragma once
 #include <string>
+#include <string_view>
 
 #include "core/str.h"
 
@@ -8,7 +9,11 @@ namespace moge {
 
 enum class LogLevel { kError = 0, kWarning = 1, kInfo = 2 };
 
-/// Whole lines, one write each, so that lines of several threads don't mix. MOGE_LOG=error|warning|info.
+/// A message as a terminal may have it, whatever names and texts of files are in it: control characters but
+/// tabs become \xNN. A newline stays where an indented line follows, as in messages of several lines.
+std::string printable(std::string_view message);
+
+/// printable(), in one write, so that lines of several threads don't mix. MOGE_LOG=error|warning|info.
 void log_line(LogLevel level, const std::string& line);
 
 template <class... Args>

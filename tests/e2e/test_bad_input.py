@@ -134,6 +134,12 @@ class Checkpoints(TestCase):
         write_safetensors(self.weights, tensors)
         self.refused("model.rotary")
 
+    def test_names_that_write_to_the_terminal(self):
+        tensors = read_safetensors(self.weights)
+        tensors["a\n\x1b[31mred"] = ("F32", [1], b"\0\0\0\0")
+        write_safetensors(self.weights, tensors)
+        self.refused(r"a\x0a\x1b[31mred")
+
     def test_wrong_shape(self):
         self.change("model.layers.0.mlp.gate.weight", lambda dtype, shape, data: (dtype, shape[::-1], data))
         self.refused("model.layers.0.mlp.gate.weight", "expected shape [64, 16], got [16, 64]")
