@@ -85,6 +85,9 @@ def main():
     total = 0
     for line in (demo / "seconds.txt").read_text(encoding="utf-8").splitlines():
         name, seconds = line.split("\t")
+        if seconds == "made before":
+            print(f"{'':9}{name} (made before)")
+            continue
         total += int(seconds)
         print(f"{int(seconds):5d} s  {name}")
     print(f"{total:5d} s  in all")
