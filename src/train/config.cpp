@@ -1,5 +1,6 @@
 #include "train/config.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
@@ -51,6 +52,13 @@ class Section {
     throw FileError(str(object_.where(), ": ", key, " = \"", *name, "\": expected one of ", all));
   }
   const nlohmann::json* find(const char* key) { return object_.find(key); }
+  /// For keys that have no default.
+  void require_key(const char* key) {
+    if (!object_.has(key)) object_.throw_missing(key);
+  }
+  void require_value(bool ok, const char* key, const char* expected) const {
+    if (!ok) object_.throw_wrong(key, expected);
+  }
   void require(bool ok, const std::string& what) const { check<FileError>(ok, object_.where(), ": ", what); }
   /// Every key must have been read.
   void finish() const { object_.refuse_unread(); }
@@ -73,9 +81,8 @@ Phase read_phase(const nlohmann::json& value, const std::string& where) {
   s.read("batch_tokens", p.batch_tokens, 1, kMaxBatchTokens);
   s.read("sequence_length", p.sequence_length, 2);
   s.finish();
-  s.require(p.steps > 0, "needs steps");
-  s.require(p.sequence_length > 0, "needs sequence_length");
-  s.require(p.batch_tokens > 0 && p.batch_tokens % p.sequence_length == 0,
+  for (const char* key : {"steps", "batch_tokens", "sequence_length"}) s.require_key(key);
+  s.require(p.batch_tokens % p.sequence_length == 0,
             str("batch_tokens = ", p.batch_tokens,
                 ": expected a multiple of sequence_length = ", p.sequence_length));
   s.require(p.warmup_steps <= p.steps, str("warmup_steps = ", p.warmup_steps, " exceeds steps = ", p.steps));
@@ -84,7 +91,7 @@ Phase read_phase(const nlohmann::json& value, const std::string& where) {
 
 void read_phases(TrainConfig& c, const nlohmann::json* list, const std::string& where) {
   check<FileError>(list && list->is_array() && !list->empty(), where,
-                   ": expected one or more [[phase]] tables");
+                   ": expected one or more [[phase]] tables, got ", list ? json_excerpt(*list) : "none");
   for (const nlohmann::json& value : *list) {
     const Phase p = read_phase(value, str(where, ": phase ", c.phases.size() + 1));
     check<FileError>(c.micro_batch_tokens == 0 || (p.batch_tokens % c.micro_batch_tokens == 0 &&
@@ -131,18 +138,18 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
     s.read("config", c.model);
     s.read("init_from", c.init_from);
     s.read_choice("dtype", c.dtype, {{"bf16", DType::kBF16}, {"f32", DType::kF32}});
-    s.require(c.model.empty() != c.init_from.empty(), "needs one of config and init_from");
+    s.require(!c.model.empty() || !c.init_from.empty(), "expected config or init_from, got neither");
+    s.require(c.model.empty() || c.init_from.empty(), "expected config or init_from, got both");
   });
   section("data", [&](Section& s) {
     s.read("tokenizer", c.tokenizer);
     s.read("holdout_modulus", c.holdout_modulus, 2);
-    const nlohmann::json* paths = s.find("paths");
-    s.require(paths && paths->is_array() && !paths->empty(),
-              "paths: expected a list of files or directories");
-    for (const nlohmann::json& p : *paths) {
-      s.require(p.is_string(), "paths: expected strings");
-      c.data.emplace_back(p.get<std::string>());
-    }
+    for (const char* key : {"tokenizer", "paths"}) s.require_key(key);
+    const nlohmann::json& paths = *s.find("paths");
+    const bool listed = paths.is_array() && !paths.empty() &&
+                        std::ranges::all_of(paths, [](const nlohmann::json& p) { return p.is_string(); });
+    s.require_value(listed, "paths", "a list of files or directories");
+    for (const nlohmann::json& p : paths) c.data.emplace_back(p.get<std::string>());
   });
   section("batch",
           [&](Section& s) { s.read("micro_batch_tokens", c.micro_batch_tokens, 0, kMaxBatchTokens); });
@@ -152,8 +159,8 @@ TrainConfig load_train_config(const std::filesystem::path& path) {
     s.read("eps", c.optimizer.eps, 0, 1);
     // As floats: 1 - 1e-9 is 1 there, and 1 - beta^t and sqrt(v) + eps are divisors.
     for (const auto& [key, beta] : {std::pair{"beta1", c.optimizer.beta1}, {"beta2", c.optimizer.beta2}})
-      s.require(beta < 1, str(key, ": expected 0 or more and less than 1 in single precision"));
-    s.require(c.optimizer.eps > 0, "eps: expected more than 0 in single precision");
+      s.require_value(beta < 1, key, "a number of 0 or more and less than 1 in single precision");
+    s.require_value(c.optimizer.eps > 0, "eps", "a number of more than 0 in single precision");
     s.read("weight_decay", c.optimizer.weight_decay, 0, 10);
     s.read("clip_grad_norm", c.optimizer.clip_grad_norm, 0, 1e9);
   });

@@ -324,6 +324,21 @@ class TrainingConfigs(TestCase):
         self.refused(BAD_FILE, ["run.toml:1:8"], "seed = \n")
         phase = "[[phase]]\nsteps = 1\nbatch_tokens = 2\nsequence_length = 2\n"
         self.refused(BAD_FILE, ["run.toml", "'seeds'", "did you mean 'seed'?"], "seeds = 1\n" + phase)
+        data = 'data.tokenizer = "t"\ndata.paths = ["a"]\n'
+        for said, text in (
+            ("[data]: key 'paths' is missing", 'data.tokenizer = "t"\n'),
+            ("[data]: key 'tokenizer' is missing", 'data.paths = ["a"]\n'),
+            ("[data]: key 'paths': expected a list of files or directories, got [1]", 'data.tokenizer = "t"\ndata.paths = [1]\n'),
+            ("[model]: expected config or init_from, got neither", 'model.dtype = "f32"\n'),
+            ("[model]: expected config or init_from, got both", 'model.config = "a"\nmodel.init_from = "b"\n'),
+            ("[optimizer]: key 'beta1': expected a number", "optimizer.beta1 = 1\n"),
+            ("expected one or more [[phase]] tables, got none", data),
+            ("expected one or more [[phase]] tables, got 3", "phase = 3\n" + data),
+            ("phase 1: key 'steps' is missing", phase.replace("steps = 1\n", "")),
+            ("phase 1: key 'batch_tokens' is missing", phase.replace("batch_tokens = 2\n", "")),
+            ("phase 1: key 'sequence_length' is missing", phase.replace("sequence_length = 2\n", "")),
+        ):
+            self.refused(BAD_FILE, ["run.toml: " + said], text)
 
 
 if __name__ == "__main__":
