@@ -20,16 +20,6 @@ constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kStateFile = "trainer.json";
 constexpr const char* kPrefix = "step-";
 
-std::vector<fs::path> checkpoints(const fs::path& output) {
-  std::vector<fs::path> all;
-  if (!fs::is_directory(output)) return all;
-  for (const fs::directory_entry& entry : fs::directory_iterator(output))
-    if (entry.path().filename().string().starts_with(kPrefix) && fs::exists(entry.path() / kStateFile))
-      all.push_back(entry.path());
-  std::sort(all.begin(), all.end());
-  return all;
-}
-
 void check_finite(const model::Weights& weights) {
   for (const model::Parameter& p : model::parameters(weights)) {
     const std::optional<int64_t> bad = io::find_nonfinite(p.tensor);
@@ -62,6 +52,16 @@ fs::path checkpoint_path(const fs::path& output, int64_t step) {
   std::string digits = str(step);
   digits.insert(0, digits.size() < 8 ? 8 - digits.size() : 0, '0');
   return output / (kPrefix + digits);
+}
+
+std::vector<fs::path> checkpoints(const fs::path& output) {
+  std::vector<fs::path> all;
+  if (!fs::is_directory(output)) return all;
+  for (const fs::directory_entry& entry : fs::directory_iterator(output))
+    if (entry.path().filename().string().starts_with(kPrefix) && fs::exists(entry.path() / kStateFile))
+      all.push_back(entry.path());
+  std::sort(all.begin(), all.end());
+  return all;
 }
 
 std::optional<fs::path> latest_checkpoint(const fs::path& output) {
@@ -98,6 +98,7 @@ void save_checkpoint(TrainStep& step, const fs::path& dir, const TrainerState& s
       {"num_updates", step.optimizer().num_updates()},
       {"guard",
        {{"mean", state.guard.mean}, {"variance", state.guard.variance}, {"count", state.guard.count}}},
+      {"num_refused", state.num_refused},
       {"config", state.config_text},
       {"data_hash", state.data_hash}};
   atomic_write_file(writer->path() / kStateFile, json.dump(2) + "\n");
@@ -127,6 +128,8 @@ TrainerState load_checkpoint(TrainStep& step, const fs::path& dir) {
   TrainerState state;
   state.step = object.require(object.integer("step", 0), "step");
   step.optimizer().set_num_updates(object.require(object.integer("num_updates", 0), "num_updates"));
+  // Absent in checkpoints of before it was kept.
+  state.num_refused = object.integer("num_refused", 0).value_or(0);
   state.config_text = object.require(object.text("config"), "config");
   state.data_hash = object.require(object.text("data_hash"), "data_hash");
   const nlohmann::json* guard_json = object.find("guard");

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "train/spike_guard.h"
 #include "train/train_step.h"
@@ -14,11 +15,14 @@ namespace moge::train {
 struct TrainerState {
   int64_t step = 0;  ///< steps done, skipped updates included; it also says which data was used
   SpikeGuard guard;
+  int64_t num_refused = 0;  ///< updates refused since the last that was not
   std::string config_text;  ///< of the run's TOML file
   std::string data_hash;    ///< of the packed corpus' manifest
 };
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& output, int64_t step);
+/// The complete checkpoints below `output`, the oldest first.
+std::vector<std::filesystem::path> checkpoints(const std::filesystem::path& output);
 /// The newest complete checkpoint below `output`, if any.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& output);
 /// Removes all but the newest `keep`, and what an earlier call that was killed left hidden.

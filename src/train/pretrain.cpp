@@ -125,17 +125,26 @@ class Pretraining {
 
  private:
   void resume() {
-    const std::optional<fs::path> latest = options_.fresh ? std::nullopt : latest_checkpoint(config_.output);
-    if (!latest) return;
-    const TrainerState saved = load_checkpoint(step_, *latest);
+    const std::vector<fs::path> all = checkpoints(config_.output);
+    if (options_.fresh || all.empty()) return;
+    const fs::path& latest = all.back();
+    TrainerState saved;
+    try {
+      saved = load_checkpoint(step_, latest);
+    } catch (const FileError& error) {
+      const std::string otherwise =
+          all.size() > 1 ? "resumes from " + all[all.size() - 2].string() : "begins anew";
+      throw FileError(
+          str(error.what(), "; if ", latest.string(), " is damaged, remove it, and the run ", otherwise));
+    }
     const std::string difference = config_difference(saved.config_text, state_.config_text);
-    check<FileError>(difference.empty(), latest->string(),
+    check<FileError>(difference.empty(), latest.string(),
                      ": was made with another configuration: ", difference,
                      "; use --fresh or another output directory");
-    check<FileError>(saved.data_hash == state_.data_hash, latest->string(),
+    check<FileError>(saved.data_hash == state_.data_hash, latest.string(),
                      ": was made with other data; use --fresh or another output directory");
     state_ = saved;
-    log_info("resuming at step ", state_.step, " from ", latest->string());
+    log_info("resuming at step ", state_.step, " from ", latest.string());
   }
 
   void print_plan() const {
@@ -165,8 +174,8 @@ class Pretraining {
     trained_tokens_ += phase.batch_tokens;
     log(at, lr, result, static_cast<double>(phase.batch_tokens) / seconds);
     ++state_.step;
-    refused_ = result.updated ? 0 : refused_ + 1;
-    check(refused_ < kMaxRefused, "step ", state_.step, ": ", refused_,
+    state_.num_refused = result.updated ? 0 : state_.num_refused + 1;
+    check(state_.num_refused < kMaxRefused, "step ", state_.step, ": ", state_.num_refused,
           " updates in a row were refused, the last for loss ", result.loss, " and gradient norm ",
           result.grad_norm, "; lower lr or raise [loss] spike_sigmas, and start anew with --fresh");
   }
@@ -291,7 +300,6 @@ class Pretraining {
   double train_seconds_ = 0;
   int64_t trained_tokens_ = 0;
   int64_t steps_here_ = 0;
-  int64_t refused_ = 0;  ///< updates refused since the last that was not
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "core/files.h"
@@ -241,8 +242,10 @@ TEST_F(PretrainTest, RefusesConstantsThatAdamWDividesByAsZero) {
   for (const std::string wrong :
        {"beta1 = 1.0", "beta2 = 1", "beta2 = 0.999999999", "eps = 0", "eps = 1e-60"}) {
     const std::string message = refusal([&] { config("a", str("[optimizer]\n", wrong, "\n")); });
-    EXPECT_NE(message.find(str(wrong.substr(0, wrong.find(' ')), ": expected")), std::string::npos)
+    EXPECT_NE(message.find(str("'", wrong.substr(0, wrong.find(' ')), "': expected a number")),
+              std::string::npos)
         << message;
+    EXPECT_NE(message.find(", got "), std::string::npos) << message;
   }
 }
 
@@ -258,6 +261,21 @@ TEST_F(PretrainTest, WritesNoModelThatDiverged) {
   EXPECT_NE(refusal<Error>([&] { run(c); }).find("step 101: 100 updates in a row"), std::string::npos);
   EXPECT_FALSE(latest_checkpoint(dir_ / "a"));
   EXPECT_FALSE(fs::exists(dir_ / "a" / "model"));
+}
+
+TEST_F(PretrainTest, CountsRefusedUpdatesAcrossAResume) {
+  TrainConfig c = config("a");
+  run(c, 2);
+  // A guard that refuses whatever comes.
+  const fs::path state = checkpoint_path(dir_ / "a", 2) / "trainer.json";
+  nlohmann::json json = nlohmann::json::parse(read_text_file(state));
+  EXPECT_EQ(json["num_refused"], 0);
+  json["guard"] = {{"mean", 0.0}, {"variance", 0.0}, {"count", 100}};
+  json["num_refused"] = 98;
+  atomic_write_file(state, json.dump());
+  c.spike_sigmas = 1;
+  run(c, 3);
+  EXPECT_NE(refusal<Error>([&] { run(c); }).find("step 4: 100 updates in a row"), std::string::npos);
 }
 
 TEST(TrainConfig, DifferencesAreOfWhatAFileSays) {
@@ -296,7 +314,14 @@ TEST_F(PretrainTest, RefusesWhatDoesNotFit) {
             }).find("'micro_batch_tokens': expected an integer from 0 to 2147483647"),
             std::string::npos);
   flip_last_byte(latest_checkpoint(dir_ / "a").value() / "model.safetensors");
-  EXPECT_NE(refusal([&] { run(config("a")); }).find("checksum"), std::string::npos);
+  const std::string damaged = refusal([&] { run(config("a")); });
+  EXPECT_NE(damaged.find("checksum"), std::string::npos);
+  EXPECT_NE(damaged.find("step-00000003 is damaged, remove it, and the run resumes from " +
+                         checkpoint_path(dir_ / "a", 2).string()),
+            std::string::npos)
+      << damaged;
+  fs::remove_all(checkpoint_path(dir_ / "a", 2));
+  EXPECT_NE(refusal([&] { run(config("a")); }).find("and the run begins anew"), std::string::npos);
   flip_last_byte(dir_ / "a" / "corpus" / "tokens-00000.bin");
   EXPECT_NE(refusal([&] { run(config("a")); }).find("tokens-00000.bin: corrupt"), std::string::npos);
   TrainConfig packed = config("b");
