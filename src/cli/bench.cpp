@@ -119,8 +119,14 @@ void check_cpu_options(int64_t batch, int64_t layers, bool profile, bool eager =
 }
 
 /// For benchmarks that only a GPU has.
-void check_device(const ModelOptions& o) {
+void check_gpu_options(const ModelOptions& o) {
   check<UsageError>(o.device != "cpu", "--device cpu: expected cuda or auto, this benchmark needs a GPU");
+  check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kI8 || o.dtype == DType::kFP8E4M3,
+                    "--dtype ", name_of(o.dtype), ": on a GPU weights are bf16, i8 or fp8_e4m3");
+  check<UsageError>(o.kv_dtype == DType::kBF16 || o.kv_dtype == DType::kF16 || o.kv_dtype == DType::kI8 ||
+                        o.kv_dtype == DType::kFP8E4M3,
+                    "--kv-dtype ", name_of(o.kv_dtype),
+                    ": on a GPU keys and values are bf16, f16, i8 or fp8_e4m3");
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
@@ -206,7 +212,7 @@ struct BenchServeOptions {
 };
 
 void bench_serve_like(const BenchServeOptions& o) {
-  check_device(o.model);
+  check_gpu_options(o.model);
   bench_device_serve({.model = o.model,
                       .layers = o.layers,
                       .batch = o.batch,
@@ -246,7 +252,7 @@ struct BenchOpsOptions {
 };
 
 void bench_ops(const BenchOpsOptions& o) {
-  check_device(o.model);
+  check_gpu_options(o.model);
   bench_device_ops({.model = o.model, .context = o.model.context.value_or(0), .json = o.json});
 }
 

@@ -27,7 +27,10 @@ class Usage(TestCase):
         self.assert_fails(USAGE, ["--kv-dtype i8", "bf16 weights are bf16 or f32"], *cpu, "bf16", "--kv-dtype", "i8")
         self.assert_fails(USAGE, ["--dtype", "bf16, f16, f32, i8 or fp8_e4m3", "'int4'"], "run", self.model, "--dtype", "int4")
         for bench in ("ops", "serve-like"):
-            self.assert_fails(USAGE, ["--device cpu", "needs a GPU"], "bench", bench, self.model, "--device", "cpu")
+            args = ["bench", bench, self.model]
+            self.assert_fails(USAGE, ["--device cpu", "needs a GPU"], *args, "--device", "cpu")
+            self.assert_fails(USAGE, ["--dtype f16", "bf16, i8 or fp8_e4m3"], *args, "--dtype", "f16")
+            self.assert_fails(USAGE, ["--kv-dtype f32", "bf16, f16, i8 or fp8_e4m3"], *args, "--kv-dtype", "f32")
         for dtype in ("f16", "f32"):
             said = ["--dtype: expected i8 or fp8_e4m3 or bf16", f"'{dtype}'"]
             self.assert_fails(USAGE, said, "tune", self.model, "--dtype", dtype)
