@@ -8,7 +8,8 @@ namespace moge::ops {
 struct EmbeddingFwd {
   Tensor y;       // [T, D] f32
   Tensor weight;  // [V, D] f32 | bf16, strided or packed (a tied head is packed)
-  Tensor ids;     // [T] i32, each in 0..V-1 (else ShapeError naming the position)
+  Tensor ids;     // [T] i32, each in 0..V-1 (else ShapeError naming the position; a GPU, which cannot tell,
+                  // writes a row of NaN)
 };
 /// dweight[ids[t]] += dy[t], tokens added in order.
 struct EmbeddingBwd {

@@ -14,7 +14,37 @@ EmbeddingFwd make_fwd(Inputs& in, int64_t T, int64_t V, int64_t D, DType dtype) 
           .ids = in.ints({T}, 0, static_cast<int32_t>(V))};
 }
 
+/// Ids outside of the vocabulary: refused on the CPU; on a GPU rows of NaN between the others' rows.
+std::string outside(const std::string& name) {
+  const OpTable<EmbeddingFwd>& table = ops::embedding_fwd_table();
+  constexpr int32_t V = 9;
+  constexpr int64_t D = 40;
+  const std::vector<int32_t> ids{0, -1, V - 1, V, INT32_MIN, 3, INT32_MAX};
+  Inputs in(kSeed);
+  EmbeddingFwd args = make_fwd(in, std::ssize(ids), V, D, DType::kBF16);
+  args.ids = in.values(ids);
+  try {
+    Bench(2).run(table, find_impl(table, name), args);
+    if (!on_gpu(name)) return "accepted";
+  } catch (const ShapeError&) {
+    return on_gpu(name) ? "refused" : "";
+  }
+  for (int64_t t = 0; t < std::ssize(ids); ++t) {
+    const int64_t id = ids[static_cast<size_t>(t)];
+    const bool known = id >= 0 && id < V;
+    const Tensor row = args.weight.slice(0, known ? id : 0, known ? id + 1 : 1);
+    const std::vector<double> y = to_doubles(args.y.slice(0, t, t + 1)), want = to_doubles(row);
+    for (size_t i = 0; i < y.size(); ++i)
+      if (known ? y[i] != want[i] : !std::isnan(y[i])) return str("id ", id, " [", i, "]: got ", y[i]);
+  }
+  return "";
+}
+
 const Cases cases([] {
+  AnyCase outsiders = erase(ops::embedding_fwd_table(), "ids outside");
+  outsiders.test = outside;
+  outsiders.refusal = [](const std::string&) { return Refusal(); };
+  all_cases().push_back(std::move(outsiders));
   struct Dims {
     int64_t T, V, D;
     bool perf;
