@@ -44,13 +44,14 @@ inline spec::ModelConfig small_moge(int64_t topk = 4, int64_t shared_width = 134
   return c;
 }
 
-/// More than one warp for a row, and an attention wider than the model.
+/// More than one warp for a row, an attention wider than the model, heads of 128.
 inline spec::ModelConfig wide_moge() {
   spec::ModelConfig c = small_moge();
   c.hidden_size = 1536;
   c.num_hidden_layers = 2;
-  c.num_attention_heads = 40;
-  c.num_key_value_heads = 8;
+  c.num_attention_heads = 20;
+  c.num_key_value_heads = 4;
+  c.head_dim = 128;
   c.moe_intermediate_size = 336;
   c.shared_expert_intermediate_size = 672;
   c.use_router_scale = false;
@@ -66,9 +67,9 @@ inline spec::ModelConfig small_dense() {
   c.vocab_size = 500;
   c.hidden_size = 256;
   c.num_hidden_layers = 3;
-  c.num_attention_heads = 8;
-  c.num_key_value_heads = 4;
-  c.head_dim = 64;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  c.head_dim = 128;
   c.max_position_embeddings = 4096;
   c.intermediate_size = 704;
   c.qk_norm = true;
