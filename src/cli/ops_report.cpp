@@ -18,7 +18,7 @@ OpsReport::OpsReport(Backend& backend, const std::string& model, bool json)
             {"ops", ordered_json::array()}}) {
   if (json_) return;
   std::cout << backend.info().name << ", copy bandwidth " << copy_ * 1e-9 << " GB/s\n"
-            << std::left << std::setw(14) << "op" << std::setw(106) << "shape" << std::right << std::setw(10)
+            << std::left << std::setw(20) << "op" << std::setw(106) << "shape" << std::right << std::setw(10)
             << "us" << std::setw(9) << "GB/s" << std::setw(8) << "% copy" << std::setw(9) << "TFLOP/s\n";
 }
 
@@ -37,7 +37,7 @@ void OpsReport::add(const LayerOp& op, const char* name, ordered_json shape, dou
                          {"bytes_per_second", op.bytes / seconds},
                          {"flops_per_second", op.flops / seconds}});
   if (json_) return;
-  std::cout << std::left << std::setw(14) << op.what << std::setw(106) << shape.dump() << std::right
+  std::cout << std::left << std::setw(20) << op.what << std::setw(106) << shape.dump() << std::right
             << std::fixed << std::setprecision(1) << std::setw(10) << seconds * 1e6 << std::setw(9)
             << op.bytes / seconds * 1e-9 << std::setw(8) << 100 * op.bytes / seconds / copy_ << std::setw(8)
             << op.flops / seconds * 1e-12 << '\n';
