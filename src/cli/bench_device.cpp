@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/device_roof.h"
 #include "cli/json_text.h"
 #include "cli/model_path.h"
 #include "cli/quantile.h"
@@ -31,16 +32,14 @@ constexpr int64_t kMostPasses = 64;  ///< one after another: each makes a decode
 /// The runner of a benchmark and what was measured before its memory was taken.
 struct DeviceBench {
   DeviceBench(const DeviceBenchOptions& o, const engine::RunnerConfig& limits)
-      : options(o),
-        pool(static_cast<int>(o.model.threads)),
-        backend(cuda_backend()),
-        copy(backend.copy_bandwidth()) {
+      : options(o), pool(static_cast<int>(o.model.threads)), backend(cuda_backend()) {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
     const engine::RunnerPlan plan =
         engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx));
     log_info("memory plan: ", plan.str());
+    roof = measure_roof(backend, o.model.dtype);
     const auto start = std::chrono::steady_clock::now();
     model::ServingModel model = load_on_device(ctx, o.model, o.layers);
     runner = std::make_unique<engine::Runner>(ctx, std::move(model), limits, plan);
@@ -59,7 +58,23 @@ struct DeviceBench {
             {"batch", options.batch},
             {"context", options.context},
             {"memory_bytes", runner->memory_plan().total()},
-            {"copy_bandwidth", copy}};
+            {"copy_bandwidth", roof.copy},
+            {"product_ceiling", roof.product}};
+  }
+  /// One decode step of `batch` sequences that attend to `positions` positions together.
+  Work decode_work(int64_t batch, int64_t positions) const {
+    const int64_t context = (positions + batch / 2) / batch;
+    return {
+        roof, spec::decode_step_bytes(runner->config(), batch, context, format()),
+        static_cast<double>(batch) * spec::flops_per_token(runner->config(), context, spec::Phase::kDecode)};
+  }
+  /// One pass over `prompts` whole prompts of `tokens` each.
+  Work prompt_work(int64_t prompts, int64_t tokens) const {
+    return {roof, spec::prompt_bytes(runner->config(), prompts, tokens, format()),
+            spec::prompt_flops(runner->config(), prompts, tokens)};
+  }
+  spec::ServingFormat format() const {
+    return {.weights = options.model.dtype, .kv = options.model.kv_dtype};
   }
   std::vector<int32_t> ids(int64_t count, uint64_t stream) const {
     return random_ids(runner->config(), count, static_cast<uint64_t>(options.model.seed), stream);
@@ -123,7 +138,7 @@ struct DeviceBench {
   const DeviceBenchOptions& options;
   ThreadPool pool;
   Backend& backend;
-  double copy;
+  DeviceRoof roof;
   std::unique_ptr<engine::Runner> runner;
 };
 
@@ -154,19 +169,15 @@ void bench_device_decode(const DeviceBenchOptions& o) {
 
   const double step = median(ms);
   const int64_t mean_context = o.context + kWarmUp + o.steps / 2;
-  const double bytes = spec::decode_step_bytes(runner.config(), o.batch, mean_context,
-                                               {.weights = o.model.dtype, .kv = o.model.kv_dtype});
+  const Work work = bench.decode_work(o.batch, o.batch * mean_context);
   const double tokens_per_second = static_cast<double>(o.batch) / step * 1e3;
-  const double rate = bytes / step * 1e3;
   ordered_json out = bench.header("decode");
   out.update({{"mean_context", mean_context},
               {"step_ms", step},
               {"step_ms_p10", quantile(ms, 0.1)},
               {"step_ms_p90", quantile(ms, 0.9)},
-              {"tokens_per_second", tokens_per_second},
-              {"bytes", bytes},
-              {"bytes_per_second", rate},
-              {"percent_of_copy_bandwidth", 100 * rate / bench.copy}});
+              {"tokens_per_second", tokens_per_second}});
+  add_work(out, work, step * 1e-3, bench.roof);
   if (o.profile)
     // The last one of a few at the mean context, from a row that holds at least one token.
     bench.profile(out, !o.eager, step, std::min(kMostPasses, mean_context - 1), [&](int64_t n) {
@@ -181,10 +192,8 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   std::cout << std::fixed << std::setprecision(3) << "step     " << step << " ms (median of " << o.steps
             << "; p10 " << quantile(ms, 0.1) << ", p90 " << quantile(ms, 0.9) << ")\n"
             << std::setprecision(1) << "decode   " << tokens_per_second << " tokens/s, " << o.batch
-            << " sequences at context " << o.context << "\nreads    " << bytes * 1e-9 << " GB a step, "
-            << rate * 1e-9 << " GB/s, " << 100 * rate / bench.copy << "% of the copy bandwidth, "
-            << bench.copy * 1e-9 << " GB/s\n"
-            << std::setprecision(3);
+            << " sequences at context " << o.context << '\n'
+            << work_text(work, step * 1e-3, bench.roof) << std::setprecision(3);
   if (o.profile) bench.print_ops(out["ops"]);
 }
 
@@ -213,13 +222,11 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
 
   const double time = median(ms);
   const auto tokens = static_cast<double>(o.batch * o.context);
-  const double total_flops = spec::prompt_flops(runner.config(), o.batch, o.context);
+  const Work work = bench.prompt_work(o.batch, o.context);
   ordered_json out = bench.header("prefill");
-  out.update({{"ttft_ms", time},
-              {"ttft_ms_p90", quantile(ms, 0.9)},
-              {"tokens_per_second", tokens / time * 1e3},
-              {"flops", total_flops},
-              {"flops_per_second", total_flops / time * 1e3}});
+  out.update(
+      {{"ttft_ms", time}, {"ttft_ms_p90", quantile(ms, 0.9)}, {"tokens_per_second", tokens / time * 1e3}});
+  add_work(out, work, time * 1e-3, bench.roof);
   if (o.profile)
     bench.profile(out, false, time, kMostPasses, [&](int64_t n) {
       for (int64_t i = 1; i < n; ++i) pass();
@@ -232,9 +239,8 @@ void bench_device_prefill(const DeviceBenchOptions& o) {
   std::cout << std::fixed << std::setprecision(2) << "prefill  " << time
             << " ms to the first token (median of " << ms.size() << "; p90 " << quantile(ms, 0.9) << "), "
             << o.batch << " x " << o.context << " tokens\n"
-            << std::setprecision(0) << "         " << tokens / time * 1e3 << " tokens/s, "
-            << total_flops / time * 1e-9 << " TFLOP/s\n"
-            << std::setprecision(3);
+            << std::setprecision(0) << "         " << tokens / time * 1e3 << " tokens/s\n"
+            << work_text(work, time * 1e-3, bench.roof) << std::setprecision(3);
   if (o.profile) bench.print_ops(out["ops"]);
 }
 
@@ -264,6 +270,7 @@ void bench_device_serve(const DeviceBenchOptions& o) {
   std::vector<Served> served;
   Rng lengths(static_cast<uint64_t>(o.model.seed), 99);
   int64_t next_request = 0, answer_tokens = 0;
+  Work work;
   Event* const begin = now();
   Event* last_pass = begin;
   while (true) {
@@ -288,19 +295,25 @@ void bench_device_serve(const DeviceBenchOptions& o) {
       }
       runner.prefill(first_row, std::vector<std::span<const int32_t>>(prompts.begin(), prompts.end()));
       last_pass = now();
+      work += bench.prompt_work(std::ssize(prompts), o.context);
       for (auto c = first; c != client; ++c) c->first = last_pass;
       continue;
     }
     if (std::ranges::all_of(clients, waits)) break;
     runner.decode();
     last_pass = now();
+    int64_t decoding = 0, positions = 0;
     for (size_t row = 0; row < clients.size(); ++row) {
       Client& c = clients[row];
-      if (c.left == 0 || --c.left > 0) continue;
+      if (c.left == 0) continue;
+      ++decoding;
+      positions += runner.length(static_cast<int64_t>(row));
+      if (--c.left > 0) continue;
       const int64_t tokens = runner.length(static_cast<int64_t>(row)) - o.context + 1;
       served.push_back({c.begin, c.first, last_pass, tokens});
       runner.stop(static_cast<int64_t>(row));
     }
+    work += bench.decode_work(decoding, positions);
   }
   const double seconds = last_pass->seconds_since(*begin);
   std::vector<double> ttft, tpot;
@@ -317,6 +330,7 @@ void bench_device_serve(const DeviceBenchOptions& o) {
               {"ttft_ms_p90", quantile(ttft, 0.9)},
               {"tpot_ms", quantile(tpot, 0.5)},
               {"tpot_ms_p90", quantile(tpot, 0.9)}});
+  add_work(out, work, seconds, bench.roof);
   if (o.json) {
     print_json(out, 2);
     return;
@@ -326,7 +340,8 @@ void bench_device_serve(const DeviceBenchOptions& o) {
             << " s\nprompts  " << static_cast<double>(o.requests * o.context) / seconds
             << " tokens/s; to the first token " << quantile(ttft, 0.5) << " ms (p90 " << quantile(ttft, 0.9)
             << ")\nanswers  " << static_cast<double>(answer_tokens) / seconds << " tokens/s; between tokens "
-            << quantile(tpot, 0.5) << " ms (p90 " << quantile(tpot, 0.9) << ")\n";
+            << quantile(tpot, 0.5) << " ms (p90 " << quantile(tpot, 0.9) << ")\n"
+            << work_text(work, seconds, bench.roof);
 }
 
 void bench_device_llama(const DeviceBenchOptions& o) {
@@ -354,14 +369,23 @@ void bench_device_llama(const DeviceBenchOptions& o) {
     return quantile(rates, 0.5);
   };
   const double pp = rate(kPrompt, 0, kPrompt), tg = rate(1, kGenerated - 1, kGenerated);
+  const double pp_seconds = kPrompt / pp, tg_seconds = kGenerated / tg;
+  const Work pp_work = bench.prompt_work(1, kPrompt);
+  Work tg_work = bench.prompt_work(1, 1);
+  for (int64_t position = 2; position <= kGenerated; ++position) tg_work += bench.decode_work(1, position);
   ordered_json out = bench.header("pp512 tg128");
   out.erase("context");
   out.update({{"pp512_tokens_per_second", pp}, {"tg128_tokens_per_second", tg}});
+  add_work(out["pp512"], pp_work, pp_seconds, bench.roof);
+  add_work(out["tg128"], tg_work, tg_seconds, bench.roof);
   if (o.json)
     print_json(out, 2);
   else
-    std::cout << std::fixed << std::setprecision(1) << "pp512  " << pp << " tokens/s\ntg128  " << tg
-              << " tokens/s\n";
+    std::cout << std::fixed << std::setprecision(1) << "pp512    " << pp << " tokens/s, " << 1e3 * pp_seconds
+              << " ms\n"
+              << work_text(pp_work, pp_seconds, bench.roof) << "tg128    " << tg << " tokens/s, "
+              << 1e3 * tg_seconds << " ms\n"
+              << work_text(tg_work, tg_seconds, bench.roof);
 }
 
 }  // namespace moge::cli

@@ -103,21 +103,34 @@ double expected_distinct_experts(const ModelConfig& c, int64_t num_tokens) {
   return static_cast<double>(c.num_experts) * (1 - missed);
 }
 
-double decode_step_bytes(const ModelConfig& config, int64_t batch, int64_t context,
-                         const ServingFormat& format) {
+namespace {
+
+/// A pass over `tokens` tokens that reads or writes the keys and values of `positions`.
+double pass_bytes(const ModelConfig& config, int64_t tokens, int64_t positions, const ServingFormat& format) {
   const ParameterCount all = parameter_count(config);
   const auto bytes = [](int64_t elements, DType dtype) {
     return static_cast<double>(elements) * static_cast<double>(size_of(dtype));
   };
   const int64_t head = config.tie_word_embeddings ? all.embedding : all.lm_head;
   const double hit = config.is_moe()
-                         ? expected_distinct_experts(config, batch) / static_cast<double>(config.num_experts)
+                         ? expected_distinct_experts(config, tokens) / static_cast<double>(config.num_experts)
                          : 0;
   return bytes(all.attention + all.dense_mlp + all.shared_expert, format.weights) +
          hit * bytes(all.routed_experts, format.weights) + bytes(head, format.vocabulary) +
          bytes(all.router + all.norms + all.attention_bias, DType::kF32) +
-         bytes(batch * config.hidden_size, format.vocabulary) +
-         static_cast<double>(batch * context * kv_bytes_per_token(config, format.kv));
+         bytes(tokens * config.hidden_size, format.vocabulary) +
+         static_cast<double>(positions * kv_bytes_per_token(config, format.kv));
+}
+
+}  // namespace
+
+double decode_step_bytes(const ModelConfig& config, int64_t batch, int64_t context,
+                         const ServingFormat& format) {
+  return pass_bytes(config, batch, batch * context, format);
+}
+
+double prompt_bytes(const ModelConfig& config, int64_t prompts, int64_t tokens, const ServingFormat& format) {
+  return pass_bytes(config, prompts * tokens, prompts * tokens, format);
 }
 
 int64_t activation_elements_per_token(const ModelConfig& c) {

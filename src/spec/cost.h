@@ -129,6 +129,9 @@ double expected_distinct_experts(const ModelConfig& config, int64_t num_tokens);
 /// (once each), one embedding row a sequence, the cache. Eight-bit scales and activations are not counted.
 double decode_step_bytes(const ModelConfig& config, int64_t batch, int64_t context,
                          const ServingFormat& format);
+/// What one pass over `prompts` prompts of `tokens` each has to move: the same weights, an embedding row a
+/// token, and the cache's entries of the prompts, which it writes.
+double prompt_bytes(const ModelConfig& config, int64_t prompts, int64_t tokens, const ServingFormat& format);
 
 /// Bytes by purpose; zero where a purpose does not occur.
 struct MemoryPlan {

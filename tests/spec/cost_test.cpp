@@ -55,6 +55,18 @@ TEST(Cost, Bytes) {
   EXPECT_EQ(decode_read_bytes(tied, 0, DType::kBF16, DType::kBF16), weight_bytes(tied, DType::kBF16));
 }
 
+TEST(Cost, BytesOfAPass) {
+  const ModelConfig c = shipped("pangu-pro-moe-72b-a16b");
+  const ServingFormat f{.weights = DType::kI8, .kv = DType::kI8};
+  // A prompt's positions are written once; as many sequences of one position each read as much.
+  EXPECT_EQ(prompt_bytes(c, 3, 100, f), decode_step_bytes(c, 300, 1, f));
+  const double position = static_cast<double>(kv_bytes_per_token(c, DType::kI8));
+  EXPECT_EQ(decode_step_bytes(c, 7, 50, f) - decode_step_bytes(c, 7, 20, f), 7 * 30 * position);
+  // More tokens than experts hit them all.
+  const double all = prompt_bytes(c, 2, 2048, f);
+  EXPECT_NEAR(prompt_bytes(c, 4, 2048, f) - all, 4096 * (position + 5120.0 * 2), 1e-9 * all);
+}
+
 TEST(Cost, TrainingMemory) {
   const ModelConfig c = shipped("demo-moge");
   const int64_t n = parameters(c);
