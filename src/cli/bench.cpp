@@ -270,8 +270,8 @@ std::vector<Command> bench_commands() {
           {"bench decode", "tokens per second of one sequence, and percent of the memory's roof",
            "Decoding reads every active weight and the cached keys and values once a token; what it reads\n"
            "a second is compared with what this machine can read just before and after. On a GPU\n"
-           "--batch sequences that already hold --context tokens (random keys and values) decode "
-           "together.\n\n"
+           "--batch sequences (random keys and values) decode together; --context is the mean length of\n"
+           "those that are timed.\n\n"
            "  moge bench decode dense-500m --random-weights\n"
            "  moge bench decode dense-500m --random-weights --device cpu --dtype i8\n"
            "  moge bench decode pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "

@@ -36,6 +36,11 @@ struct DeviceBench {
     ExecContext ctx{.device = {DeviceKind::kCuda, 0}, .pool = &pool, .backend = &backend};
     spec::ModelConfig config = spec::load_model_config(find_model(o.model.model));
     if (o.layers > 0) config.num_hidden_layers = std::min(o.layers, config.num_hidden_layers);
+    check<UsageError>(limits.context <= config.max_position_embeddings,
+                      o.model.context ? str("--context ", *o.model.context, ": ") : "",
+                      "sequences of this benchmark grow to ", limits.context,
+                      " tokens, expected at most the model's max_position_embeddings, ",
+                      config.max_position_embeddings);
     const engine::RunnerPlan plan =
         engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx));
     log_info("memory plan: ", plan.str());
@@ -144,17 +149,23 @@ struct DeviceBench {
 
 }  // namespace
 
+DecodeLengths decode_lengths(int64_t context, int64_t warm_up, int64_t steps) {
+  const int64_t before = warm_up + (steps + 1) / 2;
+  const int64_t first = std::max<int64_t>(1, context - before);
+  return {.first = first, .longest = first + warm_up + steps, .mean = first + before};
+}
+
 void bench_device_decode(const DeviceBenchOptions& o) {
   constexpr int64_t kWarmUp = 8;
-  const int64_t room = o.context + o.steps + kWarmUp + 2;
+  const DecodeLengths lengths = decode_lengths(o.context, kWarmUp, o.steps);
   DeviceBench bench(o, {.max_sequences = o.batch,
-                        .context = room,
+                        .context = lengths.longest,
                         .max_batch_tokens = 1,
                         .kv_dtype = o.model.kv_dtype,
                         .graphs = !o.eager});
   engine::Runner& runner = *bench.runner;
-  for (int64_t row = 0; row < o.batch; ++row) runner.start(row, room, {.temperature = 0});
-  runner.assume_context(o.batch, o.context);
+  for (int64_t row = 0; row < o.batch; ++row) runner.start(row, lengths.longest, {.temperature = 0});
+  runner.assume_context(o.batch, lengths.first);
   runner.set_tokens(bench.ids(o.batch, 1));
   for (int64_t i = 0; i < kWarmUp; ++i) runner.decode();
   std::vector<std::unique_ptr<Event>> events;
@@ -168,11 +179,10 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   runner.tokens(o.batch);
 
   const double step = median(ms);
-  const int64_t mean_context = o.context + kWarmUp + o.steps / 2;
-  const Work work = bench.decode_work(o.batch, o.batch * mean_context);
+  const Work work = bench.decode_work(o.batch, o.batch * lengths.mean);
   const double tokens_per_second = static_cast<double>(o.batch) / step * 1e3;
   ordered_json out = bench.header("decode");
-  out.update({{"mean_context", mean_context},
+  out.update({{"mean_context", lengths.mean},
               {"step_ms", step},
               {"step_ms_p10", quantile(ms, 0.1)},
               {"step_ms_p90", quantile(ms, 0.9)},
@@ -180,8 +190,8 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   add_work(out, work, step * 1e-3, bench.roof);
   if (o.profile)
     // The last one of a few at the mean context, from a row that holds at least one token.
-    bench.profile(out, !o.eager, step, std::min(kMostPasses, mean_context - 1), [&](int64_t n) {
-      runner.assume_length(o.batch, mean_context - n);
+    bench.profile(out, !o.eager, step, std::min(kMostPasses, lengths.mean - 1), [&](int64_t n) {
+      runner.assume_length(o.batch, lengths.mean - n);
       for (int64_t i = 0; i < n; ++i) runner.decode();
       return 0.0;
     });
@@ -192,7 +202,7 @@ void bench_device_decode(const DeviceBenchOptions& o) {
   std::cout << std::fixed << std::setprecision(3) << "step     " << step << " ms (median of " << o.steps
             << "; p10 " << quantile(ms, 0.1) << ", p90 " << quantile(ms, 0.9) << ")\n"
             << std::setprecision(1) << "decode   " << tokens_per_second << " tokens/s, " << o.batch
-            << " sequences at context " << o.context << '\n'
+            << " sequences at a mean context of " << lengths.mean << '\n'
             << work_text(work, step * 1e-3, bench.roof) << std::setprecision(3);
   if (o.profile) bench.print_ops(out["ops"]);
 }

@@ -21,7 +21,17 @@ struct DeviceBenchOptions {
   bool json = false;
 };
 
-/// A step of `batch` sequences that hold `context` tokens each.
+/// Lengths of the sequences of a decode benchmark, in tokens.
+struct DecodeLengths {
+  int64_t first;    ///< cached before the first step
+  int64_t longest;  ///< cached after the last timed one
+  int64_t mean;     ///< that the timed steps attend to
+};
+/// The steps that are timed, after `warm_up` others, lie around `context`; behind it where that many do not
+/// fit before it.
+DecodeLengths decode_lengths(int64_t context, int64_t warm_up, int64_t steps);
+
+/// A step of `batch` sequences that hold `context` tokens each, the mean of the timed steps.
 void bench_device_decode(const DeviceBenchOptions& options);
 /// `batch` prompts of `context` tokens in one pass.
 void bench_device_prefill(const DeviceBenchOptions& options);

@@ -29,8 +29,8 @@ struct Work {
   Work& operator+=(const Work& other);
 };
 
-/// Adds bytes, flops, their rates over `seconds`, the percents of both measured rates, and percent_of_roof: of
-/// `seconds`, those that the roof allows.
+/// Adds bytes, flops, their rates over `seconds`, the percents of both measured rates, and percent_of_roof:
+/// of `seconds`, those that the roof allows.
 void add_work(nlohmann::ordered_json& out, const Work& work, double seconds, const DeviceRoof& roof);
 /// The same as three lines of a table.
 std::string work_text(const Work& work, double seconds, const DeviceRoof& roof);
