@@ -26,6 +26,19 @@ Option layers_option(int64_t* layers) {
           .min = 0};
 }
 
+/// As many sequences as attention has fast kernels for; more take its plain one.
+constexpr int64_t kMostSequences = 2048;
+/// Of steps and requests, each of which costs the host memory.
+constexpr int64_t kMostSteps = 1 << 20;
+Option batch_option(int64_t* batch, std::string help) {
+  return {.name = "batch",
+          .target = batch,
+          .value = "N",
+          .help = std::move(help),
+          .min = 1,
+          .max = kMostSequences};
+}
+
 struct BenchMachineOptions {
   int64_t threads = 0;
   bool json = false;
@@ -80,11 +93,11 @@ void bench_machine(const BenchMachineOptions& o) {
 
 struct BenchDecodeOptions {
   ModelOptions model;
-  int64_t prompt_tokens = 16;
+  std::optional<int64_t> prompt_tokens;
   int64_t max_tokens = 64;
   int64_t layers = 0;
   int64_t batch = 1;
-  int64_t rounds = 7;
+  std::optional<int64_t> rounds;
   bool profile = false;
   bool eager = false;
   bool json = false;
@@ -92,19 +105,24 @@ struct BenchDecodeOptions {
   std::vector<Option> options() {
     return joined(
         model.options(),
-        {{.name = "prompt-tokens", .target = &prompt_tokens, .value = "N", .help = "Random ids", .min = 1},
+        {{.name = "prompt-tokens",
+          .target = &prompt_tokens,
+          .value = "N",
+          .help = "CPU: random ids before (default: 16)",
+          .min = 1},
          {.name = "max-tokens",
           .letter = 'n',
           .target = &max_tokens,
           .value = "N",
           .help = "To decode",
-          .min = 2},
+          .min = 2,
+          .max = kMostSteps},
          layers_option(&layers),
-         {.name = "batch", .target = &batch, .value = "N", .help = "GPU: sequences", .min = 1},
+         batch_option(&batch, "GPU: sequences"),
          {.name = "rounds",
           .target = &rounds,
           .value = "N",
-          .help = "CPU: generations to take the median of",
+          .help = "CPU: generations to take the median of (default: 7)",
           .min = 1},
          {.name = "profile", .target = &profile, .help = "GPU: time by op, medians of eight later steps"},
          {.name = "eager", .target = &eager, .help = "GPU: launch op by op instead of as a graph"},
@@ -130,7 +148,11 @@ void check_gpu_options(const ModelOptions& o) {
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
-  if (use_cuda(o.model.device))
+  if (use_cuda(o.model.device)) {
+    check<UsageError>(
+        !o.prompt_tokens && !o.rounds,
+        "--prompt-tokens and --rounds: the benchmark of the CPU has them, a GPU's sequences hold "
+        "--context tokens");
     return bench_device_decode({.model = o.model,
                                 .layers = o.layers,
                                 .batch = o.batch,
@@ -139,11 +161,12 @@ void bench_decode(const BenchDecodeOptions& o) {
                                 .profile = o.profile,
                                 .eager = o.eager,
                                 .json = o.json});
+  }
   check_cpu_options(o.batch, o.layers, o.profile, o.eager);
   bench_cpu_decode({.model = o.model,
-                    .prompt_tokens = o.prompt_tokens,
+                    .prompt_tokens = o.prompt_tokens.value_or(16),
                     .max_tokens = o.max_tokens,
-                    .rounds = o.rounds,
+                    .rounds = o.rounds.value_or(7),
                     .json = o.json});
 }
 
@@ -159,16 +182,13 @@ struct BenchPrefillOptions {
     return joined(
         model.options(),
         {layers_option(&layers),
-         {.name = "batch",
-          .target = &batch,
-          .value = "N",
-          .help = "GPU: prompts of --context tokens each",
-          .min = 1},
+         batch_option(&batch, "GPU: prompts of --context tokens each"),
          {.name = "repeats",
           .target = &repeats,
           .value = "N",
           .help = "Passes to take the median of",
-          .min = 1},
+          .min = 1,
+          .max = kMostSteps},
          {.name = "profile", .target = &profile, .help = "GPU: time by op, medians of eight later passes"},
          json_option(&json)});
   }
@@ -197,17 +217,22 @@ struct BenchServeOptions {
   bool json = false;
 
   std::vector<Option> options() {
-    return joined(model.options(),
-                  {layers_option(&layers),
-                   {.name = "batch", .target = &batch, .value = "N", .help = "Requests at a time", .min = 1},
-                   {.name = "requests", .target = &requests, .value = "N", .help = "In all", .min = 1},
-                   {.name = "max-tokens",
-                    .letter = 'n',
-                    .target = &max_tokens,
-                    .value = "N",
-                    .help = "Of an answer, the mean",
-                    .min = 4},
-                   json_option(&json)});
+    return joined(model.options(), {layers_option(&layers),
+                                    batch_option(&batch, "Requests at a time"),
+                                    {.name = "requests",
+                                     .target = &requests,
+                                     .value = "N",
+                                     .help = "In all",
+                                     .min = 1,
+                                     .max = kMostSteps},
+                                    {.name = "max-tokens",
+                                     .letter = 'n',
+                                     .target = &max_tokens,
+                                     .value = "N",
+                                     .help = "Of an answer, the mean",
+                                     .min = 4,
+                                     .max = kMostSteps},
+                                    json_option(&json)});
   }
 };
 
@@ -238,6 +263,7 @@ struct BenchLlamaOptions {
 };
 
 void bench_llama(const BenchLlamaOptions& o) {
+  check<UsageError>(!o.model.context, "--context: this benchmark has lengths of its own, 512 and 128 tokens");
   if (use_cuda(o.model.device))
     return bench_device_llama({.model = o.model, .layers = o.layers, .steps = o.repeats, .json = o.json});
   check_cpu_options(1, o.layers, false);
@@ -271,7 +297,7 @@ std::vector<Command> bench_commands() {
            "Decoding reads every active weight and the cached keys and values once a token; what it reads\n"
            "a second is compared with what this machine can read just before and after. On a GPU\n"
            "--batch sequences (random keys and values) decode together; --context is the mean length of\n"
-           "those that are timed.\n\n"
+           "the timed steps.\n\n"
            "  moge bench decode dense-500m --random-weights\n"
            "  moge bench decode dense-500m --random-weights --device cpu --dtype i8\n"
            "  moge bench decode pangu-pro-moe-72b-a16b --random-weights --dtype i8 --kv-dtype i8 --batch "
