@@ -3,6 +3,8 @@
 #include <iomanip>
 #include <sstream>
 
+#include "core/str.h"
+
 namespace moge {
 
 std::string memory_text(int64_t bytes) {
@@ -16,6 +18,13 @@ std::string memory_text(int64_t bytes) {
   std::ostringstream out;
   out << std::fixed << std::setprecision(unit[1] == 'G' ? 2 : 1) << value << unit;
   return out.str();
+}
+
+std::string memory_text(std::span<const MemoryPart> parts) {
+  std::string text;
+  for (const MemoryPart& part : parts)
+    if (part.bytes > 0) text += (text.empty() ? "" : ", ") + str(part.name, " ", memory_text(part.bytes));
+  return text;
 }
 
 }  // namespace moge

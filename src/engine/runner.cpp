@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "core/memory_text.h"
 #include "core/transfer.h"
-#include "model/memory_fit.h"
 #include "ops/decode_inputs.h"
 #include "ops/random_fill.h"
 #include "ops/sampling.h"
@@ -74,11 +72,18 @@ void upload_element(ExecContext& ctx, const Tensor& to, int64_t i, T value) {
 
 }  // namespace
 
+std::array<MemoryPart, 7> RunnerPlan::parts() const {
+  return {{{"weights", weights},
+           {"KV cache", kv_cache},
+           {"activations", activations},
+           {"logits", logits},
+           {"inputs", inputs},
+           {"workspace", workspace},
+           {"graphs", graphs}}};
+}
+
 std::string RunnerPlan::str() const {
-  return moge::str("weights ", memory_text(weights), ", KV cache ", memory_text(kv_cache), ", activations ",
-                   memory_text(activations), ", logits ", memory_text(logits), ", inputs ",
-                   memory_text(inputs), ", workspace ", memory_text(workspace),
-                   graphs > 0 ? ", graphs " + memory_text(graphs) : "", ", total ", memory_text(total()));
+  return moge::str(memory_text(parts()), ", total ", memory_text(total()));
 }
 
 model::KvCache Runner::allocate_cache(Arena& arena, const spec::ModelConfig& c, const RunnerConfig& limits) {
@@ -150,8 +155,8 @@ int64_t Runner::plan_workspace(const ExecContext& ctx, const spec::ModelConfig& 
   return counter.planned_bytes();
 }
 
-RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                        const RunnerConfig& limits) {
+RunnerPlan Runner::plan_tensors(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                const RunnerConfig& limits) {
   check_limits(limits, config);
   RunnerPlan plan;
   Arena w, cache, buffers;
@@ -160,26 +165,38 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
   allocate_buffers(buffers, config, weights, limits, &plan);
   plan.weights = w.used_bytes();
   plan.kv_cache = cache.used_bytes();
-  plan.workspace = plan_workspace(ctx, config, weights, limits);
   plan.graphs = graph_bytes(ctx, config, limits);
   return plan;
 }
 
+RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                        const RunnerConfig& limits) {
+  RunnerPlan plan = plan_tensors(ctx, config, weights, limits);
+  plan.workspace = plan_workspace(ctx, config, weights, limits);
+  return plan;
+}
+
 RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                                  const RunnerConfig& limits, int64_t free) {
+                                  const RunnerConfig& limits, int64_t free,
+                                  std::span<const model::Fewer> others) {
   const RunnerPlan need = plan(ctx, config, weights, limits);
-  const auto of_sequences = [&](int64_t n) {
+  // A pass has at most all tokens of all sequences.
+  const auto smaller = [&](int64_t sequences, int64_t context) {
     RunnerConfig fewer = limits;
-    fewer.max_sequences = n;
+    fewer.max_sequences = sequences;
+    fewer.context = context;
+    fewer.max_batch_tokens = std::min(limits.max_batch_tokens, sequences * context);
     fewer.kv_tokens = 0;
-    return plan(ctx, config, weights, fewer).total();
+    const int64_t tensors = plan_tensors(ctx, config, weights, fewer).total();
+    return tensors > free ? tensors : tensors + plan_workspace(ctx, config, weights, fewer);
   };
-  model::check_fits(
-      ctx, need.str(), need.total(), free,
+  std::vector<model::Fewer> fewer = {
       {.most = limits.max_sequences - 1,
-       .total = of_sequences,
+       .total = [&](int64_t n) { return smaller(n, limits.context); },
        .text = [&](int64_t n) { return moge::str(n, " sequences of ", limits.context, " tokens"); }},
-      config, [&](const spec::ModelConfig& c) { return plan(ctx, c, weights, limits).total(); });
+      model::shorter_context(limits.context, [&](int64_t n) { return smaller(1, n); })};
+  fewer.insert(fewer.end(), others.begin(), others.end());
+  model::check_fits(ctx, need.parts(), free, fewer);
   return need;
 }
 

@@ -2,6 +2,7 @@
 // decode step that is one recorded graph and never waits for the host. All memory is planned before the model
 // is loaded.
 #pragma once
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -9,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "core/memory_text.h"
 #include "engine/sampler.h"
+#include "model/memory_fit.h"
 #include "model/serving.h"
 
 namespace moge::engine {
@@ -28,6 +31,7 @@ struct RunnerConfig {
 struct RunnerPlan {
   int64_t weights = 0, kv_cache = 0, activations = 0, logits = 0, inputs = 0, workspace = 0, graphs = 0;
   int64_t total() const { return weights + kv_cache + activations + logits + inputs + workspace + graphs; }
+  std::array<MemoryPart, 7> parts() const;
   std::string str() const;  ///< "weights 68.2 GiB, KV cache ..., total ..."
 };
 
@@ -37,9 +41,11 @@ class Runner {
   static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                          const RunnerConfig& limits);
   /// The same. Throws OutOfMemoryError when it is larger than `free` (model/memory_fit.h, free_bytes): which
-  /// part, by how much, and how many sequences of this context, or else how many layers, would fit.
+  /// part, by how much, and how many sequences of this context, or else how long a context of one, or else
+  /// what of `others`, would fit.
   static RunnerPlan plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                                   const RunnerConfig& limits, int64_t free);
+                                   const RunnerConfig& limits, int64_t free,
+                                   std::span<const model::Fewer> others = {});
 
   /// `ctx` has a backend, or none and a pool (the CPU). `plan`: of these arguments, where it is known. Throws
   /// UsageError for sizes that the model does not have.
@@ -115,6 +121,9 @@ class Runner {
                                   const RunnerConfig& limits, RunnerPlan* plan);
   static model::KvCache allocate_cache(Arena& arena, const spec::ModelConfig& config,
                                        const RunnerConfig& limits);
+  /// All but the workspace, for which every size of a pass is tried.
+  static RunnerPlan plan_tensors(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
+                                 const RunnerConfig& limits);
   static int64_t plan_workspace(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                                 const RunnerConfig& limits);
 

@@ -33,9 +33,9 @@ SessionConfig checked(SessionConfig limits, const spec::ModelConfig& config) {
 
 }  // namespace
 
-std::string Session::MemoryPlan::str() const {
-  return moge::str("weights ", memory_text(weights), ", KV cache ", memory_text(kv_cache), ", activations ",
-                   memory_text(activations), workspace > 0 ? ", workspace " + memory_text(workspace) : "");
+std::array<MemoryPart, 4> Session::MemoryPlan::parts() const {
+  return {
+      {{"weights", weights}, {"KV cache", kv_cache}, {"activations", activations}, {"workspace", workspace}}};
 }
 
 Session::MemoryPlan Session::plan(const spec::ModelConfig& config, DType weights,
@@ -59,11 +59,8 @@ void Session::check_fits(const spec::ModelConfig& config, DType weights, const S
     fewer.context = context;
     return plan(config, weights, fewer).total();
   };
-  model::check_fits({}, need.str(), need.total(), free,
-                    {.most = limits.context - 1,
-                     .total = shorter,
-                     .text = [](int64_t context) { return moge::str("A context of ", context, " tokens"); }},
-                    config, [&](const spec::ModelConfig& c) { return plan(c, weights, limits).total(); });
+  const model::Fewer fewer = model::shorter_context(limits.context, shorter);
+  model::check_fits({}, need.parts(), free, {&fewer, 1});
 }
 
 Session::Session(ExecContext ctx, model::Model model, const SessionConfig& limits)

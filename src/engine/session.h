@@ -1,9 +1,11 @@
 // One sequence and everything it needs in memory: packed weights, pages for its keys and values, activations
 // for a piece of its prompt, workspace. All of it is planned before the first token and never grows.
 #pragma once
+#include <array>
 #include <span>
 #include <vector>
 
+#include "core/memory_text.h"
 #include "engine/sequence.h"
 #include "model/loader.h"
 #include "model/transformer.h"
@@ -22,13 +24,14 @@ class Session : public Sequence {
   struct MemoryPlan {
     int64_t weights, kv_cache, activations, workspace;
     int64_t total() const { return weights + kv_cache + activations + workspace; }
-    std::string str() const;  ///< "weights 0.94 GiB, KV cache ..."
+    std::array<MemoryPart, 4> parts() const;
+    std::string str() const { return memory_text(parts()); }  ///< "weights 0.94 GiB, KV cache ..."
   };
   /// What a Session of this configuration will allocate, without allocating it; but for the ops' workspace,
   /// some MiB.
   static MemoryPlan plan(const spec::ModelConfig& config, DType weights, const SessionConfig& limits);
   /// Throws OutOfMemoryError when the plan is larger than `free` (model/memory_fit.h, free_bytes): which
-  /// part, by how much, and how long a context, or else how many layers, would fit.
+  /// part, by how much, and how long a context would fit.
   static void check_fits(const spec::ModelConfig& config, DType weights, const SessionConfig& limits,
                          int64_t free);
 

@@ -1,7 +1,10 @@
 #include "model/memory_fit.h"
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
 #include "core/host_memory.h"
-#include "core/memory_text.h"
 
 namespace moge::model {
 
@@ -26,28 +29,40 @@ int64_t free_bytes(const ExecContext& ctx) {
   return ctx.backend ? ctx.backend->free_bytes() : host_free_bytes();
 }
 
-void check_fits(const ExecContext& ctx, const std::string& parts, int64_t need, int64_t free,
-                const Fewer& fewer, const spec::ModelConfig& config,
-                const std::function<int64_t(const spec::ModelConfig&)>& total) {
+Fewer fewer_layers(const spec::ModelConfig& config, std::function<int64_t(const spec::ModelConfig&)> total) {
+  return {.most = config.num_hidden_layers - 1,
+          .total =
+              [config, total = std::move(total)](int64_t n) {
+                spec::ModelConfig shallower = config;
+                shallower.num_hidden_layers = n;
+                return total(shallower);
+              },
+          .text = [all = config.num_hidden_layers](int64_t n) { return str(n, " of ", all, " layers"); }};
+}
+
+Fewer shorter_context(int64_t context, std::function<int64_t(int64_t n)> total) {
+  return {.most = context - 1, .total = std::move(total), .text = [](int64_t n) {
+            return str("a context of ", n, n == 1 ? " token" : " tokens");
+          }};
+}
+
+void check_fits(const ExecContext& ctx, std::span<const MemoryPart> parts, int64_t free,
+                std::span<const Fewer> fewer) {
+  const int64_t need = std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                                       [](int64_t sum, const MemoryPart& p) { return sum + p.bytes; });
   if (need <= free) return;
-  const Fewer layers{.most = config.num_hidden_layers - 1,
-                     .total =
-                         [&](int64_t n) {
-                           spec::ModelConfig shallower = config;
-                           shallower.num_hidden_layers = n;
-                           return total(shallower);
-                         },
-                     .text = [&](int64_t n) { return str(n, " of ", config.num_hidden_layers, " layers"); }};
-  std::string would_fit = "Not even one layer";
-  for (const Fewer* less : {&fewer, &layers})
-    if (const int64_t n = largest_fit(less->most, free, less->total); n > 0) {
-      would_fit = less->text(n);
+  const MemoryPart& too_large =
+      parts[0].bytes > free ? parts[0] : *std::ranges::max_element(parts.subspan(1), {}, &MemoryPart::bytes);
+  std::string would_fit = "Not even " + fewer.back().text(1);
+  for (const Fewer& less : fewer)
+    if (const int64_t n = largest_fit(less.most, free, less.total); n > 0) {
+      would_fit = "At most " + less.text(n);
       break;
     }
-  throw OutOfMemoryError(str("the plan does not fit ",
-                             ctx.backend ? "on " + ctx.backend->info().name : "in the CPU's memory", ": ",
-                             parts, "; ", memory_text(free), " are free, ", memory_text(need - free),
-                             " too few. ", would_fit, " would fit"));
+  throw OutOfMemoryError(
+      str("the plan does not fit ", ctx.backend ? "on " + ctx.backend->info().name : "in the CPU's memory",
+          ": ", memory_text(parts), "; ", memory_text(free), " are free, ", memory_text(need - free),
+          " too few for the ", too_large.name, ". ", would_fit, " would fit"));
 }
 
 }  // namespace moge::model

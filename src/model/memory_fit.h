@@ -2,9 +2,11 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "core/exec_context.h"
+#include "core/memory_text.h"
 #include "spec/model_config.h"
 
 namespace moge::model {
@@ -18,12 +20,16 @@ struct Fewer {
   std::function<int64_t(int64_t n)> total;     ///< bytes of the plan with n of it, which grow with n
   std::function<std::string(int64_t n)> text;  ///< "3 sequences of 256 tokens"
 };
+/// Layers of a model of `config`; `total` is the plan of such a config, in bytes.
+Fewer fewer_layers(const spec::ModelConfig& config, std::function<int64_t(const spec::ModelConfig&)> total);
+/// A context, of fewer than `context` tokens; `total` is the plan with one of n tokens.
+Fewer shorter_context(int64_t context, std::function<int64_t(int64_t n)> total);
 
-/// Throws OutOfMemoryError when a plan of `need` bytes for a model of `config` is larger than `free`: its
-/// `parts`, as the plan prints them, what is free where and by how much it is too little. Then what would
-/// fit: the most of `fewer`, or else how many layers; `total` is the plan of such a config, in bytes.
-void check_fits(const ExecContext& ctx, const std::string& parts, int64_t need, int64_t free,
-                const Fewer& fewer, const spec::ModelConfig& config,
-                const std::function<int64_t(const spec::ModelConfig&)>& total);
+/// Throws OutOfMemoryError when the `parts` of a plan, weights first, are more than `free` together: the
+/// parts, what is free where and by how much it is too little, and which part is too large (the weights, or
+/// else the largest other). Then what would fit: the most of the first of `fewer` (at least one) of which
+/// some does.
+void check_fits(const ExecContext& ctx, std::span<const MemoryPart> parts, int64_t free,
+                std::span<const Fewer> fewer);
 
 }  // namespace moge::model

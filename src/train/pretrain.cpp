@@ -1,5 +1,6 @@
 #include "train/pretrain.h"
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <numbers>
@@ -314,11 +315,12 @@ void check_fits(const ExecContext& ctx, const TrainConfig& config, const spec::M
   if (need.total() <= free) return;
   const std::vector<int64_t> smaller = smaller_micro_batches(config);
   const auto nth = [&](int64_t n) { return smaller[static_cast<size_t>(n - 1)]; };
-  model::check_fits(ctx, need.str(), need.total(), free,
-                    {.most = static_cast<int64_t>(smaller.size()),
-                     .total = [&](int64_t n) { return plan(model, nth(n)).total(); },
-                     .text = [&](int64_t n) { return str("micro_batch_tokens = ", nth(n)); }},
-                    model, [&](const spec::ModelConfig& c) { return plan(c, tokens).total(); });
+  const std::array<model::Fewer, 2> fewer = {
+      {{.most = static_cast<int64_t>(smaller.size()),
+        .total = [&](int64_t n) { return plan(model, nth(n)).total(); },
+        .text = [&](int64_t n) { return str("micro_batch_tokens = ", nth(n)); }},
+       model::fewer_layers(model, [&](const spec::ModelConfig& c) { return plan(c, tokens).total(); })}};
+  model::check_fits(ctx, need.parts(), free, fewer);
 }
 
 PretrainResult pretrain(const TrainConfig& config, ExecContext ctx, const PretrainOptions& options,

@@ -58,10 +58,16 @@ TrainStep::MemoryPlan TrainStep::plan(const ExecContext& ctx, const spec::ModelC
   return TrainStep(ctx, std::move(model), {}, loss, max_tokens, max_sequences).memory_plan();
 }
 
+std::array<MemoryPart, 5> TrainStep::MemoryPlan::parts() const {
+  return {{{"weights", weights},
+           {"gradients", gradients},
+           {"optimizer", optimizer},
+           {"activations", activations},
+           {"workspace", workspace}}};
+}
+
 std::string TrainStep::MemoryPlan::str() const {
-  return moge::str("weights ", memory_text(weights), ", gradients ", memory_text(gradients), ", optimizer ",
-                   memory_text(optimizer), ", activations ", memory_text(activations), ", workspace ",
-                   memory_text(workspace), ", in all ", memory_text(total()));
+  return moge::str(memory_text(parts()), ", in all ", memory_text(total()));
 }
 
 TrainStep::Buffers TrainStep::allocate(Arena& arena) const {

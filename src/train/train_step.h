@@ -1,9 +1,11 @@
 // One optimizer step over one or more micro-batches: all of a trainer's arithmetic, none of its files. Owns
 // the weights, gradients, optimizer state, activations and workspace, planned once at construction.
 #pragma once
+#include <array>
 #include <span>
 #include <vector>
 
+#include "core/memory_text.h"
 #include "model/loader.h"
 #include "model/transformer.h"
 #include "train/optimizer.h"
@@ -43,6 +45,7 @@ class TrainStep {
   struct MemoryPlan {
     int64_t weights, gradients, optimizer, activations, workspace;
     int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
+    std::array<MemoryPart, 5> parts() const;
     std::string str() const;  ///< "weights 0.94 GiB, gradients ..., in all ..."
   };
   /// What a TrainStep of these arguments will allocate, and its model, without allocating it.

@@ -15,5 +15,10 @@ TEST(MemoryText, GivesSmallSizesInSmallUnits) {
   EXPECT_EQ(memory_text(int64_t{3} << 40), "3072.00 GiB");
 }
 
+TEST(MemoryText, LeavesOutWhatIsEmpty) {
+  const MemoryPart parts[] = {{"weights", 3 << 20}, {"workspace", 0}, {"graphs", 18 << 10}};
+  EXPECT_EQ(memory_text(parts), "weights 3.0 MiB, graphs 18.0 KiB");
+}
+
 }  // namespace
 }  // namespace moge

@@ -138,7 +138,7 @@ TEST_F(RunnerTest, AllocatesWhatItPlanned) {
 
 TEST_F(RunnerTest, SaysWhatDoesNotFitBeforeItAllocates) {
   const ExecContext ctx{.pool = &pool_};
-  const RunnerConfig limits{.max_sequences = 4, .context = 256, .max_batch_tokens = 16};
+  RunnerConfig limits{.max_sequences = 4, .context = 256, .max_batch_tokens = 16};
   const auto refusal = [&](int64_t free) {
     return test::refusal<OutOfMemoryError>(
         [&] { Runner::plan_that_fits(ctx, small_moge(), DType::kI8, limits, free); });
@@ -147,8 +147,27 @@ TEST_F(RunnerTest, SaysWhatDoesNotFitBeforeItAllocates) {
   EXPECT_EQ(refusal(total), "(accepted)");
   const std::string fewer = refusal(total - 1);
   EXPECT_TRUE(fewer.starts_with("the plan does not fit in the CPU's memory: weights ")) << fewer;
-  EXPECT_TRUE(fewer.ends_with("3 sequences of 256 tokens would fit")) << fewer;
-  EXPECT_TRUE(refusal(1000).ends_with("Not even one layer would fit"));
+  EXPECT_TRUE(fewer.ends_with(" too few for the KV cache. At most 3 sequences of 256 tokens would fit"))
+      << fewer;
+  // Fewer sequences have no fuller passes than all of their tokens.
+  const auto total_of = [&](int64_t sequences, int64_t context, int64_t batch_tokens) {
+    return Runner::plan(ctx, small_moge(), DType::kI8,
+                        {.max_sequences = sequences, .context = context, .max_batch_tokens = batch_tokens})
+        .total();
+  };
+  limits.max_batch_tokens = 4 * 256;
+  EXPECT_TRUE(refusal(total_of(2, 256, 2 * 256)).ends_with("At most 2 sequences of 256 tokens would fit"));
+  const std::string shorter = refusal(total_of(1, 100, 100));
+  EXPECT_TRUE(shorter.ends_with("At most a context of 100 tokens would fit")) << shorter;
+  const std::string none = refusal(1000);
+  EXPECT_TRUE(none.ends_with(" too few for the weights. Not even a context of 1 token would fit")) << none;
+  const model::Fewer layers{.most = 5,
+                            .total = [](int64_t n) { return 300 * n; },
+                            .text = [](int64_t n) { return str(n, " of 6 layers"); }};
+  const std::string cut = test::refusal<OutOfMemoryError>([&] {
+    Runner::plan_that_fits(ctx, small_moge(), DType::kI8, limits, 1000, {&layers, 1});
+  });
+  EXPECT_TRUE(cut.ends_with("At most 3 of 6 layers would fit")) << cut;
 }
 
 }  // namespace

@@ -203,13 +203,14 @@ TEST_F(PretrainTest, SaysWhatMemoryDoesNotHoldBeforeItAllocates) {
   const std::string batch = fits(total(2, 256) - 1);
   EXPECT_TRUE(batch.starts_with("the plan does not fit in the CPU's memory: weights 77.0 KiB, gradients "))
       << batch;
-  EXPECT_TRUE(batch.ends_with(" too few. micro_batch_tokens = 128 would fit")) << batch;
+  EXPECT_TRUE(batch.ends_with(" too few for the workspace. At most micro_batch_tokens = 128 would fit"))
+      << batch;
   EXPECT_TRUE(fits(total(2, 128)).ends_with(" micro_batch_tokens = 128 would fit"));
   EXPECT_TRUE(fits(total(2, 128) - 1).ends_with(" micro_batch_tokens = 64 would fit"));
   c.micro_batch_tokens = 64;
   EXPECT_EQ(fits(total(2, 64)), "(accepted)");
-  EXPECT_TRUE(fits(total(2, 64) - 1).ends_with(" too few. 1 of 2 layers would fit"));
-  EXPECT_TRUE(fits(1000).ends_with("Not even one layer would fit"));
+  EXPECT_TRUE(fits(total(2, 64) - 1).ends_with(". At most 1 of 2 layers would fit"));
+  EXPECT_TRUE(fits(1000).ends_with("Not even 1 of 2 layers would fit"));
 }
 
 TEST_F(PretrainTest, KnowsWhenATextHasChanged) {
