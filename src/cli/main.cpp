@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "ops/op_list.h"
 
 namespace {
 
@@ -32,6 +33,7 @@ void run(std::span<const std::string> words) {
     std::cout << "moge " MOGE_VERSION "\n";
   } else {
     const cli::FoundCommand found = cli::find_command(words);
+    ops::check_environment();
     found.command.main(words.subspan(found.name_words));
   }
   std::cout.flush();

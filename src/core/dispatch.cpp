@@ -1,7 +1,6 @@
 #include "core/dispatch.h"
 
 #include <cstdlib>
-#include <map>
 
 #include "core/log.h"
 
@@ -24,9 +23,14 @@ std::map<std::string, ForcedImpl> parse_forced() {
 
 }  // namespace
 
-const ForcedImpl& forced_impl(const std::string& op) {
+const std::map<std::string, ForcedImpl>& forced_impls() {
   static const std::map<std::string, ForcedImpl> forced = parse_forced();
+  return forced;
+}
+
+const ForcedImpl& forced_impl(const std::string& op) {
   static const ForcedImpl none;
+  const std::map<std::string, ForcedImpl>& forced = forced_impls();
   auto it = forced.find(op);
   if (it == forced.end()) it = forced.find("");
   return it == forced.end() ? none : it->second;
@@ -35,7 +39,10 @@ const ForcedImpl& forced_impl(const std::string& op) {
 bool verbose_dispatch() {
   static const bool on = [] {
     const char* env = std::getenv("MOGE_VERBOSE");
-    return env && std::string(env).find("dispatch") != std::string::npos;
+    const std::string name = env ? env : "";
+    const bool of_flag = name.empty() || name == "0" || name == "1" || name == "false" || name == "true";
+    check<UsageError>(of_flag || name == "dispatch", "MOGE_VERBOSE: expected dispatch, got '", name, "'");
+    return !of_flag;
   }();
   return on;
 }
@@ -53,11 +60,13 @@ void log_dispatch(const std::string& message) {
 }
 
 void throw_unsupported(const char* op, const std::vector<std::string>& refusals) {
+  const auto& [forced, if_there_is] = forced_impl(op);
+  check<UsageError>(forced.empty() || if_there_is || !refusals.empty(), "MOGE_IMPL: ", op,
+                    " has no implementation '", forced, "' on this device");
   std::string all;
   for (const std::string& r : refusals) all += "\n  " + r;
   throw ShapeError(str(op, ": no implementation ",
-                       forced_impl(op).name.empty() ? "supports these arguments" : "named by MOGE_IMPL fits",
-                       all));
+                       forced.empty() ? "supports these arguments" : "named by MOGE_IMPL fits", all));
 }
 
 }  // namespace moge

@@ -4,6 +4,7 @@
 // name without an op (MOGE_IMPL=cpu.ref) holds for every op that has it, the others choose as ever.
 #pragma once
 #include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -35,8 +36,10 @@ struct ForcedImpl {
   std::string name;          ///< of the implementation; "": any
   bool if_there_is = false;  ///< named without an op: binds only ops that have it
 };
-/// Read once, at the first call.
+/// All of it by op ("": any). Read once, at the first call. UsageError for what is not of that form.
+const std::map<std::string, ForcedImpl>& forced_impls();
 const ForcedImpl& forced_impl(const std::string& op);
+/// MOGE_VERBOSE=dispatch. UsageError for another name; 0, 1, false and true belong to the flag --verbose.
 bool verbose_dispatch();
 /// MOGE_CUDA_SYNC=1: every op waits for its end on the device, so that a failure names the op that caused it.
 bool sync_every_op();

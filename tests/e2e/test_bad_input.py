@@ -36,6 +36,18 @@ class Usage(TestCase):
             self.assert_fails(USAGE, said, "tune", self.model, "--dtype", dtype)
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
+        for value, *said in (
+            ("rmsnorm_fw:cpu.ref", "no op 'rmsnorm_fw'", "did you mean 'rmsnorm_fwd'?"),
+            ("rmsnorm_fwd:cpu.foo", "rmsnorm_fwd has no implementation 'cpu.foo'", "cpu.ref"),
+            ("cpu.foo", "no op has implementation 'cpu.foo'", "cpu.ref"),
+            ("adamw:", "expected op:implementation, got 'adamw:'"),
+        ):
+            self.assert_fails(USAGE, ["MOGE_IMPL: ", *said], "inspect", self.model, env=environment(MOGE_IMPL=value))
+        ask = ["run", self.model, "--device", "cpu", "--token-ids", "-p", "5", "-n", "1"]
+        self.assert_fails(USAGE, ["MOGE_VERBOSE: expected dispatch, got 'dispach'"], *ask, env=environment(MOGE_VERBOSE="dispach"))
+        said = ["MOGE_IMPL: embedding_fwd has no implementation 'cuda.simple' on this device"]
+        self.assert_fails(USAGE, said, *ask, env=environment(MOGE_IMPL="embedding_fwd:cuda.simple"))
+        self.run_ok(*ask, env=environment(MOGE_IMPL="cpu.ref,rmsnorm_fwd:cpu.ref,token_layer:none", MOGE_VERBOSE="dispatch"))
         self.assert_fails(USAGE, ["max_position_embeddings, 256"], "run", self.model, "-p", "a", "--context", "257")
         self.assert_fails(USAGE, ["no chat template"], "run", self.model, "-p", "a", "--system", "Be kind.")
         for flag in ("--raw", "--token-ids"):
