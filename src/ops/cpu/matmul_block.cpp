@@ -6,18 +6,11 @@ namespace moge::ops::cpu {
 
 namespace {
 
-constexpr int64_t kLine = kAlignment / 4;  // floats
-constexpr int64_t kLinesOfPanel = vec::kPanelCols / kLine;
+constexpr int64_t kLinesOfPanel = vec::kPanelCols * 4 / kAlignment;
 
 /// Bytes of B fetched ahead of use by tiles that wait for memory: two pages, because the hardware prefetcher
 /// stops at each page's end.
 constexpr int64_t kPrefetchBytes = 8192;
-
-/// Rows begin .. end-1, to be written.
-void fetch(const float* sums, int64_t stride, int64_t cols, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i)
-    for (int64_t j = 0; j < cols; j += kLine) __builtin_prefetch(sums + i * stride + j, 1);
-}
 
 }  // namespace
 
@@ -69,7 +62,7 @@ bool RowsAhead::next_tile(vec::MatmulTile& t, bool waits, bool down) {
   t.ahead_step = waits ? stride_ : kAlignment;
   t.ahead_lines = unit;
   t.ahead_jump = stride_ - (unit - 1) * kAlignment;
-  fetched_ += std::min(t.steps * (waits ? unit : 1), (rows - row) * unit - line);
+  fetched_ += std::min(t.steps * t.panels * (waits ? unit : 1), (rows - row) * unit - line);
   return true;
 }
 
@@ -80,8 +73,6 @@ int64_t block_steps(int64_t rows) {
 void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
                     const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
                     float* partial, RowsAhead* ahead) {
-  float* sums = out.accumulate ? out.c : partial;
-  const int64_t sums_stride = out.accumulate ? out.c_stride : vec::kPanelCols;
   // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
   const int64_t tiles = num_tiles(rows);
   const int64_t low = rows / tiles, higher = rows % tiles;
@@ -94,9 +85,10 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   t.b_width = panels.width_of(panel);
   t.steps = steps.count;
   t.cols = panels.cols_of(panel);
-  t.init_stride = sums_stride;
+  t.panels = 1;
+  t.init_stride = vec::kPanelCols;
   t.bias = steps.last ? out.bias : nullptr;
-  t.c_stride = steps.last ? out.c_stride : sums_stride;
+  t.c_stride = steps.last ? out.c_stride : vec::kPanelCols;
   t.add_stride = out.add_stride;
   t.stream = steps.last && out.stream;
   const auto* next = static_cast<const char*>(steps.next);
@@ -104,12 +96,9 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   for (int64_t row = 0, tile = 0; tile < tiles; ++tile) {
     const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
     for (int i = 0; i < height; ++i) t.a[i] = a.base + (row + i) * a.row_stride + steps.begin * a.step_stride;
-    t.init = steps.begin > 0 || out.accumulate ? sums + row * sums_stride : nullptr;
-    t.c = steps.last ? out.c + row * out.c_stride : sums + row * sums_stride;
+    t.init = steps.begin > 0 ? partial + row * vec::kPanelCols : nullptr;
+    t.c = steps.last ? out.c + row * out.c_stride : partial + row * vec::kPanelCols;
     t.add = steps.last && out.add ? out.add + row * out.add_stride : nullptr;
-    // A weight's gradient is read from memory, row by row of a few cache lines.
-    if (out.accumulate)
-      fetch(sums, sums_stride, t.cols, row + height, std::min<int64_t>(row + height + vec::kTileRows, rows));
     const bool waits = height <= vec::kWaitingRows;
     if (!ahead || !ahead->next_tile(t, waits, down)) {
       t.ahead_left = INT64_MAX;

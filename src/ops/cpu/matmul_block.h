@@ -75,8 +75,7 @@ struct BlockOutput {
   const float* bias;  ///< null: none
   const float* add;   ///< null: none
   int64_t add_stride;
-  bool accumulate;  ///< the sums start from c instead of zero
-  bool stream;      ///< see vec::MatmulTile
+  bool stream;  ///< see vec::MatmulTile
 };
 
 /// Steps of one panel.

@@ -22,6 +22,10 @@ constexpr int64_t kMaxTileK = 4 * vec::kPanelCols;
 constexpr int64_t kThreadWords = 160 * 1024;
 constexpr int64_t kMinTileN = 2 * kStrip;
 constexpr int64_t kMinTileK = 2 * vec::kPanelCols;
+/// Up to so many steps c is most of what moves. So tiles are wide and multiplied along its rows, which
+/// hardware follows, in one call for all panels, as a call costs some 100 cycles.
+constexpr int64_t kFewSteps = 64;
+constexpr int64_t kWideTileK = 8 * vec::kPanelCols;
 
 constexpr int64_t div_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
@@ -83,13 +87,14 @@ class OuterProduct {
     const int64_t all_rows = groups_.end(groups_.count() - 1) - groups_.begin(0);
     const int64_t threads = pool_.num_threads();
     const int64_t share = all_rows * N_ * K_ / rows / threads;
-    const Tiling even = cut_tiles(share);
-    return rows == all_rows && even.count() % threads == 0 ? even : cut_tiles(share / 2);
+    const int64_t most_k = div_up(rows, per_word_) <= kFewSteps ? kWideTileK : kMaxTileK;
+    const Tiling even = cut_tiles(share, most_k);
+    return rows == all_rows && even.count() % threads == 0 ? even : cut_tiles(share / 2, most_k);
   }
 
-  /// Tiles of up to `most` elements of c, or of the least size.
-  Tiling cut_tiles(int64_t most) const {
-    Tiling t{0, kMaxTileN, kMaxTileK, 0, 0, 0};
+  /// Tiles of up to `most` elements of c, `most_k` wide, or of the least size.
+  Tiling cut_tiles(int64_t most, int64_t most_k) const {
+    Tiling t{0, kMaxTileN, most_k, 0, 0, 0};
     while (t.tile_n * t.tile_k > most && (t.tile_n > kMinTileN || t.tile_k > kMinTileK)) {
       if (t.tile_n > kMinTileN && 2 * t.tile_n > t.tile_k)
         t.tile_n -= vec::kPanelUnit;
@@ -147,24 +152,52 @@ class OuterProduct {
       const Tile& then = last ? next : tile;
       const int64_t then_row = last ? groups_.begin(next.group) : r + rows;
       const int64_t then_rows = std::min(then.chunk_rows, groups_.end(then.group) - then_row);
-      const int64_t a_tiles = a_strips * (kStrip / vec::kTileRows) * panels.count();
-      const int64_t tiles = num_tiles(cols_n) * panels.count();
-      RowsAhead a_ahead(a_rows_, then_row, then_rows, then.n, then.cols_n, a_tiles);
-      RowsAhead b_ahead(b_rows_, then_row, then_rows, then.k, then.cols_k, tiles - a_tiles);
+      const int64_t together = panels.steps <= kFewSteps ? panels.count() : 1;  // panels
+      const int64_t calls = div_up(panels.count(), together);
+      const int64_t a_calls = a_strips * (kStrip / vec::kTileRows) * calls;
+      RowsAhead a_ahead(a_rows_, then_row, then_rows, then.n, then.cols_n, a_calls);
+      RowsAhead b_ahead(b_rows_, then_row, then_rows, then.k, then.cols_k,
+                        num_tiles(cols_n) * calls - a_calls);
       for (int64_t strip = 0; strip < cols_n; strip += kStrip) {
         const int64_t width = std::min(kStrip, cols_n - strip);
         const LeftRows left{a + strip * panels.steps, 1, align_up(width, vec::kPanelUnit)};
-        for (int64_t panel = 0; panel < panels.count(); ++panel)
-          multiply_block(kernels_, left, width, b, panels, panel,
-                         {.c = c + strip * t_.c.stride(-2) + panel * vec::kPanelCols,
-                          .c_stride = t_.c.stride(-2),
-                          .bias = nullptr,
-                          .add = nullptr,
-                          .add_stride = 0,
-                          .accumulate = true,
-                          .stream = false},
-                         nullptr, strip < a_strips * kStrip ? &a_ahead : &b_ahead);
+        for (int64_t panel = 0; panel < panels.count(); panel += together)
+          multiply_strip(left, width, b, panels, panel, std::min(panel + together, panels.count()),
+                         c + strip * t_.c.stride(-2), strip < a_strips * kStrip ? a_ahead : b_ahead);
       }
+    }
+  }
+
+  /// The columns of panels first .. last - 1 of c[rows, panels.cols] += left @ b.
+  void multiply_strip(const LeftRows& left, int64_t rows, const uint32_t* b, const Panels& panels,
+                      int64_t first, int64_t last, float* c, RowsAhead& ahead) const {
+    const int64_t whole = std::min(panels.cols / vec::kPanelCols, last);
+    const int64_t tiles = num_tiles(rows), low = rows / tiles, higher = rows % tiles;
+    vec::MatmulTile t{};
+    t.a_step = left.step_stride;
+    t.steps = panels.steps;
+    t.init_stride = t.c_stride = t_.c.stride(-2);
+    for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
+      const int height = static_cast<int>(low + (tile < higher ? 1 : 0));
+      for (int i = 0; i < height; ++i) t.a[i] = left.base + (row + i) * left.row_stride;
+      for (int64_t panel = first; panel < last; panel += t.panels) {
+        t.panels = std::max<int64_t>(1, whole - panel);
+        t.b = b + panels.offset_of(panel);
+        t.b_stride = t.b_width = panels.width_of(panel);
+        t.cols = panels.cols_of(panel);
+        t.init = t.c = c + row * t.c_stride + panel * vec::kPanelCols;
+        if (!ahead.next_tile(t, height <= vec::kWaitingRows, false)) {
+          t.ahead = reinterpret_cast<const char*>(t.b);  // any line in cache
+          t.ahead_left = INT64_MAX;
+          t.ahead_step = 0;
+        }
+        // Down the columns c comes in runs of a few cache lines, which no hardware follows.
+        if (panels.steps > kFewSteps)
+          for (int64_t i = height; i < std::min<int64_t>(height + vec::kTileRows, rows - row); ++i)
+            prefetch_row(reinterpret_cast<const std::byte*>(t.c + i * t.c_stride), t.cols * 4);
+        kernels_.tile(height, t);
+      }
+      row += height;
     }
   }
 

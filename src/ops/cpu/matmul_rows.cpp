@@ -206,7 +206,6 @@ class Multiplication {
         .bias = p_.bias ? p_.bias.ptr<float>() + col : nullptr,
         .add = add ? add.ptr<float>() + block.begin * add.stride(0) + col : nullptr,
         .add_stride = add ? add.stride(0) : 0,
-        .accumulate = false,
         .stream = stream_,
     };
   }

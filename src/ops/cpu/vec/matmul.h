@@ -32,6 +32,7 @@ struct MatmulTile {
   int64_t b_width;  // of the panel: 16, 32, 48 or 64
   int64_t steps;
   int64_t cols;       // <= b_width
+  int64_t panels;     // multiplied one after the other, b_width columns of c each; whole, if several
   const float* init;  // rows init_stride apart; null: zero
   int64_t init_stride;
   float* c;  // may be init or add

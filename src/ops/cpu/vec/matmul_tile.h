@@ -79,51 +79,54 @@ void tile_cols(const MatmulTile& t, int64_t col) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) body(i, v);
   };
-  if (t.init)
-    each([&](int i, int v) { acc[i][v] = load_cols(t.init + i * t.init_stride + col, v); });
-  else
-    each([&](int i, int v) { acc[i][v] = splat(0); });
-
-  const uint32_t* a[Rows];
-#pragma GCC unroll 6
-  for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
-  const uint32_t* b = t.b + col;
-  int64_t offset = 0;
   const char* ahead = t.ahead + (Rows <= kWaitingRows ? col * 4 : 0);
   int64_t ahead_left = t.ahead_left;
-  for (int64_t s = 0; s < t.steps; ++s) {
-    typename Dot::Word bv[Vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
-    if constexpr (Rows <= kWaitingRows) {
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) __builtin_prefetch(ahead + v * kLanes * 4, 0, 3);
-      ahead += t.ahead_step;
-    } else {
-      __builtin_prefetch(ahead, 0, 2);
-      const bool jump = --ahead_left == 0;
-      ahead += jump ? t.ahead_jump : t.ahead_step;
-      ahead_left = jump ? t.ahead_lines : ahead_left;
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < Rows; ++i) {
-      const typename Dot::Word av = Dot::broadcast(a[i] + offset);
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
-    }
-    b += t.b_stride;
-    offset += t.a_step;
-  }
+  const uint32_t* b = t.b + col;
+  for (int64_t panel = 0; panel < t.panels; ++panel, col += t.b_width) {
+    if (t.init)
+      each([&](int i, int v) { acc[i][v] = load_cols(t.init + i * t.init_stride + col, v); });
+    else
+      each([&](int i, int v) { acc[i][v] = splat(0); });
 
-  if (t.bias) each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.bias + col, v); });
-  if (t.add)
-    each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.add + i * t.add_stride + col, v); });
-  if (kWhole && t.stream)
-    return each([&](int i, int v) { stream(t.c + i * t.c_stride + col + v * kLanes, acc[i][v]); });
-  each([&](int i, int v) {
-    float* c = t.c + i * t.c_stride + col + v * kLanes;
-    kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes(v));
-  });
+    const uint32_t* a[Rows];
+#pragma GCC unroll 6
+    for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
+    int64_t offset = 0;
+    for (int64_t s = 0; s < t.steps; ++s) {
+      typename Dot::Word bv[Vectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
+      if constexpr (Rows <= kWaitingRows) {
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) __builtin_prefetch(ahead + v * kLanes * 4, 0, 3);
+        ahead += t.ahead_step;
+      } else {
+        __builtin_prefetch(ahead, 0, 2);
+        const bool jump = --ahead_left == 0;
+        ahead += jump ? t.ahead_jump : t.ahead_step;
+        ahead_left = jump ? t.ahead_lines : ahead_left;
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < Rows; ++i) {
+        const typename Dot::Word av = Dot::broadcast(a[i] + offset);
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
+      }
+      b += t.b_stride;
+      offset += t.a_step;
+    }
+
+    if (t.bias) each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.bias + col, v); });
+    if (t.add)
+      each([&](int i, int v) { acc[i][v] = acc[i][v] + load_cols(t.add + i * t.add_stride + col, v); });
+    if (kWhole && t.stream)
+      each([&](int i, int v) { stream(t.c + i * t.c_stride + col + v * kLanes, acc[i][v]); });
+    else
+      each([&](int i, int v) {
+        float* c = t.c + i * t.c_stride + col + v * kLanes;
+        kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes(v));
+      });
+  }
 }
 
 template <class Dot, int Rows, int Vectors>
