@@ -49,6 +49,15 @@ class Weight {
   int64_t N_, K_, group_stride_;
 };
 
+/// fn(g, r) for each row r of each group g, on all threads.
+template <class Fn>
+void for_each_row(ExecContext& ctx, const Groups& groups, const Fn& fn) {
+  for (int64_t g = 0; g < groups.count(); ++g)
+    parallel_for(*ctx.pool, groups.end(g) - groups.begin(g), 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) fn(g, groups.begin(g) + i);
+    });
+}
+
 }  // namespace
 
 void matmul_nt_ref(ExecContext& ctx, const MatmulNT& a, std::span<std::byte>) {
@@ -56,17 +65,15 @@ void matmul_nt_ref(ExecContext& ctx, const MatmulNT& a, std::span<std::byte>) {
   const Operand rows(a.a, a.row_ids, a.w.dtype);
   const Weight w(a.w);
   const int64_t N = a.w.dim(-2), K = a.w.dim(-1);
-  for (int64_t g = 0; g < groups.count(); ++g)
-    parallel_for(*ctx.pool, groups.end(g) - groups.begin(g), 1, [&](int64_t first, int64_t last) {
-      for (int64_t r = groups.begin(g) + first; r < groups.begin(g) + last; ++r)
-        for (int64_t n = 0; n < N; ++n) {
-          double sum = 0;
-          for (int64_t k = 0; k < K; ++k) sum += rows.at(r, k) * w.at(g, n, k);
-          if (a.bias) sum += a.bias.ptr<float>()[n];
-          if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + n];
-          a.c.ptr<float>()[r * a.c.stride(0) + n] = static_cast<float>(sum);
-        }
-    });
+  for_each_row(ctx, groups, [&](int64_t g, int64_t r) {
+    for (int64_t n = 0; n < N; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < K; ++k) sum += rows.at(r, k) * w.at(g, n, k);
+      if (a.bias) sum += a.bias.ptr<float>()[n];
+      if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + n];
+      a.c.ptr<float>()[r * a.c.stride(0) + n] = static_cast<float>(sum);
+    }
+  });
 }
 
 void matmul_nn_ref(ExecContext& ctx, const MatmulNN& a, std::span<std::byte>) {
@@ -74,16 +81,14 @@ void matmul_nn_ref(ExecContext& ctx, const MatmulNN& a, std::span<std::byte>) {
   const Operand rows(a.a, a.row_ids, a.w.dtype);
   const Weight w(a.w);
   const int64_t N = a.w.dim(-2), K = a.w.dim(-1);
-  for (int64_t g = 0; g < groups.count(); ++g)
-    parallel_for(*ctx.pool, groups.end(g) - groups.begin(g), 1, [&](int64_t first, int64_t last) {
-      for (int64_t r = groups.begin(g) + first; r < groups.begin(g) + last; ++r)
-        for (int64_t k = 0; k < K; ++k) {
-          double sum = 0;
-          for (int64_t n = 0; n < N; ++n) sum += rows.at(r, n) * w.at(g, n, k);
-          if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + k];
-          a.c.ptr<float>()[r * a.c.stride(0) + k] = static_cast<float>(sum);
-        }
-    });
+  for_each_row(ctx, groups, [&](int64_t g, int64_t r) {
+    for (int64_t k = 0; k < K; ++k) {
+      double sum = 0;
+      for (int64_t n = 0; n < N; ++n) sum += rows.at(r, n) * w.at(g, n, k);
+      if (a.add) sum += a.add.ptr<float>()[r * a.add.stride(0) + k];
+      a.c.ptr<float>()[r * a.c.stride(0) + k] = static_cast<float>(sum);
+    }
+  });
 }
 
 void matmul_tn_ref(ExecContext& ctx, const MatmulTN& t, std::span<std::byte>) {
