@@ -11,28 +11,27 @@ namespace moge::ops::cpu {
 
 namespace {
 
-double dot(const float* a, const float* b, int64_t n) {
+template <class T>
+double dot(const float* a, const T* b, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += double{a[i]} * b[i];
   return sum;
 }
 
-/// One query row over n keys; key(j, i) and value(j, i) are elements. `acc` is [Dh]. Returns log sum exp.
+/// One query row over n keys; key(j) and value(j) are rows, until the next call. `acc` is [Dh]. Returns log
+/// sum exp.
 template <class Key, class Value>
 double attend_row(float* out, const float* q, int64_t n, int64_t Dh, double scale, const Key& key,
                   const Value& value, double* acc) {
-  const auto score = [&](int64_t j) {
-    double sum = 0;
-    for (int64_t i = 0; i < Dh; ++i) sum += double{q[i]} * key(j, i);
-    return scale * sum;
-  };
+  const auto score = [&](int64_t j) { return scale * dot(q, key(j), Dh); };
   double m = -INFINITY, sum = 0;
   for (int64_t j = 0; j < n; ++j) m = std::max(m, score(j));
   std::fill_n(acc, Dh, 0.0);
   for (int64_t j = 0; j < n; ++j) {
     const double p = std::exp(score(j) - m);
     sum += p;
-    for (int64_t i = 0; i < Dh; ++i) acc[i] += p * value(j, i);
+    const auto* v = value(j);
+    for (int64_t i = 0; i < Dh; ++i) acc[i] += p * v[i];
   }
   for (int64_t i = 0; i < Dh; ++i) out[i] = static_cast<float>(acc[i] / sum);
   return m + std::log(sum);
@@ -52,8 +51,7 @@ void fwd(ExecContext& ctx, const AttentionFwd& a, std::span<std::byte> ws) {
     const int64_t start = *(std::upper_bound(cu.begin(), cu.end(), t) - 1);
     const double lse = attend_row(
         out.at(t, h), q.at(t, h), t + 1 - start, Dh, a.scale,
-        [&](int64_t j, int64_t i) { return k.at(start + j, h / G)[i]; },
-        [&](int64_t j, int64_t i) { return v.at(start + j, h / G)[i]; },
+        [&](int64_t j) { return k.at(start + j, h / G); }, [&](int64_t j) { return v.at(start + j, h / G); },
         reinterpret_cast<double*>(ws.data()) + thread * Dh);
     if (a.lse) a.lse.ptr<float>()[t * a.lse.stride(0) + h] = static_cast<float>(lse);
   });
@@ -101,21 +99,25 @@ void bwd(ExecContext& ctx, const AttentionBwd& a, std::span<std::byte> ws) {
   });
 }
 
-/// The first `Dh` elements of `acc` for the sums, the rest for the query row and the output row in fp32.
+/// A thread has [Dh] doubles for the sums and for a cached row each, then the query row and the output row in
+/// fp32.
 void paged(ExecContext& ctx, const PagedAttention& a, std::span<std::byte> ws) {
   const PagedCache cache(a);
   const int64_t T = a.q.dim(0), H = a.q.dim(1), Dh = a.q.dim(2), G = H / a.k_pages.dim(1);
   ctx.pool->run(T * H, [&](int64_t task, int thread) {
     const int64_t t = task / H, h = task % H;
     const int64_t b = std::upper_bound(cache.cu_q.begin(), cache.cu_q.end(), t) - cache.cu_q.begin() - 1;
-    auto* acc = reinterpret_cast<double*>(ws.data()) + thread * 2 * Dh;
-    auto* q = reinterpret_cast<float*>(acc + Dh);
+    auto* acc = reinterpret_cast<double*>(ws.data()) + thread * 3 * Dh;
+    double* cached_row = acc + Dh;
+    auto* q = reinterpret_cast<float*>(cached_row + Dh);
     float* out = q + Dh;
     const auto row = [&](const Tensor& x) { return t * x.stride(0) + h * x.stride(1); };
     const auto cached = [&](const Tensor& pages, const Tensor& scales) {
-      return [&, b, kv = h / G](int64_t j, int64_t i) {
-        const float x = load_element(pages, cache.row(pages, b, kv, j) + i);
-        return scales ? double{x} * load_element(scales, cache.row(scales, b, kv, j)) : double{x};
+      return [&, b, kv = h / G](int64_t j) -> const double* {
+        const int64_t first = cache.row(pages, b, kv, j);
+        const double scale = scales ? load_element(scales, cache.row(scales, b, kv, j)) : 1;
+        for (int64_t i = 0; i < Dh; ++i) cached_row[i] = load_element(pages, first + i) * scale;
+        return cached_row;
       };
     };
     for (int64_t i = 0; i < Dh; ++i) q[i] = load_element(a.q, row(a.q) + i);
@@ -138,6 +140,6 @@ constinit const Impl<AttentionBwd> attention_bwd_ref{
     [](const ExecContext& ctx, const AttentionBwd& a) { return accumulator_bytes(ctx, 2, a.q.dim(2)); }};
 constinit const Impl<PagedAttention> paged_attention_ref{
     "cpu.ref", DeviceKind::kCpu, supports_all<PagedAttention>, paged,
-    [](const ExecContext& ctx, const PagedAttention& a) { return accumulator_bytes(ctx, 2, a.q.dim(2)); }};
+    [](const ExecContext& ctx, const PagedAttention& a) { return accumulator_bytes(ctx, 3, a.q.dim(2)); }};
 
 }  // namespace moge::ops::cpu
