@@ -44,7 +44,8 @@ void quant_matmul(ExecContext& ctx, const QuantMatmul& args);
 
 /// Reorders a contiguous i8 weight [N, K] or [G, N, K] in place into the layout that the CPU multiplies by
 /// fastest, and returns the view with Layout::kPanels: the same bits come out of it. A weight that cannot be
-/// packed (another dtype, N % 16, K % 4, or a device or CPU without a packed form) comes back unchanged.
+/// packed (another dtype, N % 16, K % 4, a device or CPU without a packed form, or MOGE_IMPL without one)
+/// comes back unchanged.
 Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w);
 OpTable<QuantMatmul>& quant_matmul_table();
 

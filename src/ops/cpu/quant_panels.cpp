@@ -126,7 +126,9 @@ class Pieces {
 
 Tensor pack_quant_weight(ExecContext& ctx, const Tensor& w) {
   const int64_t N = w.dim(-2), K = w.dim(-1);
-  if (w.dtype != DType::kI8 || !w.is_contiguous() || w.numel() == 0 || N % vec::kPanelUnit != 0 ||
+  // AVX2's kernels read rows, and MOGE_IMPL may leave only them.
+  const bool read = forced_impl("quant_matmul").name != "cpu.avx2";
+  if (!read || w.dtype != DType::kI8 || !w.is_contiguous() || w.numel() == 0 || N % vec::kPanelUnit != 0 ||
       K % kWordBytes != 0 || !cpu_info().avx512_vnni)
     return w;
   const Panels panels = panels_of(w);
