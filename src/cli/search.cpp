@@ -19,9 +19,9 @@
 #include "core/files.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "sim/search.h"
 #include "sim/search_report.h"
-#include "train/progress.h"
 
 namespace moge::cli {
 
@@ -230,7 +230,7 @@ void finish(const SearchCommandOptions& o, const sim::SearchSpace& space, const 
       .context = static_cast<double>(o.context),
       .plans = o.plans == "best" ? sim::PlanSpace::kAll : sim::PlanSpace::kServed};
   ThreadPool pool(static_cast<int>(o.threads));
-  train::ProgressLine progress;
+  ProgressLine progress;
   const auto start = std::chrono::steady_clock::now();
   const auto done_before = static_cast<int64_t>(results.size());
   const auto total = static_cast<int64_t>(all.size());
@@ -252,7 +252,7 @@ void finish(const SearchCommandOptions& o, const sim::SearchSpace& space, const 
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double rate = static_cast<double>(end - done_before) / seconds;
     progress.show(str(end, " of ", total, " shapes, ", static_cast<int64_t>(rate), " a second, ",
-                      train::duration(static_cast<double>(total - end) / rate), " left"),
+                      duration(static_cast<double>(total - end) / rate), " left"),
                   end == total);
   }
   progress.end();

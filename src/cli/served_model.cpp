@@ -6,6 +6,7 @@
 #include "cli/model_path.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/rng.h"
 #include "engine/device_sequence.h"
 #include "engine/session.h"
@@ -42,13 +43,17 @@ model::Model load(ExecContext ctx, const FoundModel& found, const ModelOptions& 
 
 model::ServingModel load_on_device(ExecContext& ctx, const FoundModel& found, const ModelOptions& o,
                                    int64_t layers) {
+  ProgressLine line(std::chrono::seconds(1));
+  const auto progress = [&](const char* what) {
+    return [&line, what](int64_t done, int64_t total) {
+      line.show(str(what, " ", progress_bar(done, total)), done == total);
+    };
+  };
   if (o.random_weights)
-    return model::random_serving_model(ctx, found.config, o.dtype, layers, static_cast<uint64_t>(o.seed));
+    return model::random_serving_model(ctx, found.config, o.dtype, layers, static_cast<uint64_t>(o.seed),
+                                       progress("making weights up"));
   check<UsageError>(layers == 0, "--layers cuts a model with --random-weights only");
-  int64_t tenths = 0;
-  return model::load_serving_model(ctx, found.dir, found.config, o.dtype, [&](int64_t done, int64_t total) {
-    if (10 * done / total > tenths) log_info("loading: ", 10 * (tenths = 10 * done / total), "%");
-  });
+  return model::load_serving_model(ctx, found.dir, found.config, o.dtype, progress("loading"));
 }
 
 }  // namespace

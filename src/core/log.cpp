@@ -42,8 +42,12 @@ std::string printable(std::string_view message) {
   return text;
 }
 
+bool logs(LogLevel level) {
+  return level <= threshold();
+}
+
 void log_line(LogLevel level, const std::string& line) {
-  if (level > threshold()) return;
+  if (!logs(level)) return;
   const std::string with_end = printable(line) + "\n";
   std::fwrite(with_end.data(), 1, with_end.size(), stderr);
 }

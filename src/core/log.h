@@ -15,6 +15,8 @@ std::string printable(std::string_view message);
 
 /// printable(), in one write, so that lines of several threads don't mix. MOGE_LOG=error|warning|info.
 void log_line(LogLevel level, const std::string& line);
+/// Whether lines of a level are written.
+bool logs(LogLevel level);
 
 template <class... Args>
 void log_info(const Args&... args) {

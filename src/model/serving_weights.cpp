@@ -340,7 +340,7 @@ void fill_constant(ExecContext& ctx, const Tensor& t, float value) {
 }  // namespace
 
 ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DType dtype, int64_t num_layers,
-                                  uint64_t seed) {
+                                  uint64_t seed, const LoadProgress& progress) {
   check<UsageError>(num_layers >= 0 && num_layers <= config.num_hidden_layers, num_layers,
                     " layers: the model has ", config.num_hidden_layers);
   if (num_layers > 0) config.num_hidden_layers = num_layers;
@@ -357,6 +357,7 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
   };
   const ServingWeights& w = model.weights;
   normal(w.embed_tokens);
+  int64_t done = 0;
   for (const ServingLayer& layer : w.layers) {
     for (const Tensor& t : {layer.input_layernorm, layer.q_norm, layer.k_norm, layer.post_attention_layernorm,
                             layer.router_scale})
@@ -365,6 +366,7 @@ ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DT
     for (const ServingLinear& l : {layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj,
                                    layer.shared_gate_up_proj, layer.shared_down_proj})
       linear(l);
+    if (progress) progress(++done, std::ssize(w.layers));
   }
   fill_constant(ctx, w.norm, 1);
   if (!config.tie_word_embeddings) normal(w.lm_head);

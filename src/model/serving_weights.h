@@ -55,7 +55,7 @@ struct ServingModel {
   ServingWeights weights;
 };
 
-/// Called with bytes of the checkpoint done and in all.
+/// Called with what is done and what there is in all: bytes of a checkpoint, layers of random weights.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 /// Reads a Hugging Face directory layer by layer, copies it to ctx.backend's device and quantises there, or
@@ -67,6 +67,6 @@ ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& d
 /// Random weights of initializer_range, made where they will be read; only the first `num_layers` layers (0:
 /// all).
 ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DType dtype, int64_t num_layers,
-                                  uint64_t seed);
+                                  uint64_t seed, const LoadProgress& progress = {});
 
 }  // namespace moge::model

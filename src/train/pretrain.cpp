@@ -8,6 +8,7 @@
 
 #include "core/files.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "model/loader.h"
 #include "model/memory_fit.h"
 #include "spec/cost.h"
@@ -16,7 +17,6 @@
 #include "train/csv_log.h"
 #include "train/data.h"
 #include "train/event_file.h"
-#include "train/progress.h"
 
 namespace moge::train {
 
