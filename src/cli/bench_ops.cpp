@@ -16,7 +16,7 @@ class OpsBench {
  public:
   OpsBench(const DeviceBenchOptions& o, const spec::ModelConfig& c)
       : context_(o.context),
-        report_(cuda_backend(), o.model.model, o.json),
+        report_(cuda_backend(), o.model.model, o.model.dtype, o.json),
         layer_(cuda_backend(), c, o.model.dtype, o.model.kv_dtype),
         timer_(cuda_backend()) {}
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
 #include "cli/layer_setup.h"
 #include "cli/step_timer.h"
@@ -20,6 +21,7 @@ struct LayerOp {
   StepOp step;
   nlohmann::ordered_json beside_shape = {};  ///< of step.beside
   bool reported = true;
+  bool is_product() const { return std::string_view(op).ends_with("matmul"); }
 };
 
 /// What the tokens of a pass attend to.

@@ -1,5 +1,6 @@
 // What `moge bench ops` prints: a line for each operator as it is measured, or one JSON object at the end.
 #pragma once
+#include <map>
 #include <string>
 
 #include "cli/layer_ops.h"
@@ -8,8 +9,9 @@ namespace moge::cli {
 
 class OpsReport {
  public:
-  /// Measures the device's ceilings; prints the table's head.
-  OpsReport(Backend& backend, const std::string& model, bool json);
+  /// Measures the device's ceilings, those of products of `dtype` and of the head's bf16; prints the table's
+  /// head.
+  OpsReport(Backend& backend, const std::string& model, DType dtype, bool json);
   void add(const LayerOp& op, const StepOpSeconds& seconds);
   void finish() const;
 
@@ -17,7 +19,8 @@ class OpsReport {
   void add(const LayerOp& op, const char* name, nlohmann::ordered_json shape, double seconds, double span);
 
   bool json_;
-  double copy_;  ///< bytes/s
+  double copy_ = 0;                         ///< bytes/s
+  std::map<std::string, double> products_;  ///< FLOP/s of large products (cli/device_roof.h) by type
   nlohmann::ordered_json out_;
 };
 
