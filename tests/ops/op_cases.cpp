@@ -8,11 +8,14 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "ops/harness.h"
 #include "ops/machine.h"
+#include "ops/op_list.h"
 #include "spec/hardware.h"
 
 namespace moge::test {
@@ -174,6 +177,19 @@ void run_support(const Selection& selection) {
   }
 }
 
+/// Whether the ops with cases are those that MOGE_IMPL knows. Prints and counts those that one side lacks.
+int check_names() {
+  std::set<std::string> of_cases, known;
+  for (const AnyCase& c : all_cases()) of_cases.insert(c.op);
+  for (const ops::OpNames& names : ops::all_ops()) known.insert(names.op);
+  std::vector<std::string> lacking;
+  std::ranges::set_symmetric_difference(of_cases, known, std::back_inserter(lacking));
+  for (const std::string& op : lacking)
+    std::printf("FAILED %s: %s\n", op.c_str(), known.contains(op) ? "no case" : "not in ops/op_list.cpp");
+  std::printf("%zu ops\n", known.size());
+  return static_cast<int>(lacking.size());
+}
+
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "";
   const Selection selection{.filter = argc > 2 ? argv[2] : "", .impl = argc > 3 ? argv[3] : ""};
@@ -190,7 +206,8 @@ int main(int argc, char** argv) {
   if (mode == "races") return run_checks(selection, &AnyCase::races) > 0;
   if (mode == "perf") return run_perf(selection), 0;
   if (mode == "support") return run_support(selection), 0;
-  std::fprintf(stderr, "usage: op_cases test|grad|races|perf|support [FILTER [IMPL]]\n");
+  if (mode == "names") return check_names() > 0;
+  std::fprintf(stderr, "usage: op_cases test|grad|races|perf|support|names [FILTER [IMPL]]\n");
   return 2;
 }
 
