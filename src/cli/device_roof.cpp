@@ -16,13 +16,17 @@ constexpr int64_t kSize = 8192;
 
 }  // namespace
 
-DeviceRoof measure_roof(Backend& backend, DType operands) {
-  const double copy = backend.copy_bandwidth();  // first: the product heats the card
+double product_ceiling(Backend& backend, DType operands) {
   const ProductBench product(backend, {"a large dense product", 1, kSize, kSize, operands},
                              same_rows(1, kSize), false);
   const double seconds =
       product.seconds([](ExecContext& ctx, const ops::QuantMatmul& call) { ops::quant_matmul(ctx, call); });
-  return {.copy = copy, .product = product.flops() / seconds, .operands = operands};
+  return product.flops() / seconds;
+}
+
+DeviceRoof measure_roof(Backend& backend, DType operands) {
+  const double copy = backend.copy_bandwidth();  // first: the product heats the card
+  return {.copy = copy, .product = product_ceiling(backend, operands), .operands = operands};
 }
 
 Work::Work(const DeviceRoof& roof, double bytes_, double flops_)

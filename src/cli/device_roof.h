@@ -8,13 +8,16 @@
 
 namespace moge::cli {
 
+/// FLOP/s of a large dense product of ours, 8192 x 8192 x 8192 of `operands`, at the clocks that a long run
+/// holds. Takes a quarter of a second, and up to 0.8 GiB of the GPU meanwhile.
+double product_ceiling(Backend& backend, DType operands);
+
 /// The two rates that a pass is compared with.
 struct DeviceRoof {
   double copy = 0;     ///< bytes read and written per second (Backend::copy_bandwidth)
-  double product = 0;  ///< FLOP/s of a large dense product of ours, 8192 x 8192 x 8192 of `operands`
+  double product = 0;  ///< product_ceiling()
   DType operands = DType::kBF16;
 };
-/// Takes a quarter of a second, at the clocks that a long run holds, and up to 0.8 GiB of the GPU meanwhile.
 DeviceRoof measure_roof(Backend& backend, DType operands);
 
 /// What passes have to move and to compute at least (spec/cost.h).

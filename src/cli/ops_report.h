@@ -19,8 +19,8 @@ class OpsReport {
   void add(const LayerOp& op, const char* name, nlohmann::ordered_json shape, double seconds, double span);
 
   bool json_;
-  double copy_ = 0;                         ///< bytes/s
-  std::map<std::string, double> products_;  ///< FLOP/s of large products (cli/device_roof.h) by type
+  double copy_;                             ///< bytes/s
+  std::map<std::string, double> products_;  ///< product_ceiling() (cli/device_roof.h) by type
   nlohmann::ordered_json out_;
 };
 

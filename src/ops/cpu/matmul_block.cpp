@@ -8,10 +8,6 @@ namespace {
 
 constexpr int64_t kLinesOfPanel = vec::kPanelCols * 4 / kAlignment;
 
-/// Bytes of B fetched ahead of use by tiles that wait for memory: two pages, because the hardware prefetcher
-/// stops at each page's end.
-constexpr int64_t kPrefetchBytes = 8192;
-
 }  // namespace
 
 int64_t cut_blocks(const Groups& groups, int64_t threads, RowBlock* blocks) {

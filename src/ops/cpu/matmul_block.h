@@ -88,6 +88,10 @@ struct StepBlock {
   const void* next;
   bool last;  ///< then bias and `add` follow
 };
+/// Bytes of packed weights fetched ahead of use by tiles that wait for memory: two pages, because the
+/// hardware prefetcher stops at each page's end.
+inline constexpr int64_t kPrefetchBytes = 8192;
+
 /// Register tiles of a block.
 constexpr int64_t num_tiles(int64_t rows) {
   return (rows + vec::kTileRows - 1) / vec::kTileRows;

@@ -19,10 +19,6 @@ Panels panels_of(const Tensor& w) {
   return {w.dim(-1), w.dim(-2), kWordBytes};
 }
 
-/// Bytes of a panel fetched ahead of use by tiles that wait for memory: two pages, because the hardware
-/// prefetcher stops at each page's end.
-constexpr int64_t kFetchBytes = 8192;
-
 /// Rows that come out even on the threads, where panels may not; few are not worth a block each.
 int64_t block_threads(const ThreadPool& pool, const QuantMatmul& a) {
   constexpr int64_t kManyRows = 4 * vec::kQuantTileRows;
@@ -98,7 +94,7 @@ class Pieces {
           t.out.c[i] = static_cast<char*>(a_.c.data) + (r * a_.c.stride(0) + c_col) * c_element;
         }
         if (t.rows <= vec::kQuantWaitingRows) {
-          t.ahead = reinterpret_cast<const char*>(t.b) + kFetchBytes;
+          t.ahead = reinterpret_cast<const char*>(t.b) + kPrefetchBytes;
           t.ahead_step = width * kWordBytes;
         } else {
           t.ahead = next;
