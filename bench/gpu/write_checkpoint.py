@@ -2,11 +2,14 @@
 
     python bench/gpu/write_checkpoint.py configs/models/pangu-pro-moe-72b-a16b DIR --layers 3
 
-A layer is 2.9 GB of bf16, embedding and head together 3.1 GB. Values are made on the GPU. Needs torch with CUDA and
-safetensors.
+A layer is a shard of 2.9 GB of bf16, embedding and head together one of 3.1 GB; whole, 144 GB. Values are made on the GPU, and
+depend on the seed and the layer only. Each of the processes that write (--processes) holds a shard in memory. Needs torch with
+CUDA and safetensors.
 """
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 from pathlib import Path
 
 import torch
@@ -34,29 +37,46 @@ def layer(c: dict, prefix: str) -> dict[str, torch.Tensor]:
     return t
 
 
+def ends(c: dict) -> dict[str, torch.Tensor]:
+    d = c["hidden_size"]
+    return {"model.embed_tokens.weight": normal(c["vocab_size"], d), "lm_head.weight": normal(c["vocab_size"], d),
+            "model.norm.weight": torch.ones(d, dtype=torch.bfloat16)}
+
+
+def write_shard(c: dict, seed: int, number: int, path: Path) -> dict[str, int]:
+    """Writes one layer, or after the last layer what stands around them; returns the bytes of each tensor."""
+    torch.manual_seed(seed + number)
+    tensors = layer(c, f"model.layers.{number}.") if number < c["num_hidden_layers"] else ends(c)
+    save_file(tensors, path, metadata={"format": "pt"})
+    return {name: t.numel() * t.element_size() for name, t in tensors.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="directory with config.json")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--layers", type=int, help="default: all")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     c = json.loads((args.config / "config.json").read_text())
-    c["num_hidden_layers"] = args.layers
+    c["num_hidden_layers"] = args.layers or c["num_hidden_layers"]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "config.json").write_text(json.dumps(c, indent=2))
-    shards = [layer(c, f"model.layers.{n}.") for n in range(args.layers)]
-    shards.append({"model.embed_tokens.weight": normal(c["vocab_size"], c["hidden_size"]),
-                   "model.norm.weight": torch.ones(c["hidden_size"], dtype=torch.bfloat16),
-                   "lm_head.weight": normal(c["vocab_size"], c["hidden_size"])})
+
+    shards = c["num_hidden_layers"] + 1
+    names = [f"model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)]
     weight_map, total = {}, 0
-    for i, tensors in enumerate(shards, 1):
-        name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file(tensors, args.out / name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(tensors, name)
-        total += sum(t.numel() * t.element_size() for t in tensors.values())
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(args.processes, mp_context=spawn) as pool:
+        written = [pool.submit(write_shard, c, args.seed, i, args.out / name) for i, name in enumerate(names)]
+        for name, shard in zip(names, written):
+            sizes = shard.result()
+            weight_map |= dict.fromkeys(sizes, name)
+            total += sum(sizes.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (args.out / "model.safetensors.index.json").write_text(json.dumps(index))
-    print(f"{args.out}: {args.layers} layers, {total * 1e-9:.1f} GB")
+    print(f"{args.out}: {c['num_hidden_layers']} layers, {total * 1e-9:.1f} GB")
 
 
 if __name__ == "__main__":
