@@ -50,7 +50,8 @@ void for_each_utf8_run(std::string_view text, OnRun&& on_run) {
 
 /// Unicode's White_Space property (regular expressions' \s outside PCRE2, Rust's char::is_whitespace).
 bool is_white_space(char32_t code_point);
-/// A word character of UTS 18 (regular expressions' \w): letters, marks, decimal digits, connectors.
+/// A word character of UTS 18 (regular expressions' \w): letters, marks, decimal digits, connectors,
+/// the two joiners.
 bool is_word(char32_t code_point);
 
 void append_utf8(char32_t code_point, std::string& out);

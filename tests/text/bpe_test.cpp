@@ -119,6 +119,8 @@ TEST(Bpe, AddedTokenFlags) {
   EXPECT_EQ(encode(file, "a  <m> \n b"), (std::vector<int32_t>{0, 6, 1}));
   EXPECT_EQ(encode(file, "a <m>xb"), (std::vector<int32_t>{0, 9, 7, 1}));  // the longest match wins
   EXPECT_EQ(encode(file, "ayya yy."), (std::vector<int32_t>{0, 0, 9, 8}));
+  // A word does not end at a joiner (Persian is written with them).
+  EXPECT_EQ(encode(file, "a\u200cyy \u200dyy"), (std::vector<int32_t>{0, 9}));
 }
 
 TEST(Bpe, TemplateOrConfigAddsBos) {
