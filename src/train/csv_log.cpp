@@ -1,7 +1,9 @@
 #include "train/csv_log.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -19,8 +21,11 @@ CsvLog::CsvLog(const std::filesystem::path& path, const std::vector<std::string>
     std::getline(old, line);
     check<FileError>(line == header, path.string(), ": another run's log: expected columns ", header,
                      ", got ", line);
-    while (std::getline(old, line))
-      if (std::strtoll(line.c_str(), nullptr, 10) < first_step) kept += line + "\n";
+    while (std::getline(old, line)) {
+      // A full disk may have cut the last row, and "12" of "1234,..." is no row of step 12.
+      const bool whole = !old.eof() && std::ranges::count(line, ',') == std::ssize(columns) - 1;
+      if (whole && std::strtoll(line.c_str(), nullptr, 10) < first_step) kept += line + "\n";
+    }
   }
   atomic_write_file(path, kept);
   file_.reset(std::fopen(path.c_str(), "ab"));

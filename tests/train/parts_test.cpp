@@ -66,5 +66,12 @@ TEST(CsvLog, ResumingDropsLaterRows) {
   EXPECT_THROW(CsvLog(dir / "log.csv", {"step", "other"}, 0), FileError);
 }
 
+TEST(CsvLog, ResumingDropsARowThatAFullDiskCut) {
+  const test::TempDir dir;
+  atomic_write_file(dir / "log.csv", "step,loss\n10,2\n11,3\n1");  // of "12,4\n"
+  CsvLog(dir / "log.csv", {"step", "loss"}, 12).row(12, {4});
+  EXPECT_EQ(read_text_file(dir / "log.csv"), "step,loss\n10,2\n11,3\n12,4\n");
+}
+
 }  // namespace
 }  // namespace moge::train
