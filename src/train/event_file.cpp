@@ -52,12 +52,17 @@ uint32_t masked_crc32c(const std::string& bytes) {
   return std::rotr(crc32c(bytes), 15) + 0xa282ead8U;
 }
 
-EventFile::EventFile(const std::filesystem::path& dir)
+EventFile::EventFile(const std::filesystem::path& dir, int64_t first_step)
     : path_(dir / str("events.out.tfevents.", static_cast<int64_t>(wall_time()), ".moge")) {
   file_.reset(std::fopen(path_.c_str(), "ab"));
   check<FileError>(file_ != nullptr, path_.string(), ": cannot write: ", std::strerror(errno));
   // Event { double wall_time = 1; string file_version = 3; }
   record(field(1, kFixed64, little_endian(wall_time())) + field(3, kBytes, "brain.Event:2"));
+  // Event { int64 step = 2; SessionLog session_log = 7; }  SessionLog { SessionStatus status = 1; }, START =
+  // 1
+  record(field(1, kFixed64, little_endian(wall_time())) +
+         field(2, kVarint, varint(static_cast<uint64_t>(first_step))) +
+         field(7, kBytes, field(1, kVarint, varint(1))));
 }
 
 void EventFile::write(int64_t step, const std::vector<Scalar>& scalars) {

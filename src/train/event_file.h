@@ -1,6 +1,5 @@
 // TensorBoard event files: TFRecord framing (length, masked CRC32C, payload, masked CRC32C) around Event
-// protobufs with scalar summaries. Written by hand: two messages of four fields do not need the protobuf
-// library.
+// protobufs with scalar summaries. Written by hand: three small messages do not need the protobuf library.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -13,8 +12,9 @@ namespace moge::train {
 
 class EventFile {
  public:
-  /// Creates events.out.tfevents.TIME.moge in the directory. FileError.
-  explicit EventFile(const std::filesystem::path& dir);
+  /// Creates events.out.tfevents.TIME.moge in the directory. It begins with a mark by which TensorBoard drops
+  /// what earlier files there say of `first_step` and later: steps that a resumed run does again. FileError.
+  EventFile(const std::filesystem::path& dir, int64_t first_step);
   struct Scalar {
     std::string tag;
     float value;

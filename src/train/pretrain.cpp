@@ -97,7 +97,7 @@ class Pretraining {
     csv_ = std::make_unique<CsvLog>(config.output / "train.csv", kTrainColumns, state_.step);
     speed_csv_ = std::make_unique<CsvLog>(config.output / "speed.csv", kSpeedColumns, state_.step);
     eval_csv_ = std::make_unique<CsvLog>(config.output / "eval.csv", kEvalColumns, state_.step);
-    events_ = std::make_unique<EventFile>(config.output);
+    events_ = std::make_unique<EventFile>(config.output, state_.step);
     print_plan();
   }
 

@@ -6,6 +6,7 @@ import pty
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import time
 import unittest
@@ -281,6 +282,52 @@ class Chat(TestCase):
         self.assertEqual(terminal.exit_code(), OK)
 
 
+def protobuf_fields(message):
+    """[(number, value)] of a message: integers, and the bytes of all else."""
+    fields, at = [], 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            fields.append((number, varint()))
+            continue
+        size = varint() if wire_type == 2 else {1: 8, 5: 4}[wire_type]
+        fields.append((number, message[at : at + size]))
+        at += size
+    return fields
+
+
+def tensorboard_series(folder, tag):
+    """[(step, value)] of a run's event files as TensorBoard shows them: a session's start at a step hides what was
+    said of that step and later ones."""
+    series = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):  # u64 length, u32 its checksum, the event, u32 its checksum
+            (size,) = struct.unpack_from("<Q", data, at)
+            event = dict(protobuf_fields(data[at + 12 : at + 12 + size]))
+            at += size + 16
+            step = event.get(2, 0)
+            if 7 in event and (1, 1) in protobuf_fields(event[7]):
+                series = [(s, value) for s, value in series if s < step]
+            for _, value in protobuf_fields(event.get(5, b"")):
+                named = dict(protobuf_fields(value))
+                if named[1].decode() == tag:
+                    series.append((step, struct.unpack("<f", named[2])[0]))
+    return series
+
+
 class Train(TestCase):
     def config(self, output):
         path = self.dir / "run.toml"
@@ -313,6 +360,10 @@ class Train(TestCase):
         self.assertEqual((part["steps"], part["finished"]), (2, False))
         rest = self.run_json("train", config, "--output", self.dir / "parts")
         self.assertEqual(rest["state_hash"], whole["state_hash"])
+        for tag in ("train/loss", "router/expert_max", "eval/bits_per_byte"):
+            series = tensorboard_series(self.dir / "parts", tag)
+            self.assertEqual(series, tensorboard_series(self.dir / "whole", tag))
+        self.assertEqual([step for step, _ in tensorboard_series(self.dir / "parts", "train/loss")], list(range(6)))
         # What was trained is a model.
         self.assertTrue(self.run_json("inspect", self.dir / "whole/model", "--verify")["checkpoint"]["finite"])
         self.run_ok("run", self.dir / "whole/model", "-p", "It was", "-n", "3")
