@@ -1,5 +1,7 @@
 // What an error says, for tests of messages.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <string>
 
 #include "core/error.h"
@@ -15,6 +17,13 @@ std::string refusal(const auto& fn) {
     return e.what();
   }
   return "(accepted)";
+}
+
+/// fn() must throw a FileError (or other type) that says `part`.
+template <class E = FileError>
+void expect_refused(const auto& fn, const std::string& part) {
+  const std::string message = refusal<E>(fn);
+  EXPECT_NE(message.find(part), std::string::npos) << message << "\nexpected: " << part;
 }
 
 }  // namespace moge::test

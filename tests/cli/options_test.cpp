@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "core/error.h"
+#include "refusal.h"
 
 namespace moge::cli {
 namespace {
@@ -69,12 +70,7 @@ Everything parsed(const std::vector<std::string>& words) {
 /// The message of the UsageError that the words cause.
 std::string complaint(const std::vector<std::string>& words) {
   Everything e;
-  try {
-    parse_options(e.options(), words);
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::refusal<UsageError>([&] { parse_options(e.options(), words); });
 }
 
 TEST(Options, DefaultsAreTheMembers) {
@@ -162,12 +158,7 @@ TEST(Commands, AreFoundByOneOrTwoWordsOrNamedWhenNear) {
   EXPECT_EQ(found.command.info.name, "tokenizer encode");
   EXPECT_EQ(found.name_words, 2U);
   const auto message = [](const std::vector<std::string>& words) -> std::string {
-    try {
-      find_command(words);
-    } catch (const UsageError& error) {
-      return error.what();
-    }
-    return "no error";
+    return test::refusal<UsageError>([&] { find_command(words); });
   };
   EXPECT_EQ(message({"insect"}), "unknown command 'insect'; did you mean 'inspect'?");
   EXPECT_NE(message({"tokenizer"}).find("tokenizer train, tokenizer encode"), std::string::npos);

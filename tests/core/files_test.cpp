@@ -10,6 +10,8 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "refusal.h"
+#include "temp_dir.h"
 
 namespace moge {
 namespace {
@@ -18,21 +20,9 @@ namespace fs = std::filesystem;
 
 class FilesTest : public testing::Test {
  protected:
-  FilesTest() {
-    std::string name = fs::temp_directory_path() / "moge_files_XXXXXX";
-    dir_ = mkdtemp(name.data());
-  }
-  ~FilesTest() override { fs::remove_all(dir_); }
   int num_entries() const { return static_cast<int>(std::distance(fs::directory_iterator(dir_), {})); }
-  static std::string message_of(const std::function<void()>& f) {
-    try {
-      f();
-    } catch (const FileError& e) {
-      return e.what();
-    }
-    return "no FileError";
-  }
-  fs::path dir_;
+  const test::TempDir temp_;
+  const fs::path& dir_ = temp_.path();
 };
 
 TEST_F(FilesTest, WritesMapsAndReads) {
@@ -56,19 +46,21 @@ TEST_F(FilesTest, WritesMapsAndReads) {
 }
 
 TEST_F(FilesTest, ErrorsNameThePathAndTheReason) {
-  const std::string missing = message_of([&] { MappedFile map(dir_ / "none"); });
+  const std::string missing = test::refusal([&] { MappedFile map(dir_ / "none"); });
   EXPECT_NE(missing.find((dir_ / "none").string()), std::string::npos) << missing;
   EXPECT_NE(missing.find("No such file or directory"), std::string::npos) << missing;
-  EXPECT_NE(message_of([&] { MappedFile map(dir_); }).find("got a directory"), std::string::npos);
+  EXPECT_NE(test::refusal([&] { MappedFile map(dir_); }).find("got a directory"), std::string::npos);
   ASSERT_EQ(mkfifo((dir_ / "fifo").c_str(), 0600), 0);
-  EXPECT_NE(message_of([&] { read_text_file(dir_ / "fifo"); }).find("got a special file"), std::string::npos);
-  EXPECT_NE(message_of([&] { MappedFile map(dir_ / "fifo"); }).find("got a special file"), std::string::npos);
+  EXPECT_NE(test::refusal([&] { read_text_file(dir_ / "fifo"); }).find("got a special file"),
+            std::string::npos);
+  EXPECT_NE(test::refusal([&] { MappedFile map(dir_ / "fifo"); }).find("got a special file"),
+            std::string::npos);
   atomic_write_file(dir_ / "a", "12345");
-  EXPECT_NE(message_of([&] { read_text_file(dir_ / "a", 4); }).find("at most 4 bytes, got 5"),
+  EXPECT_NE(test::refusal([&] { read_text_file(dir_ / "a", 4); }).find("at most 4 bytes, got 5"),
             std::string::npos);
-  EXPECT_NE(message_of([&] { atomic_write_file(dir_ / "no" / "a", "x"); }).find("No such file"),
+  EXPECT_NE(test::refusal([&] { atomic_write_file(dir_ / "no" / "a", "x"); }).find("No such file"),
             std::string::npos);
-  EXPECT_NE(message_of([&] { atomic_write_file("/proc/a", "x"); }).find("/proc"), std::string::npos);
+  EXPECT_NE(test::refusal([&] { atomic_write_file("/proc/a", "x"); }).find("/proc"), std::string::npos);
 }
 
 TEST_F(FilesTest, AFailedWriteLeavesTheOldFileAlone) {
@@ -85,7 +77,7 @@ TEST_F(FilesTest, AFailedWriteLeavesTheOldFileAlone) {
   const rlimit limit{1'000'000, old_limit.rlim_max};
   std::signal(SIGXFSZ, SIG_IGN);
   setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string full = message_of([&] { atomic_write_file(dir_ / "a", std::string(3'000'000, 'x')); });
+  const std::string full = test::refusal([&] { atomic_write_file(dir_ / "a", std::string(3'000'000, 'x')); });
   setrlimit(RLIMIT_FSIZE, &old_limit);
   EXPECT_NE(full.find("File too large"), std::string::npos) << full;
   EXPECT_EQ(read_text_file(dir_ / "a"), "old");
@@ -105,7 +97,7 @@ TEST_F(FilesTest, DirectoryAppearsOnCommitOnly) {
     kept.commit();
   }
   EXPECT_EQ(read_text_file(dir_ / "deep" / "d" / "a"), "1");
-  EXPECT_NE(message_of([&] { AtomicDirectory again(dir_ / "deep" / "d"); }).find("exists already"),
+  EXPECT_NE(test::refusal([&] { AtomicDirectory again(dir_ / "deep" / "d"); }).find("exists already"),
             std::string::npos);
   {
     AtomicDirectory again(dir_ / "deep" / "d", AtomicDirectory::Existing::kReplace);
@@ -162,7 +154,7 @@ TEST_F(FilesTest, ADirectorysLockIsOnePerTimeAndDiesWithItsProcess) {
   }
   char byte = 0;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
-  EXPECT_NE(message_of(take).find(str("cannot lock ", dir_.string(), ": expected no other process")),
+  EXPECT_NE(test::refusal(take).find(str("cannot lock ", dir_.string(), ": expected no other process")),
             std::string::npos);
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
@@ -176,7 +168,7 @@ TEST_F(FilesTest, MakesDirectoriesOrSaysWhyNot) {
   make_directories(dir_ / "a/b");
   EXPECT_TRUE(fs::is_directory(dir_ / "a/b"));
   atomic_write_file(dir_ / "file", "");
-  EXPECT_EQ(message_of([&] { make_directories(dir_ / "file/c"); }),
+  EXPECT_EQ(test::refusal([&] { make_directories(dir_ / "file/c"); }),
             "cannot create " + (dir_ / "file/c").string() + ": Not a directory");
 }
 

@@ -7,21 +7,13 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "refusal.h"
 
 namespace moge {
 namespace {
 
-std::string message_of(const auto& fn) {
-  try {
-    fn();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "(no FileError)";
-}
-
 void expect_refused(std::string_view text, const std::string& part) {
-  const std::string message = message_of([&] { parse_json(text, "x.json"); });
+  const std::string message = test::refusal([&] { parse_json(text, "x.json"); });
   EXPECT_NE(message.find(part), std::string::npos) << message;
   EXPECT_EQ(message.rfind("x.json: ", 0), 0U) << message;
 }
@@ -59,23 +51,24 @@ TEST(JsonObject, TypedAccess) {
   EXPECT_EQ(object.text("s"), "x");
   EXPECT_FALSE(object.has("none"));
   EXPECT_EQ(object.integer("absent"), std::nullopt);
-  EXPECT_EQ(message_of([&] { object.integer("i", 0, 6); }),
+  EXPECT_EQ(test::refusal([&] { object.integer("i", 0, 6); }),
             "x.json: key 'i': expected an integer from 0 to 6, got 7");
   EXPECT_EQ(object.number("f", 1.5, 1.5), 1.5);
-  EXPECT_EQ(message_of([&] { object.number("f", 0, 1); }),
+  EXPECT_EQ(test::refusal([&] { object.number("f", 0, 1); }),
             "x.json: key 'f': expected a number from 0 to 1, got 1.5");
-  EXPECT_EQ(message_of([&] { object.number("f", 2, 3.5); }),
+  EXPECT_EQ(test::refusal([&] { object.number("f", 2, 3.5); }),
             "x.json: key 'f': expected a number from 2 to 3.5, got 1.5");
-  EXPECT_EQ(message_of([&] { object.integer("big"); }),
+  EXPECT_EQ(test::refusal([&] { object.integer("big"); }),
             "x.json: key 'big': expected an integer, got 18446744073709551615");
-  EXPECT_EQ(message_of([&] { object.integer("f"); }), "x.json: key 'f': expected an integer, got 1.5");
-  EXPECT_EQ(message_of([&] { object.boolean("s"); }), "x.json: key 's': expected true or false, got \"x\"");
+  EXPECT_EQ(test::refusal([&] { object.integer("f"); }), "x.json: key 'f': expected an integer, got 1.5");
+  EXPECT_EQ(test::refusal([&] { object.boolean("s"); }),
+            "x.json: key 's': expected true or false, got \"x\"");
   EXPECT_EQ(object.unread(), std::vector<std::string>{"left"});
-  EXPECT_EQ(message_of([&] { object.require(object.integer("lefty"), "lefty"); }),
+  EXPECT_EQ(test::refusal([&] { object.require(object.integer("lefty"), "lefty"); }),
             "x.json: key 'lefty' is missing; did you mean 'left'?");
   const nlohmann::json null = parse_json("{\"left\": null}", "x.json");
   JsonObject nothing(null, "x.json");
-  EXPECT_EQ(message_of([&] { nothing.require(nothing.integer("left"), "left"); }),
+  EXPECT_EQ(test::refusal([&] { nothing.require(nothing.integer("left"), "left"); }),
             "x.json: key 'left' is null, expected a value");
 }
 

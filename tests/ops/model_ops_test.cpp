@@ -13,6 +13,7 @@
 #include "ops/matmul.h"
 #include "ops/permute.h"
 #include "ops/rope.h"
+#include "refusal.h"
 
 namespace moge::test {
 namespace {
@@ -27,12 +28,8 @@ template <class Args>
 void expect_all_refuse(const OpTable<Args>& table, const Args& args, const std::string& message) {
   for (const Impl<Args>& impl : table.impls) {
     if (impl.device != DeviceKind::kCpu) continue;
-    try {
-      Bench(2).run(table, impl, args);
-      ADD_FAILURE() << table.op << " " << impl.name << " accepted";
-    } catch (const ShapeError& e) {
-      EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << impl.name << ": " << e.what();
-    }
+    SCOPED_TRACE(str(table.op, " ", impl.name));
+    expect_refused<ShapeError>([&] { Bench(2).run(table, impl, args); }, message);
   }
 }
 

@@ -1,12 +1,12 @@
 #include "spec/hardware.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
-#include "core/error.h"
+#include "refusal.h"
+#include "temp_dir.h"
 
 namespace moge::spec {
 namespace {
@@ -19,24 +19,16 @@ bf16 = {value = 1e12, source = "s", status = "estimated"}
 )";
 
 Hardware load(const std::string& text) {
-  const auto path = std::filesystem::temp_directory_path() / str("moge-hardware-", ::getpid(), ".toml");
+  const test::TempDir dir;
+  const std::filesystem::path path = dir / "hardware.toml";
   std::ofstream(path) << text;
-  const struct Remove {
-    const std::filesystem::path& path;
-    ~Remove() { std::filesystem::remove(path); }
-  } remove{path};
   return load_hardware(path);
 }
 
 void expect_refused(std::string text, const std::string& from, const std::string& to,
                     const std::string& part) {
   text.replace(text.find(from), from.size(), to);
-  try {
-    load(text);
-    ADD_FAILURE() << "accepted, expected: " << part;
-  } catch (const FileError& e) {
-    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
-  }
+  test::expect_refused([&] { load(text); }, part);
 }
 
 TEST(Hardware, ShippedFilesLoad) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "refusal.h"
 
 namespace moge::spec {
 namespace {
@@ -49,12 +50,7 @@ json with(json o, const std::string& key, const json& value) {
 }
 
 std::string refusal(const json& o) {
-  try {
-    parse(o);
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "(accepted)";
+  return test::refusal([&] { parse(o); });
 }
 
 void expect_refused(const json& o, const std::string& part) {

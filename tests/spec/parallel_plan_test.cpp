@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "refusal.h"
 
 namespace moge::spec {
 namespace {
@@ -12,12 +13,7 @@ ModelConfig shipped(const std::string& name) {
 }
 
 void expect_refused(const ParallelPlan& plan, const ModelConfig& config, const std::string& part) {
-  try {
-    plan.validate(config);
-    ADD_FAILURE() << "accepted, expected: " << part;
-  } catch (const UsageError& e) {
-    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
-  }
+  test::expect_refused<UsageError>([&] { plan.validate(config); }, part);
 }
 
 TEST(ParallelPlan, AcceptsTheReportsPlan) {

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "temp_dir.h"
 #include "text/small_corpus.h"
 
 namespace moge::text {
@@ -56,7 +57,7 @@ class BatchesTest : public testing::Test {
     EXPECT_EQ(batch.num_targets, num_targets);
   }
 
-  ScratchDir scratch_{"batches"};
+  test::TempDir scratch_;
   std::filesystem::path dir_ = scratch_.path() / "corpus";
   std::unique_ptr<Corpus> corpus_;
   std::vector<uint32_t> all_;

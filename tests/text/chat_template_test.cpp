@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "refusal.h"
-#include "text/scratch_dir.h"
+#include "temp_dir.h"
 
 namespace moge::text {
 namespace {
@@ -210,7 +210,7 @@ class ChatTemplatesTest : public testing::Test {
     atomic_write_file(dir_.path() / name, contents);
   }
   std::string source(bool has_tools) { return ChatTemplates::load(dir_.path()).pick(has_tools).source(); }
-  ScratchDir dir_{"chat_templates"};
+  test::TempDir dir_;
 };
 
 TEST_F(ChatTemplatesTest, AreFoundWhereModelsKeepThem) {

@@ -5,7 +5,8 @@
 #include <functional>
 
 #include "core/error.h"
-#include "text/scratch_dir.h"
+#include "refusal.h"
+#include "temp_dir.h"
 
 namespace moge::text {
 namespace {
@@ -25,14 +26,9 @@ class DocumentsTest : public testing::Test {
     return all;
   }
   std::string error() {
-    try {
-      read_all();
-    } catch (const FileError& e) {
-      return e.what();
-    }
-    return "no FileError";
+    return test::refusal([&] { read_all(); });
   }
-  ScratchDir scratch_{"documents"};
+  test::TempDir scratch_;
 };
 
 TEST_F(DocumentsTest, ReadsFilesAndLinesInTheOrderOfNames) {

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "text/scratch_dir.h"
+#include "temp_dir.h"
 #include "text/sentencepiece_tokenizer.h"
 #include "text/sentencepiece_trainer.h"
 #include "text/tokenizer.h"
@@ -39,7 +39,7 @@ SentencePieceTrainOptions small_options() {
 class SentencePiece : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::make_unique<ScratchDir>("sentencepiece");
+    folder_ = std::make_unique<test::TempDir>();
     train_sentencepiece(sentences(), small_options(), folder_->path());
     tokenizer_ = load_tokenizer(folder_->path());
   }
@@ -50,10 +50,10 @@ class SentencePiece : public testing::Test {
   static std::vector<int32_t> plain(std::string_view text) {
     return tokenizer_->encode(text, {.add_special_tokens = false, .parse_special = false});
   }
-  static std::unique_ptr<ScratchDir> folder_;
+  static std::unique_ptr<test::TempDir> folder_;
   static std::unique_ptr<Tokenizer> tokenizer_;
 };
-std::unique_ptr<ScratchDir> SentencePiece::folder_;
+std::unique_ptr<test::TempDir> SentencePiece::folder_;
 std::unique_ptr<Tokenizer> SentencePiece::tokenizer_;
 
 TEST_F(SentencePiece, ShieldedTextCannotSpellMarkers) {
@@ -154,14 +154,14 @@ TEST_F(SentencePiece, ManyThreadsAgree) {
 }
 
 TEST_F(SentencePiece, TrainingIsDeterministic) {
-  const ScratchDir again("sentencepiece_again");
+  const test::TempDir again;
   train_sentencepiece(sentences(), small_options(), again.path());
   EXPECT_EQ(read_text_file(again.path() / "tokenizer.model"),
             read_text_file(folder_->path() / "tokenizer.model"));
 }
 
 TEST_F(SentencePiece, TrainingErrorsAreTheUsers) {
-  const ScratchDir folder("sentencepiece_errors");
+  const test::TempDir folder;
   EXPECT_THROW(train_sentencepiece(sentences(0), small_options(), folder.path()), UsageError);
   SentencePieceTrainOptions huge = small_options();
   huge.vocab_size = 100'000;

@@ -6,7 +6,6 @@
 
 #include "core/rng.h"
 #include "text/corpus.h"
-#include "text/scratch_dir.h"
 
 namespace moge::text {
 
