@@ -1,5 +1,5 @@
 // MulAttention: attention of a few query rows per sequence over a paged cache, bound by the bytes of the
-// cache. Log of predictions and outcomes: docs/kernels/mul_attention.md.
+// cache. Log of predictions and outcomes: docs/kernels/log/mul_attention.md.
 //
 // The arithmetic does not depend on the batch. Keys are cut in chunks of 256 positions; a chunk gives, for
 // every query row, the maximum m of its scores, the sum l of exp(score - m) and the weighted values o. Chunks

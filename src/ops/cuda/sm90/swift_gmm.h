@@ -1,4 +1,5 @@
-// SwiftGMM, quant_matmul for Hopper: see swift_gmm.cuh for the kernel, docs/kernels/swift_gmm.md for its log.
+// SwiftGMM, quant_matmul for Hopper: the kernel is in swift_gmm.cuh, why it is so in
+// docs/kernels/swift_gmm.md.
 #pragma once
 #include <cuda.h>
 
