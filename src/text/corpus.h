@@ -3,7 +3,7 @@
 //   corpus.json       manifest: version, vocab_size, tokenizer_hash, counts, shards with their xxHash64
 //   tokens-00000.bin  64-byte header (CorpusFileHeader), then ids as u16 (vocab_size <= 65536) or u32
 //   documents.bin     64-byte header, then three u64 arrays: offset [N+1] (in tokens, over all shards),
-//                     text_bytes [N] (of the original text, for bits per byte), name_hash [N]
+//                     text_bytes [N] (of text, for bits per byte), name_hash [N]
 //
 // Everything is little endian. A document lies in one shard. Checksums cover what follows a header.
 #pragma once
@@ -108,7 +108,8 @@ class CorpusWriter {
   ~CorpusWriter();
 
   /// `name` (a relative path, say) decides the split; `text_bytes` is the size of the text that the tokens
-  /// stand for. Documents without tokens are skipped. Throws Error for an id outside 0..vocab_size-1.
+  /// after the first stand for. Documents without tokens are skipped. Throws Error for an id outside
+  /// 0..vocab_size-1.
   void add(std::span<const int32_t> tokens, std::string_view name, int64_t text_bytes);
   /// Writes the manifest and renames. FileError if there is no document.
   void finish();

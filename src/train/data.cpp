@@ -1,6 +1,10 @@
 #include "train/data.h"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "core/files.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "text/documents.h"
 
@@ -12,12 +16,32 @@ namespace {
 
 constexpr const char* kManifest = "corpus.json";
 
-/// Of the vocabulary and of the texts: a packed copy is reused only for the same.
+/// Of the tokenizer's files and of the texts: a packed copy is reused only for the same. The file that may
+/// hold a chat template counts without it: that changes no token of a text.
 uint64_t source_hash(const TrainConfig& config, const fs::path& tokenizer) {
   std::string all = str(text::DocumentSource(config.data).content_hash());
-  for (const char* name : {"tokenizer.json", "tokenizer.model"})
-    if (fs::exists(tokenizer / name)) all += read_text_file(tokenizer / name);
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "special_tokens_map.json",
+                           "added_tokens.json", "tokenizer_config.json"}) {
+    const fs::path path = tokenizer / name;
+    if (!fs::exists(path)) continue;
+    std::string content = read_text_file(path);
+    if (path.filename() == "tokenizer_config.json") {
+      nlohmann::json json = parse_json(content, path.string());
+      json.erase("chat_template");
+      content = json.dump();
+    }
+    all += str(name, ' ', content.size(), ' ', content);
+  }
   return text::corpus_hash(all);
+}
+
+/// The bytes of text that a model predicts: without a bos nothing comes before the first token.
+int64_t predicted_bytes(const text::Document& document, std::span<const int32_t> tokens,
+                        const text::Tokenizer& tokenizer) {
+  const auto all = static_cast<int64_t>(document.text.size());
+  if (tokens.empty() || tokenizer.special_ids().bos) return all;
+  const std::string first = tokenizer.decode(tokens.first(1), {.keep_invalid_bytes = true});
+  return all - std::min(all, static_cast<int64_t>(first.size()));
 }
 
 void pack(const TrainConfig& config, const text::Tokenizer& tokenizer, const fs::path& to, uint64_t hash) {
@@ -31,9 +55,10 @@ void pack(const TrainConfig& config, const text::Tokenizer& tokenizer, const fs:
   for (text::Document document; source.next(document);) {
     std::vector<int32_t> tokens =
         tokenizer.encode(document.text, {.add_special_tokens = false, .parse_special = false});
+    const int64_t bytes = predicted_bytes(document, tokens, tokenizer);
     if (ids.bos) tokens.insert(tokens.begin(), *ids.bos);
     if (ids.eos) tokens.push_back(*ids.eos);
-    writer.add(tokens, document.name, static_cast<int64_t>(document.text.size()));
+    writer.add(tokens, document.name, bytes);
     ++num_documents;
     num_tokens += static_cast<int64_t>(tokens.size());
   }

@@ -11,8 +11,9 @@
 namespace moge::train {
 
 /// Opens the packed corpus that `config.data` names, or packs the text it names into config.output/corpus
-/// (reused while tokenizer and paths stay the same). What lay on disk is read whole and its checksums
-/// compared. FileError for a damaged corpus, text without documents, or a vocabulary larger than the model's.
+/// (reused while the tokenizer's files and the texts stay the same). What lay on disk is read whole and its
+/// checksums compared. FileError for a damaged corpus, text without documents, or a vocabulary larger than
+/// the model's.
 text::Corpus open_corpus(const TrainConfig& config, const text::Tokenizer& tokenizer,
                          int64_t model_vocab_size);
 

@@ -15,6 +15,8 @@
 #include "spec/cost.h"
 #include "temp_dir.h"
 #include "text/bpe_trainer.h"
+#include "text/corpus.h"
+#include "text/tokenizer.h"
 #include "train/checkpoint.h"
 
 namespace moge::train {
@@ -222,6 +224,36 @@ TEST_F(PretrainTest, KnowsWhenATextHasChanged) {
   const std::atomic<bool> stop = false;
   EXPECT_EQ(pretrain(config("a"), ctx_, {.fresh = true, .max_steps = 1}, stop).steps, 1);
   EXPECT_NE(read_text_file(dir_ / "a" / "corpus" / "corpus.json"), packed);
+}
+
+TEST_F(PretrainTest, KnowsWhenATokenizersOtherFilesHaveChanged) {
+  const fs::path file = dir_ / "tokenizer" / "tokenizer_config.json";
+  nlohmann::json json = nlohmann::json::parse(read_text_file(file));
+  run(config("a"), 2);
+  json["chat_template"] = "{{ messages }}";  // changes no token
+  std::ofstream(file) << json;
+  EXPECT_EQ(run(config("a"), 3).steps, 3);
+  json["eos_token"] = "t";
+  std::ofstream(file) << json;
+  EXPECT_NE(refusal([&] { run(config("a")); }).find("was made with other data"), std::string::npos);
+}
+
+TEST_F(PretrainTest, CountsTheBytesThatAreTargets) {
+  const auto bytes_of_the_first = [&](const std::string& output) {
+    run(config(output), 1);
+    return text::Corpus(dir_ / output / "corpus").document_text_bytes(0);
+  };
+  const auto all = static_cast<int64_t>(fs::file_size(dir_ / "text" / "doc0.txt"));
+  const std::unique_ptr<text::Tokenizer> tokenizer = text::load_tokenizer(dir_ / "tokenizer");
+  const int32_t first =
+      tokenizer->encode(read_text_file(dir_ / "text" / "doc0.txt"), {.add_special_tokens = false}).front();
+  // This tokenizer has no bos, so that no position predicts a text's first token.
+  EXPECT_EQ(bytes_of_the_first("a"), all - static_cast<int64_t>(tokenizer->decode({&first, 1}).size()));
+  const fs::path file = dir_ / "tokenizer" / "tokenizer_config.json";
+  nlohmann::json json = nlohmann::json::parse(read_text_file(file));
+  json["bos_token"] = "<eos>";
+  std::ofstream(file) << json;
+  EXPECT_EQ(bytes_of_the_first("b"), all);
 }
 
 /// moge inspect's estimate, of simpler formulas, beside what the trainer allocates: within 5 percent.
