@@ -342,130 +342,174 @@ void StepModel::add_kernel(Sink& sink, Op op, OpCost cost, double count) const {
   sink.add(op, cost, fixed_s, count);
 }
 
+/// One layer of one of the `share`s that a load is cut into; it counts `count` times.
 template <class Sink>
-void StepModel::layer(const StepLoad& load, double share, double count, Sink& sink) const {
-  const auto dp = static_cast<double>(plan_.attention_dp);
-  const auto tp = static_cast<double>(plan_.attention_tp);
-  const bool scatter = plan_.scatters();
-  // The fullest replica; whole requests and tokens.
-  const double requests = ceil_div(load.decode_requests * share, dp);
-  const double prompt = ceil_div(load.prefill_tokens * share, dp);
-  const double rows = requests * load.decode_rows + prompt;
-  const double all_rows = load.tokens() * share;
-  const double norm_rows = scatter ? ceil_div(rows, tp) : rows;
-  const double hidden_bytes = rows * D_ * kBytes16;      // of a replica's tokens
-  const double stage_bytes = rows * dp * D_ * kBytes16;  // of all tokens
-  const double mlp_bytes = is_moe_ || !scatter ? stage_bytes : stage_bytes * shared_share_;
-  const double quant_bytes = precision_.activation_bytes();
-  const bool quantised = precision_.weights != WeightFormat::k16;
-  const double norm_bytes = D_ * (3 * kBytes16 + quant_bytes);  // input, residual in and out, output
+class StepModel::Layer {
+ public:
+  Layer(const StepModel& model, const StepLoad& load, double share, double count, Sink& sink)
+      : m_(model),
+        load_(load),
+        sink_(sink),
+        count_(count),
+        scatter_(m_.plan_.scatters()),
+        dp_(static_cast<double>(m_.plan_.attention_dp)),
+        requests_(ceil_div(load.decode_requests * share, dp_)),
+        prompt_(ceil_div(load.prefill_tokens * share, dp_)),
+        rows_(requests_ * load.decode_rows + prompt_),
+        all_rows_(load.tokens() * share),
+        norm_rows_(scatter_ ? ceil_div(rows_, static_cast<double>(m_.plan_.attention_tp)) : rows_),
+        stage_bytes_(rows_ * dp_ * m_.D_ * kBytes16),
+        quant_bytes_(m_.precision_.activation_bytes()) {}
 
-  const auto kernel = [&](Op op, const OpCost& cost) { add_kernel(sink, op, cost, count); };
-  const auto collective = [&](Op op, double bytes, double rate, double hiding_s) {
+  void add() const {
+    if (m_.kernels_.token_layer && rows_ == 1 && requests_ == 1) return add_joined();
+    add_attention();
+    kernel(Op::kMlpNorm, m_.measured(norm(), m_.kernels_.norm, norm_rows_));
+    if (m_.is_moe_)
+      add_moe();
+    else
+      add_mlp();
+  }
+
+ private:
+  void kernel(Op op, const OpCost& cost) const { m_.add_kernel(sink_, op, cost, count_); }
+  /// Of `bytes` at `rate` seconds a byte; fused with a product of `hiding_s`, that hides a part of it.
+  void collective(Op op, double bytes, double rate, double hiding_s) const {
     if (rate <= 0) return;
-    OpCost cost = collective_cost(bytes, rate);
-    const double hidden = scatter ? overlap_ * std::min(hiding_s, cost.work_s + collective_s_) : 0;
-    const double fixed = std::max(0.0, collective_s_ - hidden);
-    cost.work_s = std::max(0.0, cost.work_s - std::max(0.0, hidden - collective_s_));
-    sink.add(op, cost, fixed, count);
-  };
+    OpCost cost = m_.collective_cost(bytes, rate);
+    const double hidden = scatter_ ? m_.overlap_ * std::min(hiding_s, cost.work_s + m_.collective_s_) : 0;
+    const double fixed = std::max(0.0, m_.collective_s_ - hidden);
+    cost.work_s = std::max(0.0, cost.work_s - std::max(0.0, hidden - m_.collective_s_));
+    sink_.add(op, cost, fixed, count_);
+  }
+  /// Of input, residual in and out, output.
+  OpCost norm() const { return m_.vector_cost(norm_rows_ * (m_.D_ * (3 * kBytes16 + quant_bytes_))); }
+  OpCost decode_attention() const {
+    return m_.decode_attention_cost(requests_, load_.decode_rows, load_.decode_context);
+  }
 
-  const OpCost qkv = matmul_cost(qkv_, rows);
-  const OpCost o = matmul_cost(o_, rows);
-  const MeasuredKernels& fused = kernels_;
-  const OpCost norm = vector_cost(norm_rows * norm_bytes);
-  const OpCost rope = vector_cost(rows * (q_width_ + kv_width_ / 2) * 2 * kBytes16);
-  const OpCost kv_write = vector_cost(rows * kv_width_ * (kBytes16 + precision_.kv_bytes()));
-  const auto rope_and_kv_write = [&] {
-    if (fused.rope_kv_write) {
-      kernel(Op::kRopeKvWrite, measured(vector_cost(rope.bytes + kv_write.bytes), fused.rope_kv_write, rows));
+  void add_rope_and_kv_write() const {
+    const OpCost rope = m_.vector_cost(rows_ * (m_.q_width_ + m_.kv_width_ / 2) * 2 * kBytes16);
+    const OpCost kv_write = m_.vector_cost(rows_ * m_.kv_width_ * (kBytes16 + m_.precision_.kv_bytes()));
+    if (m_.kernels_.rope_kv_write) {
+      kernel(Op::kRopeKvWrite,
+             m_.measured(m_.vector_cost(rope.bytes + kv_write.bytes), m_.kernels_.rope_kv_write, rows_));
     } else {
       kernel(Op::kRope, rope);
       kernel(Op::kKvWrite, kv_write);
     }
-  };
-  if (fused.token_layer && rows == 1 && requests == 1) {
-    rope_and_kv_write();
-    kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
-    const double experts = topk_ + shared_experts_;
-    OpCost all = qkv;
-    for (const OpCost& part : {o, matmul_cost(router_, rows), grouped_cost(expert_gate_up_, experts, experts),
-                               grouped_cost(expert_down_, experts, experts)}) {
+  }
+
+  /// Of one token, all between two attentions as one kernel.
+  void add_joined() const {
+    add_rope_and_kv_write();
+    kernel(Op::kAttention, decode_attention());
+    const double experts = m_.topk_ + m_.shared_experts_;
+    OpCost all = m_.matmul_cost(m_.qkv_, rows_);
+    for (const OpCost& part : {m_.matmul_cost(m_.o_, rows_), m_.matmul_cost(m_.router_, rows_),
+                               m_.grouped_cost(m_.expert_gate_up_, experts, experts),
+                               m_.grouped_cost(m_.expert_down_, experts, experts)}) {
       all.flops += part.flops;
       all.bytes += part.bytes;
     }
-    kernel(Op::kTokenLayer, measured(all, fused.token_layer, rows));
-    return;
+    kernel(Op::kTokenLayer, m_.measured(all, m_.kernels_.token_layer, rows_));
   }
-  kernel(Op::kAttentionNorm, measured(norm, is_moe_ ? fused.norm_combine : fused.norm, norm_rows));
-  if (scatter) collective(Op::kAttentionAllGather, hidden_bytes, tp_rate_, qkv.work_s);
-  kernel(Op::kQkv, qkv);
-  rope_and_kv_write();
-  if (requests > 0)
-    kernel(Op::kAttention, decode_attention_cost(requests, load.decode_rows, load.decode_context));
-  if (prompt > 0) kernel(Op::kPrefillAttention, prefill_attention_cost(prompt, load.prefill_attended));
-  if (quantised)
-    kernel(Op::kAttentionQuant,
-           measured(vector_cost(rows * q_width_ * (kBytes16 + quant_bytes)), fused.attention_quant, rows));
-  kernel(Op::kOProj, o);
-  collective(Op::kAttentionReduce, hidden_bytes, scatter ? tp_rate_ : 2 * tp_rate_, o.work_s);
 
-  kernel(Op::kMlpNorm, measured(norm, fused.norm, norm_rows));
-  if (!is_moe_) {
-    const double mlp_rows = scatter ? rows * dp * shared_share_ : rows;
-    const OpCost gate_up = matmul_cost(gate_up_, mlp_rows);
-    const OpCost down = matmul_cost(down_, mlp_rows);
-    if (scatter) collective(Op::kMlpAllGather, mlp_bytes, stage_rate_, gate_up.work_s);
+  void add_attention() const {
+    const double hidden_bytes = rows_ * m_.D_ * kBytes16;  // of a replica's tokens
+    const OpCost qkv = m_.matmul_cost(m_.qkv_, rows_);
+    const OpCost o = m_.matmul_cost(m_.o_, rows_);
+    kernel(Op::kAttentionNorm,
+           m_.measured(norm(), m_.is_moe_ ? m_.kernels_.norm_combine : m_.kernels_.norm, norm_rows_));
+    if (scatter_) collective(Op::kAttentionAllGather, hidden_bytes, m_.tp_rate_, qkv.work_s);
+    kernel(Op::kQkv, qkv);
+    add_rope_and_kv_write();
+    if (requests_ > 0) kernel(Op::kAttention, decode_attention());
+    if (prompt_ > 0)
+      kernel(Op::kPrefillAttention, m_.prefill_attention_cost(prompt_, load_.prefill_attended));
+    if (m_.precision_.weights != WeightFormat::k16)
+      kernel(Op::kAttentionQuant, m_.measured(m_.vector_cost(rows_ * m_.q_width_ * (kBytes16 + quant_bytes_)),
+                                              m_.kernels_.attention_quant, rows_));
+    kernel(Op::kOProj, o);
+    collective(Op::kAttentionReduce, hidden_bytes, scatter_ ? m_.tp_rate_ : 2 * m_.tp_rate_, o.work_s);
+  }
+
+  void add_mlp() const {
+    const double rows = scatter_ ? rows_ * dp_ * m_.shared_share_ : rows_;
+    const double bytes = scatter_ ? stage_bytes_ * m_.shared_share_ : stage_bytes_;
+    const OpCost gate_up = m_.matmul_cost(m_.gate_up_, rows);
+    const OpCost down = m_.matmul_cost(m_.down_, rows);
+    if (scatter_) collective(Op::kMlpAllGather, bytes, m_.stage_rate_, gate_up.work_s);
     kernel(Op::kGateUp, gate_up);
-    kernel(Op::kSwiglu, measured(vector_cost(mlp_rows * mlp_width_ * (2 * kBytes16 + quant_bytes)),
-                                 fused.mlp_quant, mlp_rows));
+    kernel(Op::kSwiglu, m_.measured(m_.vector_cost(rows * m_.mlp_width_ * (2 * kBytes16 + quant_bytes_)),
+                                    m_.kernels_.mlp_quant, rows));
     kernel(Op::kDown, down);
-    collective(Op::kMlpReduce, mlp_bytes, scatter ? stage_rate_ : 2 * stage_rate_, down.work_s);
-    return;
+    collective(Op::kMlpReduce, bytes, scatter_ ? m_.stage_rate_ : 2 * m_.stage_rate_, down.work_s);
   }
 
-  // Gathering all tokens everywhere, or sending each to the devices of its experts.
-  const double exchange_rate = std::min(stage_rate_, expert_copies_ * stage_exchange_rate_);
-  const double straggler = routing_.straggler(all_rows);
-  const double expert_rows = routing_.mean_rows(all_rows) * straggler;
-  const double distinct = routing_.distinct_experts(all_rows);
-  const double shared_rows = all_rows * shared_share_;
-  const OpCost gate_up =
-      measured(grouped_cost(expert_gate_up_, expert_rows, distinct), expert_gate_up_.routed, all_rows);
-  const OpCost down =
-      measured(grouped_cost(expert_down_, expert_rows, distinct), expert_down_.routed, all_rows);
-  if (scatter) collective(Op::kMlpAllGather, stage_bytes, exchange_rate, gate_up.work_s);
-  const OpCost router = matmul_cost(router_, all_rows);
-  if (fused.moe_route) {
-    kernel(Op::kMoeRoute, measured(router, fused.moe_route, all_rows));
-  } else {
+  void add_moe() const {
+    // Gathering all tokens everywhere, or sending each to the devices of its experts.
+    const double exchange_rate = std::min(m_.stage_rate_, m_.expert_copies_ * m_.stage_exchange_rate_);
+    const double expert_rows = m_.routing_.mean_rows(all_rows_) * m_.routing_.straggler(all_rows_);
+    const double distinct = m_.routing_.distinct_experts(all_rows_);
+    const OpCost gate_up = m_.measured(m_.grouped_cost(m_.expert_gate_up_, expert_rows, distinct),
+                                       m_.expert_gate_up_.routed, all_rows_);
+    const OpCost down = m_.measured(m_.grouped_cost(m_.expert_down_, expert_rows, distinct),
+                                    m_.expert_down_.routed, all_rows_);
+    if (scatter_) collective(Op::kMlpAllGather, stage_bytes_, exchange_rate, gate_up.work_s);
+    add_routing(expert_rows);
+    kernel(Op::kExpertGateUp, gate_up);
+    // Where our engine was measured its products end with SiLU, and a kernel quantises what they give.
+    const double hidden = expert_rows * m_.expert_width_;
+    if ((m_.expert_gate_up_.routed || m_.expert_gate_up_.measured) && m_.kernels_.mlp_quant)
+      kernel(Op::kExpertQuant, m_.measured(m_.vector_cost(hidden * (kBytes16 + quant_bytes_)),
+                                           m_.kernels_.mlp_quant, expert_rows));
+    else
+      kernel(Op::kExpertSwiglu, m_.vector_cost(hidden * (2 * kBytes16 + quant_bytes_)));
+    kernel(Op::kExpertDown, down);
+    if (!m_.kernels_.norm_combine)
+      kernel(Op::kCombine, m_.vector_cost((expert_rows + all_rows_) * m_.D_ * kBytes16));
+    if (m_.shared_width_ > 0) add_shared();
+    collective(Op::kMlpReduce, stage_bytes_, scatter_ ? exchange_rate : 2 * m_.stage_rate_, down.work_s);
+  }
+
+  void add_routing(double expert_rows) const {
+    const OpCost router = m_.matmul_cost(m_.router_, all_rows_);
+    if (m_.kernels_.moe_route)
+      return kernel(Op::kMoeRoute, m_.measured(router, m_.kernels_.moe_route, all_rows_));
     kernel(Op::kRouter, router);
-    kernel(Op::kSoftmax, vector_cost(all_rows * experts_ * 2 * kBytes32));
-    kernel(Op::kGroupTopk, vector_cost(all_rows * experts_ * kBytes32));
-    kernel(Op::kRouterScale, vector_cost(all_rows * topk_ * 4 * kBytes32));
-    kernel(Op::kSortExperts, vector_cost(all_rows * topk_ * 4 * kBytes32));
-    kernel(Op::kPermute, vector_cost(expert_rows * D_ * 2 * quant_bytes));
-    sink.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, moe_layer_s_, count);
+    kernel(Op::kSoftmax, m_.vector_cost(all_rows_ * m_.experts_ * 2 * kBytes32));
+    kernel(Op::kGroupTopk, m_.vector_cost(all_rows_ * m_.experts_ * kBytes32));
+    kernel(Op::kRouterScale, m_.vector_cost(all_rows_ * m_.topk_ * 4 * kBytes32));
+    kernel(Op::kSortExperts, m_.vector_cost(all_rows_ * m_.topk_ * 4 * kBytes32));
+    kernel(Op::kPermute, m_.vector_cost(expert_rows * m_.D_ * 2 * quant_bytes_));
+    sink_.add(Op::kMoeLayer, {.bound = Bound::kOverhead}, m_.moe_layer_s_, count_);
   }
-  kernel(Op::kExpertGateUp, gate_up);
-  // Where our engine was measured its products end with SiLU, and a kernel quantises what they give.
-  if ((expert_gate_up_.routed || expert_gate_up_.measured) && fused.mlp_quant)
-    kernel(Op::kExpertQuant, measured(vector_cost(expert_rows * expert_width_ * (kBytes16 + quant_bytes)),
-                                      fused.mlp_quant, expert_rows));
-  else
-    kernel(Op::kExpertSwiglu, vector_cost(expert_rows * expert_width_ * (2 * kBytes16 + quant_bytes)));
-  kernel(Op::kExpertDown, down);
-  if (!fused.norm_combine) kernel(Op::kCombine, vector_cost((expert_rows + all_rows) * D_ * kBytes16));
-  if (shared_width_ > 0) {
+
+  void add_shared() const {
+    const double rows = all_rows_ * m_.shared_share_;
     kernel(Op::kSharedGateUp,
-           measured(matmul_cost(shared_gate_up_, shared_rows), fused.shared_gate_up, shared_rows));
+           m_.measured(m_.matmul_cost(m_.shared_gate_up_, rows), m_.kernels_.shared_gate_up, rows));
     kernel(Op::kSharedSwiglu,
-           measured(vector_cost(shared_rows * shared_width_ * (2 * kBytes16 + quant_bytes)),
-                    fused.shared_quant, shared_rows));
-    kernel(Op::kSharedDown, measured(matmul_cost(shared_down_, shared_rows), fused.shared_down, shared_rows));
+           m_.measured(m_.vector_cost(rows * m_.shared_width_ * (2 * kBytes16 + quant_bytes_)),
+                       m_.kernels_.shared_quant, rows));
+    kernel(Op::kSharedDown,
+           m_.measured(m_.matmul_cost(m_.shared_down_, rows), m_.kernels_.shared_down, rows));
   }
-  collective(Op::kMlpReduce, stage_bytes, scatter ? exchange_rate : 2 * stage_rate_, down.work_s);
-}
+
+  const StepModel& m_;
+  const StepLoad& load_;
+  Sink& sink_;
+  double count_;
+  bool scatter_;
+  double dp_;
+  double requests_, prompt_;  // of the fullest replica; whole requests and tokens
+  double rows_;               // of that replica
+  double all_rows_;
+  double norm_rows_;    // of a device
+  double stage_bytes_;  // of all tokens
+  double quant_bytes_;  // of an element
+};
 
 template <class Sink>
 void StepModel::step(const StepLoad& load, Sink& sink) const {
@@ -484,7 +528,7 @@ void StepModel::step(const StepLoad& load, Sink& sink) const {
              measured(vector_cost(load.tokens() * D_ * 2 * kBytes16),
                       decodes ? kernels_.step_inputs : kernels_.prompt_inputs, load.tokens()),
              1);
-  layer(load, 1 / parts, passes * stage_layers, sink);
+  Layer(*this, load, 1 / parts, passes * stage_layers, sink).add();
   if (stages > 1) {
     const double bytes = load.tokens() / parts * D_ * kBytes16 /
                          static_cast<double>(plan_.devices_per_stage());  // each device sends its share
@@ -498,7 +542,7 @@ void StepModel::step(const StepLoad& load, Sink& sink) const {
     // One layer like the model's, behind a projection of [hidden state, next token's embedding] to D.
     TotalSink draft;
     const StepLoad one{.decode_requests = load.decode_requests, .decode_context = load.decode_context};
-    layer(one, 1, 1, draft);
+    Layer(*this, one, 1, 1, draft).add();
     add_kernel(draft, Op::kDraft, matmul_cost(draft_projection_, load.decode_requests), 1);
     add_kernel(draft, Op::kDraft, matmul_cost(lm_head_, load.decode_requests), 1);
     sink.add(Op::kDraft, {.work_s = draft.total, .bound = Bound::kMemory}, 0, load.draft_tokens);

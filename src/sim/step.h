@@ -128,7 +128,7 @@ class StepModel {
   template <class Sink>
   void add_kernel(Sink& sink, Op op, OpCost cost, double count) const;
   template <class Sink>
-  void layer(const StepLoad& load, double share, double count, Sink& sink) const;
+  class Layer;
   template <class Sink>
   void step(const StepLoad& load, Sink& sink) const;
 
