@@ -68,37 +68,20 @@ def bf16_normal(count, seed):
     return b"".join(struct.pack("<f", rng.gauss(0, 1))[2:] for _ in range(count))
 
 
-class TestCase(unittest.TestCase):
-    """A test with a folder of its own and a model in it: the weights of a golden model, its vocabulary widened
-    with random rows to that of a tokenizer that the program trained."""
-
-    VOCAB = 448
+class ProgramTestCase(unittest.TestCase):
+    """A test of the program, with a folder of its own."""
 
     @classmethod
     def setUpClass(cls):
         cls.shared = pathlib.Path(tempfile.mkdtemp(prefix="moge-e2e-"))
         cls.addClassCleanup(shutil.rmtree, cls.shared)
-        (cls.shared / "text").mkdir()
-        (cls.shared / "text/a.txt").write_text(TEXT * 4, encoding="utf-8")
-        (cls.shared / "text/b.txt").write_text(TEXT[::-1] * 4, encoding="utf-8")
-        cls.model = cls.shared / "model"
-        run = moge("tokenizer", "train", "--input", cls.shared / "text", "--vocab-size", cls.VOCAB, "--output", cls.model)
-        assert run.returncode == OK, run.stderr.decode()
-        tensors = read_safetensors(GOLDEN / "moge_4x16/model.safetensors")
-        for seed, name in enumerate(("model.embed_tokens.weight", "lm_head.weight")):
-            dtype, (_, width), _ = tensors[name]
-            assert dtype == "BF16", dtype
-            tensors[name] = (dtype, [cls.VOCAB, width], bf16_normal(cls.VOCAB * width, seed))
-        write_safetensors(cls.model / "model.safetensors", tensors)
-        config = json.loads((GOLDEN / "moge_4x16/config.json").read_text(encoding="utf-8"))
-        config.update(vocab_size=cls.VOCAB, max_position_embeddings=256)
-        (cls.model / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(dir=self.shared))
 
-    def copy_of_model(self):
-        return pathlib.Path(shutil.copytree(self.model, self.dir / "model"))
+    def file(self, name, text):
+        (self.dir / name).write_text(text, encoding="utf-8")
+        return self.dir / name
 
     def run_ok(self, *args, **kwargs):
         """Standard output of a run that must succeed."""
@@ -117,3 +100,32 @@ class TestCase(unittest.TestCase):
         self.assertEqual(run.stdout, b"")
         for message in messages:
             self.assertIn(message, said)
+
+
+class TestCase(ProgramTestCase):
+    """One with a model beside it: the weights of a golden model, its vocabulary widened with random rows to that
+    of a tokenizer that the program trained."""
+
+    VOCAB = 448
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        (cls.shared / "text").mkdir()
+        (cls.shared / "text/a.txt").write_text(TEXT * 4, encoding="utf-8")
+        (cls.shared / "text/b.txt").write_text(TEXT[::-1] * 4, encoding="utf-8")
+        cls.model = cls.shared / "model"
+        run = moge("tokenizer", "train", "--input", cls.shared / "text", "--vocab-size", cls.VOCAB, "--output", cls.model)
+        assert run.returncode == OK, run.stderr.decode()
+        tensors = read_safetensors(GOLDEN / "moge_4x16/model.safetensors")
+        for seed, name in enumerate(("model.embed_tokens.weight", "lm_head.weight")):
+            dtype, (_, width), _ = tensors[name]
+            assert dtype == "BF16", dtype
+            tensors[name] = (dtype, [cls.VOCAB, width], bf16_normal(cls.VOCAB * width, seed))
+        write_safetensors(cls.model / "model.safetensors", tensors)
+        config = json.loads((GOLDEN / "moge_4x16/config.json").read_text(encoding="utf-8"))
+        config.update(vocab_size=cls.VOCAB, max_position_embeddings=256)
+        (cls.model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    def copy_of_model(self):
+        return pathlib.Path(shutil.copytree(self.model, self.dir / "model"))

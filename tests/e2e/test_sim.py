@@ -3,12 +3,9 @@
 import json
 import math
 import os
-import pathlib
-import shutil
-import tempfile
 import unittest
 
-from e2e import BAD_FILE, OK, OUT_OF_MEMORY, ROOT, USAGE, moge
+from e2e import BAD_FILE, OK, OUT_OF_MEMORY, ROOT, USAGE, ProgramTestCase, moge
 
 MODEL, A2, DUO = "pangu-pro-moe-72b-a16b", "ascend-800i-a2", "ascend-300i-duo"
 MOGE_ON_A2 = ("--model", MODEL, "--hardware", A2)
@@ -35,27 +32,12 @@ def numbers(value):
     return [n for item in value for n in numbers(item)]
 
 
-class Sim(unittest.TestCase):
-    def setUp(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="moge-e2e-"))
-        self.addCleanup(shutil.rmtree, self.dir)
-
+class Sim(ProgramTestCase):
     def answer(self, *args):
-        run = moge(*args, "--json")
-        self.assertEqual(run.returncode, OK, run.stderr.decode())
-        result = json.loads(run.stdout)
+        """What the command says with --json, all of whose numbers must be finite."""
+        result = self.run_json(*args)
         self.assertTrue(all(math.isfinite(n) for n in numbers(result)))
         return result
-
-    def fails(self, code, message, *args):
-        run = moge(*args)
-        self.assertEqual(run.returncode, code, run.stderr.decode())
-        self.assertIn(message, run.stderr.decode())
-        self.assertEqual(run.stdout, b"")
-
-    def file(self, name, text):
-        (self.dir / name).write_text(text, encoding="utf-8")
-        return self.dir / name
 
     def test_compare(self):
         """The runs that are kept, by the operators that are kept."""
@@ -72,9 +54,9 @@ class Sim(unittest.TestCase):
         formula = self.answer("sim", "decode", "--model", MODEL, "--hardware", "h200-sxm", "--ops", "none")
         self.assertEqual({op["basis"] for op in formula["breakdown"]}, {"formula"})
         broken = self.file("run.json", runs[0].read_text().replace('"device"', '"gadget"'))
-        self.fails(BAD_FILE, "device", "sim", "compare", "--hardware", "h200-sxm", "--run", broken)
-        self.fails(BAD_FILE, "no-such", "sim", "compare", "--hardware", "h200-sxm", "--run", "no-such.json")
-        self.fails(USAGE, "--run", "sim", "compare", "--hardware", "h200-sxm")
+        self.assert_fails(BAD_FILE, ["device"], "sim", "compare", "--hardware", "h200-sxm", "--run", broken)
+        self.assert_fails(BAD_FILE, ["no-such"], "sim", "compare", "--hardware", "h200-sxm", "--run", "no-such.json")
+        self.assert_fails(USAGE, ["--run"], "sim", "compare", "--hardware", "h200-sxm")
 
     def test_contract(self):
         decode = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--batch", "64", "--context", "2048")
@@ -107,49 +89,49 @@ class Sim(unittest.TestCase):
         self.assertEqual(run.returncode, OK)
         self.assertFalse(json.loads(run.stdout)["fits"])
         self.assertIn(b"GiB more than its", run.stderr)
-        self.fails(OUT_OF_MEMORY, "GiB more than its 63", "sim", "decode", *MOGE_ON_A2, "--slo-tpot-ms", "50")
-        self.fails(USAGE, "ms more than the objective of 5 ms", "sim", "decode", *MOGE_ON_A2, "--cards", "4",
+        self.assert_fails(OUT_OF_MEMORY, ["GiB more than its 63"], "sim", "decode", *MOGE_ON_A2, "--slo-tpot-ms", "50")
+        self.assert_fails(USAGE, ["ms more than the objective of 5 ms"], "sim", "decode", *MOGE_ON_A2, "--cards", "4",
                    "--slo-tpot-ms", "5")
 
     def test_objective_finds_the_batch(self):
         found = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--slo-tpot-ms", "50")
-        self.fails(USAGE, "without --batch", "sim", "decode", *MOGE_ON_A2, "--batch", "8", "--slo-tpot-ms", "50")
+        self.assert_fails(USAGE, ["without --batch"], "sim", "decode", *MOGE_ON_A2, "--batch", "8", "--slo-tpot-ms", "50")
         self.assertLessEqual(found["latency_ms"], 50)
         self.assertEqual(found["batch_limit"], "tpot")
         more = self.answer("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--batch", str(found["batch"] + 1))
         self.assertGreater(more["latency_ms"], 50)
 
     def test_bad_names_and_sizes(self):
-        self.fails(BAD_FILE, "did you mean 'ascend-800i-a2'?", "sim", "decode", "--model", MODEL, "--hardware", "ascend-800i-a3")
-        self.fails(BAD_FILE, f"did you mean '{MODEL}'?", "sim", "decode", "--model", MODEL[:-1], "--hardware", A2)
-        self.fails(BAD_FILE, "; there are 'a100-80g', ", "sim", "decode", "--model", MODEL, "--hardware", "b7")
-        self.fails(USAGE, "missing --model", "sim", "decode", "--hardware", A2)
+        self.assert_fails(BAD_FILE, ["did you mean 'ascend-800i-a2'?"], "sim", "decode", "--model", MODEL, "--hardware", "ascend-800i-a3")
+        self.assert_fails(BAD_FILE, [f"did you mean '{MODEL}'?"], "sim", "decode", "--model", MODEL[:-1], "--hardware", A2)
+        self.assert_fails(BAD_FILE, ["; there are 'a100-80g', "], "sim", "decode", "--model", MODEL, "--hardware", "b7")
+        self.assert_fails(USAGE, ["missing --model"], "sim", "decode", "--hardware", A2)
         for flag, value in (("--batch", "0"), ("--batch", "-1"), ("--context", "0"), ("--cards", "0"), ("--skew", "nan"),
                             ("--batch", "99999999999999999999"), ("--context", "1e3"), ("--slo-tpot-ms", "0")):
-            self.fails(USAGE, flag, "sim", "decode", *MOGE_ON_A2, flag, value)
+            self.assert_fails(USAGE, [flag], "sim", "decode", *MOGE_ON_A2, flag, value)
         for mtp in ("1", "0,0.5", "1,1.5", "x,0.5", "1,nan", "1,0.5,2", "99,0.5"):
-            self.fails(USAGE, "expected K,ACCEPT", "sim", "decode", *MOGE_ON_A2, "--mtp", mtp)
-        self.fails(USAGE, "expected bf16, fp16, w8a8", "sim", "decode", *MOGE_ON_A2, "--weights", "w2a2")
-        self.fails(USAGE, "expected bf16, fp16, int8", "sim", "decode", *MOGE_ON_A2, "--kv", "int3")
-        self.fails(USAGE, "no peak_flops for fp8_e4m3", "sim", "decode", *MOGE_ON_A2, "--weights", "fp8")
-        self.fails(USAGE, "joins 1 devices", "sim", "decode", "--model", MODEL, "--hardware", "epyc-zen5-2cpu", "--cards", "2")
+            self.assert_fails(USAGE, ["expected K,ACCEPT"], "sim", "decode", *MOGE_ON_A2, "--mtp", mtp)
+        self.assert_fails(USAGE, ["expected bf16, fp16, w8a8"], "sim", "decode", *MOGE_ON_A2, "--weights", "w2a2")
+        self.assert_fails(USAGE, ["expected bf16, fp16, int8"], "sim", "decode", *MOGE_ON_A2, "--kv", "int3")
+        self.assert_fails(USAGE, ["no peak_flops for fp8_e4m3"], "sim", "decode", *MOGE_ON_A2, "--weights", "fp8")
+        self.assert_fails(USAGE, ["joins 1 devices"], "sim", "decode", "--model", MODEL, "--hardware", "epyc-zen5-2cpu", "--cards", "2")
 
     def test_bad_plans(self):
         decode = ("sim", "decode", *MOGE_ON_A2, "--cards", "4", "--plan")
-        self.fails(BAD_FILE, "neither a file", *decode, "no-such-plan")
-        self.fails(USAGE, "is for 1 devices, asked for 4", *decode, self.file("a.json", "{}"))
-        self.fails(USAGE, "not divisible by attention_tp 3", *decode[:-3], "--cards", "3", "--plan",
+        self.assert_fails(BAD_FILE, ["neither a file"], *decode, "no-such-plan")
+        self.assert_fails(USAGE, ["is for 1 devices, asked for 4"], *decode, self.file("a.json", "{}"))
+        self.assert_fails(USAGE, ["not divisible by attention_tp 3"], *decode[:-3], "--cards", "3", "--plan",
                    self.file("b.json", '{"attention_tp": 3, "expert_tp": 3}'))
-        self.fails(BAD_FILE, "did you mean 'attention_tp'?", *decode, self.file("c.json", '{"atention_tp": 4}'))
-        self.fails(BAD_FILE, "pipeline", *decode, self.file("d.toml", "pipeline = -1"))
-        self.fails(BAD_FILE, "d.json", *decode, self.file("d.json", "{"))
+        self.assert_fails(BAD_FILE, ["did you mean 'attention_tp'?"], *decode, self.file("c.json", '{"atention_tp": 4}'))
+        self.assert_fails(BAD_FILE, ["pipeline"], *decode, self.file("d.toml", "pipeline = -1"))
+        self.assert_fails(BAD_FILE, ["d.json"], *decode, self.file("d.json", "{"))
 
     def test_bad_machines(self):
         good = (ROOT / "configs/hardware/ascend-800i-a2.toml").read_text(encoding="utf-8")
         for old, new, message in (("value = 1.6e12", "value = 0", "a number 'value' from 1"), ("value = 1.6e12", "value = nan", "a number 'value' from 1"),
                                   ("value = 1.6e12", "value = 1e-300", "a number 'value' from 1"), ('kind = "mesh"', 'kind = "ring"', "kind 'ring'"), ("devices = 8", "devices = 1", "devices")):
             machine = self.file("m.toml", good.replace(old, new, 1))
-            self.fails(BAD_FILE, message, "sim", "decode", "--model", MODEL, "--hardware", machine, "--calibration", A2)
+            self.assert_fails(BAD_FILE, [message], "sim", "decode", "--model", MODEL, "--hardware", machine, "--calibration", A2)
 
     def test_calibrate(self):
         result = self.answer("sim", "calibrate", "--rows", ROWS, "--hardware", A2, "--hold-out", "a2-72b-decode-228", "--leave-one-out")
@@ -158,17 +140,17 @@ class Sim(unittest.TestCase):
         self.assertEqual([row["row"] for row in held_out], ["a2-72b-decode-228"])
         self.assertLess(abs(held_out[0]["error"]), 0.1)
         self.assertEqual(len(machine["leave_one_out"]["rows"]), 5)
-        self.fails(USAGE, "no such row; did you mean 'a2-32b-decode-1'?", "sim", "calibrate", "--rows", ROWS, "--hold-out", "a2-32b-decode-l")
-        self.fails(USAGE, "has no rows of h100-sxm", "sim", "calibrate", "--rows", ROWS, "--hardware", "h100-sxm")
-        self.fails(BAD_FILE, "[[row]]", "sim", "calibrate", "--rows", self.file("rows.toml", ""))
+        self.assert_fails(USAGE, ["no such row; did you mean 'a2-32b-decode-1'?"], "sim", "calibrate", "--rows", ROWS, "--hold-out", "a2-32b-decode-l")
+        self.assert_fails(USAGE, ["has no rows of h100-sxm"], "sim", "calibrate", "--rows", ROWS, "--hardware", "h100-sxm")
+        self.assert_fails(BAD_FILE, ["[[row]]"], "sim", "calibrate", "--rows", self.file("rows.toml", ""))
 
     def test_train(self):
         train = ("sim", "train", "--model", MODEL, "--hardware", "ascend-800t-a2", "--plan")
         result = self.answer(*train, "report-training", "--baseline", "report-training-baseline", "--cards", "3840")
         self.assertGreater(result["mfu"], result["baseline"]["mfu"])
         self.assertAlmostEqual(sum(op["ms"] for op in result["breakdown"]), result["latency_ms"], places=4)
-        self.fails(USAGE, "not a multiple of the 80", *train, "report-training", "--cards", "100")
-        self.fails(USAGE, "less than one microbatch", *train, "report-training", "--cards", "3840", "--global-batch", "4096")
+        self.assert_fails(USAGE, ["not a multiple of the 80"], *train, "report-training", "--cards", "100")
+        self.assert_fails(USAGE, ["less than one microbatch"], *train, "report-training", "--cards", "3840", "--global-batch", "4096")
 
     def test_search_resumes(self):
         space, out = self.file("space.toml", SPACE), self.dir / "out.jsonl"
@@ -183,16 +165,16 @@ class Sim(unittest.TestCase):
         out.write_bytes(lines[:50])  # or in its first line
         self.assertEqual(self.answer(*args), whole)
         self.assertEqual(out.read_bytes(), lines)
-        self.fails(USAGE, "another search", *args, "--context", "4096")
+        self.assert_fails(USAGE, ["another search"], *args, "--context", "4096")
         out.write_bytes(b"my notes")
-        self.fails(USAGE, "another search", *args)
+        self.assert_fails(USAGE, ["another search"], *args)
         self.assertEqual(out.read_bytes(), b"my notes")
         os.mkfifo(self.dir / "fifo")  # nobody writes there: to wait would be for ever
-        self.fails(BAD_FILE, "fifo: expected a regular file, got a special file", *args[:-1], self.dir / "fifo")
-        self.fails(BAD_FILE, "cannot write: No such file", *args[:-1], self.dir / "none/out.jsonl")
-        self.fails(USAGE, "none of", *args[:-2], "--depth-floor", "60")
-        self.fails(USAGE, "expected one number or 2", *args[:-2], "--cards", "1,2,3")
-        self.fails(USAGE, "--slo-tpot-ms", "search", "--space", space, "--hardware", A2, "--slo-tpot-ms", "0")
+        self.assert_fails(BAD_FILE, ["fifo: expected a regular file, got a special file"], *args[:-1], self.dir / "fifo")
+        self.assert_fails(BAD_FILE, ["cannot write: No such file"], *args[:-1], self.dir / "none/out.jsonl")
+        self.assert_fails(USAGE, ["none of"], *args[:-2], "--depth-floor", "60")
+        self.assert_fails(USAGE, ["expected one number or 2"], *args[:-2], "--cards", "1,2,3")
+        self.assert_fails(USAGE, ["--slo-tpot-ms"], "search", "--space", space, "--hardware", A2, "--slo-tpot-ms", "0")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
 import unittest
 
-from e2e import BAD_FILE, BINARY, OK, USAGE, environment, moge
+from e2e import BAD_FILE, BINARY, OK, USAGE, ProgramTestCase, environment, moge
 
 PLOTLY = pathlib.Path(BINARY).parent.parent / "share/moge/report/plotly.min.js"
 MACHINE = ("--model", "pangu-pro-moe-72b-a16b", "--hardware", "ascend-800i-a2")
@@ -44,16 +43,7 @@ class Page(html.parser.HTMLParser):
             self.scripts[self._script] += data
 
 
-class Reports(unittest.TestCase):
-    def setUp(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="moge-e2e-"))
-        self.addCleanup(shutil.rmtree, self.dir)
-
-    def fails(self, code, message, *args):
-        run = moge(*args)
-        self.assertEqual((run.returncode, run.stdout), (code, b""), run.stderr.decode())
-        self.assertIn(message, run.stderr.decode())
-
+class Reports(ProgramTestCase):
     def page_of(self, *command):
         """The page of a command, after the checks that every page must pass, and the command's JSON."""
         if not PLOTLY.exists():
@@ -180,16 +170,16 @@ class Reports(unittest.TestCase):
             ("time,input_tokens,output_tokens\n0,1,1\n", "no column 'timestamp'"),
         ):
             trace.write_text(text, encoding="utf-8")
-            self.fails(BAD_FILE, message, *SERVE, "--trace", trace)
+            self.assert_fails(BAD_FILE, [message], *SERVE, "--trace", trace)
         trace.write_text(head + "0,100000000,1\n", encoding="utf-8")
-        self.fails(USAGE, "can never run: it needs 100000000 cached tokens", *SERVE, "--trace", trace)
-        self.fails(BAD_FILE, "missing.csv", *SERVE, "--trace", self.dir / "missing.csv")
-        self.fails(USAGE, "--find-cards needs an objective", *SERVE, "--find-cards")
-        self.fails(USAGE, "requests per second", *SERVE, "--rate", "0")
-        self.fails(USAGE, "no room for a cache", *SERVE[:-4], "--cards", "1")
-        self.fails(USAGE, "cannot choose 65 of 64", "sim", "imbalance", "--top-k", "65")
-        self.fails(USAGE, "do not divide into 7", "sim", "imbalance", "--groups", "7")
-        self.fails(BAD_FILE, "no/such", "sim", "imbalance", "--trials", "100", "--csv", self.dir / "no/such/a.csv")
+        self.assert_fails(USAGE, ["can never run: it needs 100000000 cached tokens"], *SERVE, "--trace", trace)
+        self.assert_fails(BAD_FILE, ["missing.csv"], *SERVE, "--trace", self.dir / "missing.csv")
+        self.assert_fails(USAGE, ["--find-cards needs an objective"], *SERVE, "--find-cards")
+        self.assert_fails(USAGE, ["requests per second"], *SERVE, "--rate", "0")
+        self.assert_fails(USAGE, ["no room for a cache"], *SERVE[:-4], "--cards", "1")
+        self.assert_fails(USAGE, ["cannot choose 65 of 64"], "sim", "imbalance", "--top-k", "65")
+        self.assert_fails(USAGE, ["do not divide into 7"], "sim", "imbalance", "--groups", "7")
+        self.assert_fails(BAD_FILE, ["no/such"], "sim", "imbalance", "--trials", "100", "--csv", self.dir / "no/such/a.csv")
 
 
 if __name__ == "__main__":
