@@ -1,18 +1,37 @@
 #include "core/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 #include "core/log.h"
 #include "core/str.h"
 
 namespace moge {
 
+namespace {
+
+bool can_rewrite() {
+  const char* term = std::getenv("TERM");
+  return isatty(STDERR_FILENO) == 1 && term && std::string_view(term) != "dumb";
+}
+
+/// How many rows of the terminal `characters` take; 1 if it does not say how wide it is.
+int rows_of(size_t characters) {
+  winsize size{};
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || characters == 0) return 1;
+  return static_cast<int>((characters - 1) / size.ws_col + 1);
+}
+
+}  // namespace
+
 ProgressLine::ProgressLine(std::chrono::milliseconds quiet)
-    : terminal_(isatty(STDERR_FILENO) == 1), first_(Clock::now() + quiet) {}
+    : terminal_(can_rewrite()), first_(Clock::now() + quiet) {}
 
 void ProgressLine::show(const std::string& line, bool force) {
   const auto pause = terminal_ ? std::chrono::milliseconds(200) : std::chrono::seconds(5);
@@ -20,13 +39,15 @@ void ProgressLine::show(const std::string& line, bool force) {
   if (now < first_ || (!force && now - last_ < pause) || !logs(LogLevel::kInfo)) return;
   last_ = now;
   if (!terminal_) return log_info(line);
-  std::fprintf(stderr, "\r\033[K%s", line.c_str());
-  open_ = true;
+  // To the first of the line's rows, and clear from there on.
+  const std::string up = rows_ > 1 ? str("\033[", rows_ - 1, "A") : "";
+  std::fprintf(stderr, "\r%s\033[J%s", up.c_str(), line.c_str());
+  rows_ = rows_of(line.size());
 }
 
 void ProgressLine::end() {
-  if (open_) std::fputc('\n', stderr);
-  open_ = false;
+  if (rows_ > 0) std::fputc('\n', stderr);
+  rows_ = 0;
 }
 
 std::string progress_bar(int64_t done, int64_t total) {

@@ -1,5 +1,5 @@
 // One line on stderr that says how a long job goes: rewritten in place on a terminal, every few seconds
-// elsewhere.
+// elsewhere (a file, a pipe, a terminal that cannot move its cursor: TERM=dumb).
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -23,7 +23,7 @@ class ProgressLine {
  private:
   using Clock = std::chrono::steady_clock;
   bool terminal_;
-  bool open_ = false;
+  int rows_ = 0;  ///< of the terminal, that the line to rewrite takes; 0: there is none
   Clock::time_point first_, last_{};
 };
 

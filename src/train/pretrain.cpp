@@ -165,11 +165,13 @@ class Pretraining {
     for (text::TokenBatch& rows : rows_) micro_batches.push_back(as_micro_batch(rows));
     StepResult result = step_.compute_gradients(micro_batches);
     const double lr = learning_rate(phase, at.step);
-    if (state_.guard.accept(result.loss, config_.spike_sigmas))
+    if (state_.guard.accept(result.loss, config_.spike_sigmas)) {
       step_.update(result, static_cast<float>(lr));
-    else
+    } else {
+      progress_.end();
       log_warning("step ", state_.step, ": loss ", result.loss, " refused (running mean ", state_.guard.mean,
                   ")");
+    }
     const double seconds = seconds_since(start);
     train_seconds_ += seconds;
     trained_tokens_ += phase.batch_tokens;
