@@ -72,6 +72,39 @@ const Cases cases([] {
                                      .perf = perf,
                                      .bytes = 8.0 * static_cast<double>(T)});
   }
+  add_grad<BalanceLoss, BalanceLoss>(ops::balance_loss_table(), ops::balance_loss_table(),
+                                     {.params = "T=9 E=6 K=2 S=2",
+                                      .make =
+                                          [](Inputs& in) {
+                                            BalanceLoss f = make_balance(in, {9, 6, 2, {1, 4, 8}, false});
+                                            f.dprobs = {};
+                                            return f;
+                                          },
+                                      .outputs = {{&BalanceLoss::loss, nullptr}},
+                                      .bind =
+                                          [](const BalanceLoss& f, Inputs& in) {
+                                            BalanceLoss b = f;
+                                            b.loss = in.output(f.loss.shape);
+                                            b.dprobs = in.output(f.probs.shape);
+                                            return b;
+                                          },
+                                      .inputs = {{&BalanceLoss::probs, &BalanceLoss::dprobs}}});
+  add_grad<ZLoss, ZLoss>(
+      ops::z_loss_table(), ops::z_loss_table(),
+      {.params = "T=33",
+       .make =
+           [](Inputs& in) {
+             return ZLoss{.loss = in.output({1}), .dlse = {}, .lse = in.normal({33}, 5), .weight = 0.001F};
+           },
+       .outputs = {{&ZLoss::loss, nullptr}},
+       .bind =
+           [](const ZLoss& f, Inputs& in) {
+             ZLoss b = f;
+             b.loss = in.output(f.loss.shape);
+             b.dlse = in.output(f.lse.shape);
+             return b;
+           },
+       .inputs = {{&ZLoss::lse, &ZLoss::dlse}}});
 });
 
 }  // namespace

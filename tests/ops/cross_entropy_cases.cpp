@@ -31,50 +31,24 @@ CrossEntropy make(Inputs& in, const Dims& d) {
           .grad_scale = 1.0F / static_cast<float>(std::max<int64_t>(1, d.T))};
 }
 
-/// The loss is a scalar with a gradient in the same op, so it is its own forward: central differences of the
-/// reference along random directions of x and w.
-std::string gradient(const std::string& name) {
-  const OpTable<CrossEntropy>& table = ops::cross_entropy_table();
-  Inputs in(kSeed);
-  const CrossEntropy a = make(in, {9, 12, 37, DType::kF32, true});
-  std::fill_n(a.dw.ptr<float>(), a.dw.numel(), 0.0F);
-  Bench bench(2);
-  bench.run(table, find_impl(table, name), a);
-  CrossEntropy forward = a;
-  forward.dx = forward.dw = {};
-  const auto loss = [&] {
-    bench.run(table, reference(table), forward);
-    double sum = 0;
-    for (const double l : to_doubles(a.loss)) sum += l;
-    return a.grad_scale * sum;
-  };
-  for (const auto& [x, dx] : {std::pair{a.x, a.dx}, std::pair{a.w, a.dw}}) {
-    const Rng rng = in.rng();
-    const std::vector<double> x0 = to_doubles(x), g = to_doubles(dx);
-    double analytic = 0, norm = 0, side[2];
-    for (size_t i = 0; i < g.size(); ++i) {
-      analytic += g[i] * rng.normal(i);
-      norm += g[i] * g[i];
-    }
-    const double h = 1e-3;
-    for (const int s : {0, 1}) {
-      for (size_t i = 0; i < x0.size(); ++i)
-        set_element(x, static_cast<int64_t>(i), x0[i] + (s == 0 ? h : -h) * rng.normal(i));
-      side[s] = loss();
-    }
-    for (size_t i = 0; i < x0.size(); ++i) set_element(x, static_cast<int64_t>(i), x0[i]);
-    const double numeric = (side[0] - side[1]) / (2 * h), bound = 1e-2 * std::sqrt(norm);
-    if (!(std::abs(analytic - numeric) <= bound))
-      return str("directional derivative ", analytic, ", finite differences ", numeric, ", bound ", bound);
-  }
-  return "";
-}
-
 const Cases cases([] {
-  AnyCase any = erase(ops::cross_entropy_table(), "T=9 D=12 V=37");
-  any.grad = gradient;
-  any.refusal = [](const std::string&) { return Refusal{}; };
-  all_cases().push_back(std::move(any));
+  const Dims small{9, 12, 37, DType::kF32, false};
+  add_grad<CrossEntropy, CrossEntropy>(
+      ops::cross_entropy_table(), ops::cross_entropy_table(),
+      {.params = small.params(),
+       .make = [=](Inputs& in) { return make(in, small); },
+       .outputs = {{&CrossEntropy::loss, nullptr}},
+       .bind =
+           [](const CrossEntropy& f, Inputs& in) {
+             CrossEntropy b = f;
+             b.loss = in.output(f.loss.shape);
+             b.dx = in.output(f.x.shape);
+             b.dw = in.zeros(f.w.shape);
+             b.grad_scale = 0.25;
+             return b;
+           },
+       .inputs = {{&CrossEntropy::x, &CrossEntropy::dx}, {&CrossEntropy::w, &CrossEntropy::dw}},
+       .output_grad = 0.25});
   for (const Dims& d : {Dims{1, 8, 1, DType::kF32, true},
                         {7, 20, 33, DType::kF32, true},
                         {65, 64, 1001, DType::kF32, true},

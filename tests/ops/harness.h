@@ -78,7 +78,9 @@ struct Case {
 
 /// A backward against finite differences of its forward. `outputs` pairs each differentiable forward output
 /// with the backward's argument that receives its gradient, `inputs` each forward input with its gradient.
-/// The forward runs first (reference); `bind` then fills the backward's other arguments from it.
+/// The forward runs first (reference); `bind` then fills the backward's other arguments from it. An op that
+/// makes its own gradient (a loss) is both; its outputs have no argument for theirs (null): it is
+/// `output_grad`.
 template <class Fwd, class Bwd>
 struct GradCase {
   std::string params;
@@ -86,6 +88,7 @@ struct GradCase {
   std::vector<std::pair<Tensor Fwd::*, Tensor Bwd::*>> outputs;
   std::function<Bwd(const Fwd&, Inputs&)> bind;
   std::vector<std::pair<Tensor Fwd::*, Tensor Bwd::*>> inputs;
+  double output_grad = 1;
   double step = 1e-2;       ///< of the central difference, in units of each input's root mean square
   double tolerance = 1e-2;  ///< relative, of the directional derivative: truncation O(step^2) + rounding
 };
@@ -367,14 +370,19 @@ void add_grad(OpTable<Fwd>& fwd, OpTable<Bwd>& bwd, GradCase<Fwd, Bwd> c) {
     Bench bench(2);
     Inputs in(kSeed);
     const Fwd f = shared->make(in);
+    // Before the forward, which may work in place.
+    std::vector<std::vector<double>> before;
+    for (const auto& [x, grad] : shared->inputs)
+      before.push_back(f.*x ? to_doubles(f.*x) : std::vector<double>());
     bench.run(fwd, reference(fwd), f);
     // L = sum over outputs of <y, dy> with random dy.
     std::vector<std::vector<double>> dy;
     Bwd b = shared->bind(f, in);
     for (const auto& [y, grad] : shared->outputs) {
       if (!(f.*y)) continue;
-      b.*grad = in.normal((f.*y).shape);
-      dy.push_back(to_doubles(b.*grad));
+      if (grad) b.*grad = in.normal((f.*y).shape);
+      dy.push_back(grad ? to_doubles(b.*grad)
+                        : std::vector<double>(static_cast<size_t>((f.*y).numel()), shared->output_grad));
     }
     // Differences first: the backward may write over what the forward read (in-place gradients).
     const auto loss = [&] {
@@ -395,9 +403,10 @@ void add_grad(OpTable<Fwd>& fwd, OpTable<Bwd>& bwd, GradCase<Fwd, Bwd> c) {
       double numeric = 0;
     };
     std::vector<Probe> probes;
-    for (const auto& [x, grad] : shared->inputs) {
+    for (size_t input = 0; input < before.size(); ++input) {
+      const auto& [x, grad] = shared->inputs[input];
       if (!(f.*x)) continue;
-      const std::vector<double> x0 = to_doubles(f.*x);
+      const std::vector<double>& x0 = before[input];
       double rms = 0;
       for (const double v : x0) rms += v * v;
       rms = std::sqrt(rms / static_cast<double>(x0.size()));

@@ -177,7 +177,8 @@ void run_support(const Selection& selection) {
   }
 }
 
-/// Whether the ops with cases are those that MOGE_IMPL knows. Prints and counts those that one side lacks.
+/// Whether the ops with cases are those that MOGE_IMPL knows, and every backward has one for its gradients.
+/// Prints and counts what is lacking.
 int check_names() {
   std::set<std::string> of_cases, known;
   for (const AnyCase& c : all_cases()) of_cases.insert(c.op);
@@ -186,8 +187,16 @@ int check_names() {
   std::ranges::set_symmetric_difference(of_cases, known, std::back_inserter(lacking));
   for (const std::string& op : lacking)
     std::printf("FAILED %s: %s\n", op.c_str(), known.contains(op) ? "no case" : "not in ops/op_list.cpp");
+  int failed = static_cast<int>(lacking.size());
+  for (const std::string& op : known) {
+    const bool differentiated =
+        std::ranges::any_of(all_cases(), [&](const AnyCase& c) { return c.op == op && c.grad; });
+    if (!op.ends_with("_bwd") || differentiated) continue;
+    std::printf("FAILED %s: no case of mode grad\n", op.c_str());
+    ++failed;
+  }
   std::printf("%zu ops\n", known.size());
-  return static_cast<int>(lacking.size());
+  return failed;
 }
 
 int main(int argc, char** argv) {

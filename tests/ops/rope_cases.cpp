@@ -53,6 +53,16 @@ const Cases cases([] {
                     .perf = perf,
                     .bytes = 4.0 * static_cast<double>(T * Dh)});
   }
+  // Rotating back is the backward: both work in place.
+  add_grad<Rope, Rope>(ops::rope_op_table(), ops::rope_op_table(),
+                       {.params = "T=5 H=3 KV=1 Dh=16",
+                        .make = [](Inputs& in) { return make_rope(in, 5, 3, 1, 16, false); },
+                        .outputs = {{&Rope::x, &Rope::x}},
+                        .bind =
+                            [](const Rope& f, Inputs& in) {
+                              return Rope{.x = in.output(f.x.shape), .cos_sin = f.cos_sin, .inverse = true};
+                            },
+                        .inputs = {{&Rope::x, &Rope::x}}});
 });
 
 }  // namespace
