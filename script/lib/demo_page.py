@@ -80,6 +80,8 @@ def main():
         print(f"{label:36}{''.join(f'{value(run):>12}' for _, _, run in runs)}")
     print(f"The last three are means over the layers and steps {window.start} to {window.stop} of both. The imbalance score is")
     print("eq. 3 of arXiv 2505.21411: (rows of the busiest device - rows of the idlest) / tokens.")
+    if len({len(run["step"]) for _, _, run in runs}) > 1:
+        print("The twin has fewer steps, so the curves compare what the two have learnt, the held-out chapters do not.")
 
     print()
     total = 0
