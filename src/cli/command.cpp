@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/config_path.h"
 #include "core/error.h"
 #include "core/nearest.h"
 
@@ -21,6 +22,13 @@ std::string joined(std::span<const std::string> words, size_t n) {
   std::string text;
   for (const std::string& word : words.first(std::min(n, words.size())))
     text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+/// "a, b, c"
+std::string listed(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
   return text;
 }
 
@@ -93,8 +101,9 @@ std::string program_help() {
          command_lines("") +
          "\nmoge COMMAND --help explains one of them, with examples; moge --version prints the version.\n"
          "MODEL is a Hugging Face directory or the name of a config under configs/models, for example\n\n"
-         "  moge inspect pangu-pro-moe-72b-a16b\n\n" +
-         kExitCodes;
+         "  moge inspect pangu-pro-moe-72b-a16b\n\n"
+         "Configs: " +
+         listed(config_names("models")) + "\n\n" + kExitCodes;
 }
 
 }  // namespace moge::cli

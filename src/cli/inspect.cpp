@@ -29,7 +29,9 @@ struct InspectOptions {
   DType kv_dtype = DType::kBF16;
 
   std::vector<Option> options() {
-    return {{.name = "MODEL", .target = &model, .help = "Hugging Face directory, or a config's name"},
+    return {{.name = "MODEL",
+             .target = &model,
+             .help = "Hugging Face directory, or a config's name (moge --help lists them)"},
             {.name = "json", .target = &json, .help = "Print one JSON object"},
             {.name = "verify",
              .target = &verify,
@@ -158,12 +160,14 @@ void print(const ordered_json& r) {
        str(r["num_hidden_layers"], " of width ", r["hidden_size"], "; vocabulary ", r["vocab_size"]));
   line("attention", str(r["num_attention_heads"], " heads of ", r["head_dim"], ", ", r["num_key_value_heads"],
                         " for keys and values"));
+  const ordered_json& shared = r["shared_expert_intermediate_size"];
+  const std::string always_on = shared == 0 ? "none" : str("width ", shared);
   if (r["num_experts"] == 0)
     line("mlp", str("dense, width ", r["intermediate_size"]));
   else
     line("experts", str(r["num_experts"], " of width ", r["moe_intermediate_size"], " in ",
-                        r["num_expert_groups"], " groups, ", r["num_experts_per_tok"],
-                        " a token; always on: width ", r["shared_expert_intermediate_size"]));
+                        r["num_expert_groups"], r["num_expert_groups"] == 1 ? " group, " : " groups, ",
+                        r["num_experts_per_tok"], " a token; always on: ", always_on));
   for (const auto& [part, count] : r["parameters_by_part"].items())
     if (count != 0)
       line("  " + part, str(decimal(count.get<double>()), ", active ",
@@ -212,7 +216,7 @@ Command inspect_command() {
        "config's; --verify reads them too. FLOPs count matmuls, a multiply-add as two, causal attention as\n"
        "half.\n\n"
        "  moge inspect pangu-pro-moe-72b-a16b\n"
-       "  moge inspect out/model --verify --json\n"},
+       "  moge inspect build/demo/moge/model --verify --json\n"},
       inspect);
 }
 

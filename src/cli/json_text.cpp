@@ -10,7 +10,7 @@ std::string json_text(const nlohmann::ordered_json& value, int indent) {
 }
 
 void print_json(const nlohmann::ordered_json& value, int indent) {
-  std::cout << json_text(value, indent) << '\n';
+  std::cout << json_text(value, indent) << std::endl;
 }
 
 }  // namespace moge::cli

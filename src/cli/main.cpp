@@ -20,16 +20,18 @@ bool asks_for_help(const std::string& word) {
 void run(std::span<const std::string> words) {
   check<UsageError>(!words.empty(), "expected a command; moge --help lists them");
   const std::string group = words.size() > 1 && asks_for_help(words[1]) ? cli::group_help(words[0]) : "";
-  if (words[0] == "help") {  // "moge help run" is "moge run --help"
+  if (words[0] == "help" || asks_for_help(words[0])) {
     std::vector<std::string> asked(words.begin() + 1, words.end());
-    asked.emplace_back("--help");
-    return run(asked);
-  }
-  if (asks_for_help(words[0])) {
+    std::erase_if(asked, asks_for_help);
+    if (!asked.empty()) {  // "moge help run" is "moge run --help"
+      asked.emplace_back("--help");
+      return run(asked);
+    }
     std::cout << cli::program_help();
   } else if (!group.empty()) {
     std::cout << group;
   } else if (words[0] == "--version") {
+    check<UsageError>(words.size() == 1, "unexpected argument '", words[1], "'");
     std::cout << "moge " MOGE_VERSION "\n";
   } else {
     const cli::FoundCommand found = cli::find_command(words);

@@ -21,6 +21,7 @@ bool has_any(const fs::path& dir, std::initializer_list<const char*> files) {
 }  // namespace
 
 fs::path find_model(const std::string& model) {
+  check<FileError>(!model.empty(), "expected a model's directory or the name of a config, got ''");
   std::error_code ignored;
   if (fs::is_directory(model, ignored)) return model;
   check<FileError>(!fs::exists(model, ignored), model, ": expected a directory with a config.json");

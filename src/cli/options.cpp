@@ -184,6 +184,8 @@ class Words {
       if (o.is_argument()) continue;
       if (flag == flag_of(o) || (o.letter != 0 && flag == std::string{'-', o.letter})) return o;
       names.push_back(flag_of(o));
+      check<UsageError>(o.letter == 0 || !flag.starts_with(std::string{'-', o.letter}), "unknown flag ", flag,
+                        "; a value stands apart: -", o.letter, " ", o.value);
     }
     throw UsageError(str("unknown flag ", flag, did_you_mean(flag, names)));
   }

@@ -1,9 +1,7 @@
 // moge run: one answer to a prompt, or a chat on a terminal.
 #include <algorithm>
-#include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "cli/command.h"
 #include "cli/conversation.h"
@@ -126,12 +124,6 @@ engine::SamplingParams sampling_params(const RunOptions& o, const GenerationConf
           .seed = static_cast<uint64_t>(o.model.seed)};
 }
 
-std::string rounded(double value, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << value;
-  return out.str();
-}
-
 void warn_of_full_context(int64_t context, int64_t largest) {
   if (context < largest)
     log_warning("the context of ", context, " tokens is full; --context takes up to ", largest);
@@ -144,7 +136,10 @@ class Runner {
   explicit Runner(const RunOptions& o) : o_(o), uses_ids_(o.token_ids || o.model.random_weights) {
     if (o.prompt) text::check_utf8<UsageError>(*o.prompt, "--prompt");
     text::check_utf8<UsageError>(o.system, "--system");
-    for (const std::string& stop : o.stop) text::check_utf8<UsageError>(stop, "--stop");
+    for (const std::string& stop : o.stop) {
+      text::check_utf8<UsageError>(stop, "--stop");
+      check<UsageError>(!stop.empty(), "--stop: expected a text, got ''");
+    }
     check<UsageError>(o.system.empty() || !(o.raw || uses_ids_), "--system is for the chat template, which ",
                       o.raw ? "--raw" : (o.token_ids ? "--token-ids" : "--random-weights"),
                       " leaves out: give one of them");
@@ -188,7 +183,7 @@ class Runner {
     if (o_.json)
       print_json(answer);
     else
-      std::cout << '\n';
+      std::cout << std::endl;  // before what follows on standard error
     report(answer.generation);
   }
 
@@ -271,7 +266,7 @@ class Runner {
   void talk(const std::string& line) {
     try {
       const Answer answer = generate(encode(line));
-      std::cout << '\n';
+      std::cout << std::endl;
       report(answer.generation);
       if (conversation_) conversation_->add("assistant", answer.text);
       ++params_.sampling.seed;  // or the same question would get the same draws
@@ -330,8 +325,8 @@ Command run_command() {
        "as it is made, rates go to standard error. On a terminal without a prompt it is a chat: Ctrl-C "
        "stops\n"
        "an answer, /reset begins anew, /exit ends.\n\n"
-       "  moge run out/model -p \"She had never\" --max-tokens 80 --seed 1\n"
-       "  echo \"What is a group?\" | moge run out/model --json\n"
+       "  moge run build/demo/moge/model -p \"She had never\" --max-tokens 80 --seed 1\n"
+       "  echo \"The carriage\" | moge run build/demo/moge/model --json\n"
        "  moge run dense-500m --random-weights --max-tokens 64\n"},
       run_model);
 }

@@ -60,7 +60,9 @@ model::ServingModel load_on_device(ExecContext& ctx, const FoundModel& found, co
 
 std::vector<Option> ModelOptions::options() {
   return {
-      {.name = "MODEL", .target = &model, .help = "Hugging Face directory, or a config's name"},
+      {.name = "MODEL",
+       .target = &model,
+       .help = "Hugging Face directory, or a config's name (moge --help lists them)"},
       {.name = "device",
        .target = &device,
        .value = "NAME",
@@ -140,7 +142,8 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
     log_info("memory plan: ", sequence->memory_plan_text());
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  log_info("ready in ", seconds.count(), " s on ", ctx_.backend ? ctx_.backend->info().name : "the CPU");
+  log_info("ready in ", rounded(seconds.count(), 2), " s on ",
+           ctx_.backend ? ctx_.backend->info().name : "the CPU");
   generator_ = std::make_unique<engine::Generator>(std::move(sequence));
 }
 

@@ -100,8 +100,11 @@ void train_tokenizer(const TrainTokenizerOptions& o) {
     text::train_sentencepiece(
         texts, {.vocab_size = static_cast<int32_t>(o.vocab_size), .special_tokens = o.special_tokens},
         o.output);
-  log_info(o.output.string(), ": ", text::load_tokenizer(o.output)->vocab_size(), " tokens learnt from ",
-           num_documents, " documents, ", num_bytes, " bytes");
+  const int64_t learnt = text::load_tokenizer(o.output)->vocab_size();
+  log_info(o.output.string(), ": ", learnt, " tokens learnt from ", num_documents, " documents, ", num_bytes,
+           " bytes");
+  if (learnt < o.vocab_size)
+    log_warning("the texts have no more tokens than that: ", o.vocab_size, " were asked for");
 }
 
 struct EncodeOptions {

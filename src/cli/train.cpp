@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/json_text.h"
+#include "core/error.h"
 #include "core/log.h"
 #include "ops/machine.h"
 #include "train/pretrain.h"
@@ -54,6 +55,7 @@ double peak_flops(ExecContext ctx, DType dtype) {
 
 void train(const TrainOptions& o) {
   train::TrainConfig config = train::load_train_config(o.config);
+  check<UsageError>(!o.output || !o.output->empty(), "--output: expected a path, got ''");
   if (o.output) config.output = *o.output;
   ThreadPool pool(static_cast<int>(o.threads));
   const Interrupt interrupt;
@@ -62,7 +64,8 @@ void train(const TrainOptions& o) {
       {.fresh = o.fresh, .max_steps = o.steps, .peak_flops = peak_flops({.pool = &pool}, config.dtype)},
       interrupt.requested());
   log_info(r.finished ? "finished: " : "stopped (the same command goes on): ", r.steps, " steps, held-out ",
-           r.held_out_bits_per_byte, " bits per byte, ", r.tokens_per_second, " tokens/s");
+           rounded(r.held_out_bits_per_byte, 4), " bits per byte, ", rounded(r.tokens_per_second, 0),
+           " tokens/s");
   if (!o.json) return;
   const nlohmann::ordered_json result = {{"output", config.output.string()},
                                          {"steps", r.steps},
@@ -85,7 +88,8 @@ Command train_command() {
        "the last checkpoint and computes the same bits. Ctrl-C ends it after the current step, with a\n"
        "checkpoint; a second one at once.\n\n"
        "  moge train configs/train/demo-moge.toml\n"
-       "  moge train configs/train/demo-moge.toml --steps 20 --output /tmp/try --fresh\n"},
+       "  moge train configs/train/demo-moge.toml --steps 20 --output /tmp/try --fresh\n\n"
+       "Those two want the text and tokenizer that script/demo makes. docs/training.md lists every key.\n"},
       train);
 }
 

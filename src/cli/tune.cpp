@@ -24,7 +24,9 @@ struct TuneOptions {
   bool verbose = false;
 
   std::vector<Option> options() {
-    return {{.name = "MODEL", .target = &model, .help = "Hugging Face directory, or a config's name"},
+    return {{.name = "MODEL",
+             .target = &model,
+             .help = "Hugging Face directory, or a config's name (moge --help lists them)"},
             {.name = "dtype",
              .target = &dtype,
              .value = "TYPE",

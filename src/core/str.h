@@ -1,5 +1,6 @@
 // str(...): concatenates its arguments into one string (g++ 12 has no <format>).
 #pragma once
+#include <iomanip>
 #include <ostream>
 #include <sstream>
 #include <string>
@@ -11,6 +12,11 @@ std::string str(const Args&... args) {
   std::ostringstream out;
   (out << ... << args);
   return out.str();
+}
+
+/// "3.14" of pi and 2 digits.
+inline std::string rounded(double value, int digits) {
+  return str(std::fixed, std::setprecision(digits), value);
 }
 
 }  // namespace moge

@@ -113,6 +113,8 @@ class Pretraining {
       train_one();
     }
     progress_.end();
+    if (stop)
+      log_info("stopping after a look at the held-out text and a checkpoint; Ctrl-C again ends at once");
     PretrainResult result{
         .steps = state_.step,
         .held_out_bits_per_byte = evaluate(),
@@ -248,12 +250,6 @@ class Pretraining {
                        static_cast<int64_t>(rate), " tokens/s", mfu, "  IS ", rounded(b.imbalance_score, 3),
                        "  experts ", rounded(b.min_share, 2), "-", rounded(b.max_share, 2), "x  ETA ",
                        duration(left)));
-  }
-
-  static std::string rounded(double value, int digits) {
-    char text[32];
-    std::snprintf(text, sizeof(text), "%.*f", digits, value);
-    return text;
   }
 
   /// Bits per byte of held-out text.

@@ -16,6 +16,10 @@ class Usage(TestCase):
         self.assert_fails(USAGE, ["did you mean 'tokenizer train'?"], "tokenizer", "trian")
         self.assert_fails(USAGE, ["tokenizer train, tokenizer encode, tokenizer decode"], "tokenizer")
         self.assert_fails(USAGE, ["moge --help"])
+        for flag in ("-n3", "-n=3"):
+            self.assert_fails(USAGE, [f"unknown flag {flag}", "a value stands apart: -n N"], "run", "m", flag)
+        self.assert_fails(USAGE, ["unexpected argument 'run'"], "--version", "run")
+        self.assert_fails(USAGE, ["unknown command 'rum'"], "--help", "rum")
 
     def test_values(self):
         self.assert_fails(USAGE, ["--top-p", "from 0 to 1", "'2'"], "run", self.model, "--top-p", "2")
@@ -35,6 +39,8 @@ class Usage(TestCase):
             said = ["--dtype: expected i8 or fp8_e4m3 or bf16", f"'{dtype}'"]
             self.assert_fails(USAGE, said, "tune", self.model, "--dtype", dtype)
         self.assert_fails(USAGE, ["missing MODEL"], "inspect")
+        self.assert_fails(BAD_FILE, ["a model's directory or the name of a config, got ''"], "inspect", "")
+        self.assert_fails(USAGE, ["--stop: expected a text"], "run", self.model, "-p", "a", "--stop", "")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
         for value, *said in (
             ("rmsnorm_fw:cpu.ref", "no op 'rmsnorm_fw'", "did you mean 'rmsnorm_fwd'?"),
@@ -88,7 +94,8 @@ class Usage(TestCase):
         for args in ([], ["run"], ["train"], ["inspect"], ["tokenizer", "train"], ["bench", "decode"], ["tune"]):
             said = self.run_ok(*args, "--help")
             self.assertIn(b"Exit codes: 0 fine, 2 usage", said)
-            self.assertEqual(self.run_ok("help", *args), said)
+            for ask in ("help", "--help", "-h"):
+                self.assertEqual(self.run_ok(ask, *args, "--help"), said)
 
     def test_a_groups_help_lists_its_commands(self):
         for group, command in (("tokenizer", "encode"), ("bench", "decode"), ("sim", "decode")):
@@ -300,6 +307,10 @@ class Texts(TestCase):
             self.assertEqual(run.returncode, USAGE)
             self.assertRegex(run.stderr.decode(), f"model of {size} pieces: the texts[^.]*{said}[1-9][0-9]+\n$")
         self.assertFalse((self.dir / "out").exists())
+        # Byte-level BPE learns what there is, and says that it is less.
+        run = moge(*train, "60000", "--type", "bpe")
+        self.assertEqual(run.returncode, OK)
+        self.assertIn("no more tokens than that: 60000 were asked for", run.stderr.decode())
 
     def test_output_that_cannot_be_written(self):
         # Root may write anywhere, so the place is not read-only but a file.

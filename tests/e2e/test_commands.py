@@ -82,6 +82,10 @@ class Run(TestCase):
         text = self.run_ok(*args, "-p", "It was")
         self.assertEqual(self.run_ok(*args, stdin=b"It was\n"), text)
         self.assertEqual(self.run_ok(*args, "-p", "It was", "--echo"), b"It was" + text)
+        # Into one file, the text's line ends before the rates.
+        command = [BINARY, *map(str, args), "-p", "It was"]
+        both = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), check=True)
+        self.assertIn(text + b"[prompt ", both.stdout)
         r = self.run_json(*args, "-p", "It was")
         self.assertEqual(r["text"] + "\n", text.decode())
         self.assertEqual(len(r["tokens"]), 12)
