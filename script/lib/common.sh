@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Sourced by every script of the front door: strict mode, the repository root as working folder.
 set -euo pipefail
+kSelf="$(realpath "$0")"
+readonly kSelf
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 JOBS="$(nproc)"
 
@@ -13,8 +15,8 @@ fail() {
   exit 1
 }
 
-# usage FILE: prints the comment that opens FILE, below its first line.
-usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
+# usage: prints the comment that opens the script, below its first line.
+usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$kSelf"; }
 
 # configured PRESET: whether its build folder was made with the variables that the preset has now. A folder of an older
 # preset (another compiler, no fuzzers) would fail in ways that nobody understands.

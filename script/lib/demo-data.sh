@@ -4,11 +4,11 @@
 # being installed: it would bring R along.
 #
 #   script/lib/demo-data.sh OUT
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common.sh" || exit
 
 readonly kPackage="r-cran-janeaustenr=1.0.0-1"
 
-[[ $# -eq 1 ]] || { usage "$0" && exit 2; }
+[[ $# -eq 1 ]] || { usage && exit 2; }
 out="$1"
 [[ ! -d "$out" ]] || exit 0 # made whole, by the rename below
 

@@ -3,7 +3,7 @@
 # carries it; pip checks the package against the hash. Does nothing when the file is there.
 #
 #   script/lib/plotly.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common.sh" || exit
 
 readonly kRequirement="plotly==7.1.0 --hash=sha256:dbb7fa18afce40d0a8e80d1bf162eceb3faa0ce5a77fe741ad09a74cf78f53f3"
 readonly kFile="web/report/plotly.min.js" # plotly.js 4.1.1, MIT licence
