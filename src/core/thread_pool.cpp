@@ -19,12 +19,12 @@ namespace {
 constexpr int kSpins = 20'000;
 
 int default_num_threads() {
-  if (const char* env = std::getenv("MOGE_THREADS")) {
+  if (const char* env = std::getenv("MOGE_THREADS"); env && *env != '\0') {
     char* end = nullptr;
     const int64_t n = std::strtol(env, &end, 10);
-    check<UsageError>(end != env && *end == 0 && n >= 1 && n <= 1024,
-                      "MOGE_THREADS: expected a number from 1 to 1024, got '", env, "'");
-    return static_cast<int>(n);
+    check<UsageError>(end != env && *end == 0 && n >= 0 && n <= 4096,
+                      "MOGE_THREADS: expected a whole number from 0 to 4096, got '", env, "'");
+    if (n > 0) return static_cast<int>(n);
   }
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);

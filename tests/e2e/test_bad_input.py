@@ -42,6 +42,8 @@ class Usage(TestCase):
         self.assert_fails(BAD_FILE, ["a model's directory or the name of a config, got ''"], "inspect", "")
         self.assert_fails(USAGE, ["--stop: expected a text"], "run", self.model, "-p", "a", "--stop", "")
         self.assert_fails(USAGE, ["MOGE_SEED", "'x'"], "run", self.model, "-p", "a", env=environment(MOGE_SEED="x"))
+        for threads in ("", "0"):  # all CPUs
+            self.run_ok("run", self.model, "-p", "a", "-n", "1", env=environment(MOGE_THREADS=threads))
         for value, *said in (
             ("rmsnorm_fw:cpu.ref", "no op 'rmsnorm_fw'", "did you mean 'rmsnorm_fwd'?"),
             ("rmsnorm_fwd:cpu.foo", "rmsnorm_fwd has no implementation 'cpu.foo'", "cpu.ref"),
