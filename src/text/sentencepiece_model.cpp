@@ -137,9 +137,12 @@ void parse_normalizer(SentencePieceModel& model, std::string_view bytes, const s
   }
 }
 
+constexpr uint64_t kBpe = 2;  // TrainerSpec.ModelType
+
 void parse_trainer(SentencePieceModel& model, std::string_view bytes, const std::string& where) {
   Message message(bytes, where);
   while (const auto field = message.next()) {
+    if (field->number == 3) model.is_bpe = field->value == kBpe;
     if (field->number == 24) model.treat_whitespace_as_suffix = field->value != 0;
     if (field->number == 44) model.unk_surface = field->bytes;
   }

@@ -33,6 +33,7 @@ struct SentencePieceModel {
   bool escape_whitespaces = true;
   bool has_charsmap = false;  // characters are rewritten before segmentation (NFKC and the like)
   bool treat_whitespace_as_suffix = false;
+  bool is_bpe = false;                         // else unigram, words or characters
   std::string unk_surface = " \xE2\x81\x87 ";  // what an unknown token decodes to: " ⁇ "
 };
 

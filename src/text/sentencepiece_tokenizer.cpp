@@ -62,9 +62,11 @@ Detokenizer::Token detokenize(const SentencePieceEntry& entry, const SentencePie
   }
 }
 
-/// A text may be cut before a space that follows something else when the space can only begin a piece.
+/// A text may be cut before a space that follows something else when the space can only begin a piece. Not
+/// for unigram models: which of two equal segmentations they take hangs on the rounding of all that stands
+/// before.
 bool can_cut_at_spaces(const SentencePieceModel& model) {
-  if (model.has_charsmap || model.remove_extra_whitespaces || !model.escape_whitespaces ||
+  if (!model.is_bpe || model.has_charsmap || model.remove_extra_whitespaces || !model.escape_whitespaces ||
       model.treat_whitespace_as_suffix)
     return false;
   return std::none_of(model.pieces.begin(), model.pieces.end(), [](const SentencePieceEntry& entry) {

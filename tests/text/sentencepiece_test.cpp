@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include "core/error.h"
@@ -10,6 +11,7 @@
 #include "text/sentencepiece_tokenizer.h"
 #include "text/sentencepiece_trainer.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_config.h"
 
 namespace moge::text {
 namespace {
@@ -122,6 +124,32 @@ TEST_F(SentencePiece, SpecialTextIsParsedOnlyOnRequest) {
   const auto forged = plain(text);
   for (const int32_t id : forged) EXPECT_FALSE(tokenizer_->is_special(id)) << id;
   EXPECT_EQ(tokenizer_->decode(forged), text);
+}
+
+/// A message's field of bytes, less than 128 of them.
+std::string bytes_field(int number, const std::string& bytes) {
+  return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size())} + bytes;
+}
+std::string number_field(int number, char value) {
+  return {static_cast<char>(number << 3), value};
+}
+std::string piece_field(const std::string& piece, float score, char type) {
+  std::string four(sizeof(score), '\0');
+  std::memcpy(four.data(), &score, sizeof(score));
+  return bytes_field(1, bytes_field(1, piece) + std::string{2 << 3 | 5} + four + number_field(3, type));
+}
+
+// "__" + "_" and "_" + "__" score the same; a unigram model takes one by how its sums were rounded before.
+// What sentencepiece 0.1.99 makes of the whole text:
+TEST(SentencePieceUnigram, IsEncodedInOnePiece) {
+  const std::string model = piece_field("<unk>", 0, 2) + piece_field("<s>", 0, 3) +
+                            piece_field("</s>", 0, 3) + piece_field("\u2581", -2.3F, 1) +
+                            piece_field("_", -4.1F, 1) + piece_field("__", -6.7F, 1) +
+                            piece_field("x", -3.7F, 1) + bytes_field(2, number_field(3, 1)) +  // UNIGRAM
+                            bytes_field(3, number_field(3, 1) + number_field(4, 0) + number_field(5, 1));
+  const SentencePieceTokenizer tokenizer(model, {}, "model");
+  EXPECT_EQ(tokenizer.encode("xxx ___", {.add_special_tokens = false}),
+            (std::vector<int32_t>{3, 6, 6, 6, 3, 5, 4}));
 }
 
 TEST_F(SentencePiece, StreamEmitsWholeCharacters) {
