@@ -154,12 +154,12 @@ Chart breakdown_chart(const std::string& title, const std::string& caption,
   return chart;
 }
 
-Chart memory_chart(const std::vector<MemoryPart>& parts, double limit_gib) {
+Chart memory_chart(const std::vector<MemoryShare>& parts, double limit_gib) {
   Chart chart{"memory", "Memory of the fullest device", "", {"Memory (GiB)"}, {""}};
   chart.stacked = true;
   chart.y.categories = {""};
   constexpr double kRoomForNumber = 0.07;  // of the bar's limit
-  for (const MemoryPart& part : parts) {
+  for (const MemoryShare& part : parts) {
     const std::string note = part.gib >= kRoomForNumber * limit_gib ? number_text(part.gib) : "";
     chart.series.push_back({part.name, Mark::kBars, {part.gib}, {0}, {note}, Colour::kSeries, false, true});
   }

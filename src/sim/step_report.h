@@ -36,11 +36,11 @@ Chart breakdown_chart(const std::string& title, const std::string& caption,
                       const std::vector<TimeShare>& shares);
 
 /// One bar of parts that add up, beside its limit.
-struct MemoryPart {
+struct MemoryShare {
   std::string name;
   double gib = 0;
 };
-Chart memory_chart(const std::vector<MemoryPart>& parts, double limit_gib);
+Chart memory_chart(const std::vector<MemoryShare>& parts, double limit_gib);
 
 /// The machine's constants with their status and source.
 Table constants_table(const Calibration& calibration);

@@ -138,112 +138,149 @@ LayerForward layer_forward(const spec::ModelConfig& c, const Device& device, con
   return f;
 }
 
+/// One layer, both passes, of one microbatch.
+struct LayerPasses {
+  double matmul_s = 0, attention_s = 0, vector_s = 0, straggler_s = 0, recompute_s = 0;
+  double tp_s = 0, ep_s = 0, ring_s = 0;  ///< what is not hidden behind computation
+  double total_s() const {
+    return matmul_s + attention_s + vector_s + straggler_s + recompute_s + tp_s + ep_s + ring_s;
+  }
+};
+
+LayerPasses both_passes(const spec::ModelConfig& c, const Device& device, const spec::ParallelPlan& plan,
+                        const TrainingLoad& load) {
+  const LayerForward f = layer_forward(c, device, plan, load);
+  const double tokens =  // of the stage
+      static_cast<double>(load.micro_batch * load.sequence) / static_cast<double>(plan.context_parallel) *
+      static_cast<double>(plan.devices_per_stage()) / static_cast<double>(plan.attention_tp);
+  const double waiting = (RoutingModel(c, plan.expert_ep, load.skew).straggler(tokens) - 1) * f.expert_s;
+  const double exposed = 1 - load.overlap;
+  const double again = load.recompute == Recompute::kFull ? 1 : 0;
+  LayerPasses p;
+  p.matmul_s = (1 + kBackwardMatmuls) * f.matmul_s;
+  p.attention_s = f.attention_s + f.attention_backward_s;
+  p.vector_s = (1 + kBackwardMatmuls) * f.vector_s;
+  p.straggler_s = (1 + kBackwardMatmuls) * waiting;
+  if (load.recompute == Recompute::kFull) p.recompute_s = f.matmul_s + f.attention_s + f.vector_s;
+  if (load.recompute == Recompute::kAttention) p.recompute_s = f.attention_s;
+  p.tp_s = exposed * (kForwardGathers * (1 + again) + kBackwardGathers) * f.gather_s;
+  p.ep_s = exposed * (2 * (1 + again) + 2) * f.exchange_s;
+  p.ring_s = std::max(0.0, f.ring_s - f.attention_s) + std::max(0.0, 2 * f.ring_s - f.attention_backward_s);
+  return p;
+}
+
+/// Equal chunks: empty slots fill up the last stage, beside the lm_head.
+struct StageLayers {
+  StageLayers(const spec::ModelConfig& c, const spec::ParallelPlan& plan) {
+    const auto p = static_cast<double>(plan.pipeline), v = static_cast<double>(plan.pipeline_chunks);
+    const auto L = static_cast<double>(c.num_hidden_layers);
+    const double slots = ceil_div(L, p * v) * p * v;
+    padded = slots - L;
+    full = slots / p;
+    last = std::max(0.0, full - padded);
+  }
+  double full, last, padded;
+};
+
+/// The parts of a step that are computed, of the slowest stage: a full one, or the last with its lm_head.
+/// Returns their sum.
+double add_stage(TrainingEstimate& e, const spec::ModelConfig& c, const Device& device,
+                 const spec::ParallelPlan& plan, const TrainingLoad& load) {
+  const LayerPasses layer = both_passes(c, device, plan, load);
+  const StageLayers layers(c, plan);
+  const auto tp = static_cast<double>(plan.attention_tp);
+  const auto m = static_cast<double>(e.micro_batches);
+  const double t =
+      static_cast<double>(load.micro_batch * load.sequence) / static_cast<double>(plan.context_parallel);
+  const double head_s = (1 + kBackwardMatmuls) * spec::lm_head_linear(c).flops(t) / tp / device.dense_flops;
+  const bool last_is_slowest = std::max(layers.full, layers.last + head_s / layer.total_s()) > layers.full;
+  const double counted = last_is_slowest ? layers.last : layers.full;
+  e.matmul_s = m * counted * layer.matmul_s;
+  e.attention_s = m * counted * layer.attention_s;
+  e.vector_s = m * counted * layer.vector_s;
+  e.straggler_s = m * counted * layer.straggler_s;
+  e.recompute_s = m * counted * layer.recompute_s;
+  e.tp_s = m * counted * layer.tp_s;
+  e.ep_s = m * counted * layer.ep_s;
+  e.cp_s = m * counted * layer.ring_s;
+  e.head_s = last_is_slowest ? m * head_s : 0;
+  if (plan.pipeline > 1) {
+    const double rate =
+        send_rate(device.hardware, plan.devices_per_stage(), device.calibration.link_efficiency.value);
+    const double bytes = t * static_cast<double>(c.hidden_size) * kBytes16 / tp;
+    // Forward and backward, of every chunk; the sends of one microbatch run beside another's computation.
+    e.pp_s = (1 - load.overlap) * m * 2 * static_cast<double>(plan.pipeline_chunks) *
+             std::max(device.collective_s, bytes * rate);
+  }
+  return e.matmul_s + e.attention_s + e.vector_s + e.straggler_s + e.recompute_s + e.tp_s + e.ep_s + e.cp_s +
+         e.head_s + e.pp_s;
+}
+
+/// The exchange of gradients among copies, the optimizer, and what both keep in memory.
+void add_update(TrainingEstimate& e, const spec::ModelConfig& c, const Device& device,
+                const spec::ParallelPlan& plan, const TrainingLoad& load) {
+  const LayerShare share = layer_share(c, plan);
+  const double layers = StageLayers(c, plan).full, link = device.calibration.link_efficiency.value;
+  const double vocabulary = static_cast<double>(c.vocab_size) * static_cast<double>(c.hidden_size) /
+                            static_cast<double>(plan.attention_tp);
+  const double dense = layers * share.dense + vocabulary, experts = layers * share.experts;
+  const int64_t dense_copies = plan.replicas * plan.attention_dp * plan.context_parallel;
+  if (dense_copies > 1) {
+    // fp32 gradients are reduce-scattered, 16-bit weights gathered; experts only among replicas of the stage.
+    const double dense_rate = collective_rates(device.hardware, dense_copies, link, plan.attention_tp).gather;
+    const double expert_rate =
+        plan.replicas > 1
+            ? collective_rates(device.hardware, plan.replicas, link, plan.devices_per_stage()).gather
+            : 0;
+    e.dp_s = (1 - load.dp_overlap) * (kBytes32 + kBytes16) * (dense * dense_rate + experts * expert_rate);
+  }
+  const double sharded =
+      experts / static_cast<double>(plan.replicas) + dense / static_cast<double>(dense_copies);
+  e.optimizer_s = sharded * (2 * kMomentsAndMaster + kBytes32 + kBytes16) / device.memory_bandwidth;
+  e.weights_bytes = (layers * (share.dense + share.experts) + vocabulary) * (kBytes16 + kBytes32);
+  e.optimizer_bytes = sharded * kMomentsAndMaster;
+}
+
+/// Interleaved 1F1B keeps p (1 + (p - 1) / (p v)) microbatches' worth of a stage's activations on its first
+/// stage (arXiv 2205.05198); with full recompute only each layer's input.
+double activation_bytes(const spec::ModelConfig& c, const spec::ParallelPlan& plan, const TrainingLoad& load,
+                        int64_t micro_batches) {
+  const auto p = static_cast<double>(plan.pipeline), v = static_cast<double>(plan.pipeline_chunks);
+  const double t =
+      static_cast<double>(load.micro_batch * load.sequence) / static_cast<double>(plan.context_parallel);
+  const double kept = load.recompute == Recompute::kFull
+                          ? static_cast<double>(c.hidden_size)
+                          : static_cast<double>(spec::activation_elements_per_token(c));
+  return std::min(static_cast<double>(micro_batches) * v, p * v + p - 1) / v * StageLayers(c, plan).full * t *
+         kept * kBytes16 / static_cast<double>(plan.attention_tp);
+}
+
 }  // namespace
 
 TrainingEstimate estimate_training(const spec::ModelConfig& c, const Device& device,
                                    const spec::ParallelPlan& plan, const TrainingLoad& load) {
   validate(load, plan, c, device);
-  const auto p = static_cast<double>(plan.pipeline);
-  const auto v = static_cast<double>(plan.pipeline_chunks);
-  const auto tp = static_cast<double>(plan.attention_tp);
-  const auto L = static_cast<double>(c.num_hidden_layers);
-  const auto D = static_cast<double>(c.hidden_size);
-  const auto V = static_cast<double>(c.vocab_size);
-  const double link = device.calibration.link_efficiency.value;
   const double micro_tokens = static_cast<double>(load.micro_batch * load.sequence);
-  const double t = micro_tokens / static_cast<double>(plan.context_parallel);
+  const auto tokens = static_cast<double>(load.global_batch_tokens);
   const auto copies = static_cast<double>(plan.replicas * plan.attention_dp);
+  check<UsageError>(tokens >= micro_tokens * copies, "a global batch of ", load.global_batch_tokens,
+                    " tokens is less than one microbatch of ", micro_tokens, " tokens for each of ", copies,
+                    " data-parallel copies");
   TrainingEstimate e;
-  e.micro_batches =
-      static_cast<int64_t>(ceil_div(static_cast<double>(load.global_batch_tokens), micro_tokens * copies));
-  check<UsageError>(static_cast<double>(load.global_batch_tokens) >= micro_tokens * copies,
-                    "a global batch of ", load.global_batch_tokens, " tokens is less than one microbatch of ",
-                    micro_tokens, " tokens for each of ", copies, " data-parallel copies");
-  const auto m = static_cast<double>(e.micro_batches);
+  e.micro_batches = static_cast<int64_t>(ceil_div(tokens, micro_tokens * copies));
+  e.padded_layers = static_cast<int64_t>(StageLayers(c, plan).padded);
 
-  // Equal chunks: empty slots fill up the last stage, beside the lm_head.
-  const double slots = ceil_div(L, p * v) * p * v;
-  e.padded_layers = static_cast<int64_t>(slots - L);
-  const double stage_layers = slots / p;
-  const double last_layers = std::max(0.0, stage_layers - (slots - L));
-
-  const LayerForward f = layer_forward(c, device, plan, load);
-  const RoutingModel routing(c, plan.expert_ep, load.skew);
-  const double waiting =
-      (routing.straggler(t * static_cast<double>(plan.devices_per_stage()) / tp) - 1) * f.expert_s;
-  const double exposed = 1 - load.overlap;
-  const double ring_s =
-      std::max(0.0, f.ring_s - f.attention_s) + std::max(0.0, 2 * f.ring_s - f.attention_backward_s);
-  const double redo = load.recompute == Recompute::kFull
-                          ? f.matmul_s + f.attention_s + f.vector_s
-                          : (load.recompute == Recompute::kAttention ? f.attention_s : 0);
-  // One layer, both passes, of one microbatch.
-  const double matmul_s = (1 + kBackwardMatmuls) * f.matmul_s;
-  const double attention_s = f.attention_s + f.attention_backward_s;
-  const double vector_s = (1 + kBackwardMatmuls) * f.vector_s;
-  const double straggler_s = (1 + kBackwardMatmuls) * waiting;
-  const double again = load.recompute == Recompute::kFull ? 1 : 0;
-  const double tp_s = exposed * (kForwardGathers * (1 + again) + kBackwardGathers) * f.gather_s;
-  const double ep_s = exposed * (2 * (1 + again) + 2) * f.exchange_s;
-  const double layer_s = matmul_s + attention_s + vector_s + straggler_s + redo + tp_s + ep_s + ring_s;
-  const double head_s = (1 + kBackwardMatmuls) * spec::lm_head_linear(c).flops(t) / tp / device.dense_flops;
-
-  // The slowest stage: a full one, or the last with its lm_head.
-  const double layers = std::max(stage_layers, last_layers + head_s / layer_s);
-  const bool last_is_slowest = layers > stage_layers;
-  const double counted = last_is_slowest ? last_layers : stage_layers;
-  e.matmul_s = m * counted * matmul_s;
-  e.attention_s = m * counted * attention_s;
-  e.vector_s = m * counted * vector_s;
-  e.straggler_s = m * counted * straggler_s;
-  e.recompute_s = m * counted * redo;
-  e.tp_s = m * counted * tp_s;
-  e.ep_s = m * counted * ep_s;
-  e.cp_s = m * counted * ring_s;
-  e.head_s = last_is_slowest ? m * head_s : 0;
-  if (plan.pipeline > 1) {
-    const double rate = send_rate(device.hardware, plan.devices_per_stage(), link);
-    // Forward and backward, of every chunk; the sends of one microbatch run beside another's computation.
-    e.pp_s = exposed * m * 2 * v * std::max(device.collective_s, t * D * kBytes16 / tp * rate);
-  }
-  e.bubble = (p - 1) / (v * m);
-  const double work = e.matmul_s + e.attention_s + e.vector_s + e.straggler_s + e.recompute_s + e.tp_s +
-                      e.ep_s + e.cp_s + e.head_s + e.pp_s;
+  const double work = add_stage(e, c, device, plan, load);
+  e.bubble = (static_cast<double>(plan.pipeline) - 1) /
+             (static_cast<double>(plan.pipeline_chunks) * static_cast<double>(e.micro_batches));
   e.bubble_s = e.bubble * work;
-
-  const LayerShare share = layer_share(c, plan);
-  const double parameters = stage_layers * (share.dense + share.experts) + V * D / tp;
-  const auto dense_copies = plan.replicas * plan.attention_dp * plan.context_parallel;
-  if (dense_copies > 1) {
-    // fp32 gradients are reduce-scattered, 16-bit weights gathered; experts only among replicas of the stage.
-    const auto stride = plan.attention_tp;
-    const double dense_rate = collective_rates(device.hardware, dense_copies, link, stride).gather;
-    const double expert_rate =
-        plan.replicas > 1
-            ? collective_rates(device.hardware, plan.replicas, link, plan.devices_per_stage()).gather
-            : 0;
-    const double bytes = kBytes32 + kBytes16;
-    e.dp_s =
-        (1 - load.dp_overlap) * bytes *
-        ((stage_layers * share.dense + V * D / tp) * dense_rate + stage_layers * share.experts * expert_rate);
-  }
-  const double sharded = stage_layers * share.experts / static_cast<double>(plan.replicas) +
-                         (stage_layers * share.dense + V * D / tp) / static_cast<double>(dense_copies);
-  e.optimizer_s = sharded * (2 * kMomentsAndMaster + kBytes32 + kBytes16) / device.memory_bandwidth;
+  add_update(e, c, device, plan, load);
   e.step_s = work + e.bubble_s + e.dp_s + e.optimizer_s;
 
-  const double tokens = static_cast<double>(load.global_batch_tokens);
   const double model_flops = tokens * spec::flops_per_token(c, load.sequence, spec::Phase::kTraining);
   e.tokens_per_s = tokens / e.step_s;
   e.mfu = model_flops / e.step_s / static_cast<double>(plan.devices()) / device.hardware.peak_16bit();
-
-  e.weights_bytes = parameters * (kBytes16 + kBytes32);
-  e.optimizer_bytes = sharded * kMomentsAndMaster;
-  // Interleaved 1F1B keeps p (1 + (p - 1) / (p v)) microbatches' worth of a stage's activations on its first
-  // stage (arXiv 2205.05198); with full recompute only each layer's input.
-  const double kept =
-      load.recompute == Recompute::kFull ? D : static_cast<double>(spec::activation_elements_per_token(c));
-  e.activation_bytes = std::min(m * v, p * v + p - 1) / v * stage_layers * t * kept * kBytes16 / tp;
+  e.activation_bytes = activation_bytes(c, plan, load, e.micro_batches);
   e.memory_limit = device.memory_bytes;
   return e;
 }
