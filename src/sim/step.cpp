@@ -123,54 +123,11 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
               static_cast<double>(c.num_key_value_heads);
   attention_flops_ = static_cast<double>(spec::attention_flops_per_position(c)) / static_cast<double>(tp);
 
-  // Quantised matmuls run at the device's rate of their format, the others at its 16-bit rate.
-  const double quantised_rate = device.matmul_flops(precision.weights);
-  const auto rated = [&](Matmul m, bool quantised) {
-    m.flops_rate = quantised ? quantised_rate : device.dense_flops;
-    return m;
-  };
-  const spec::LayerLinears w = spec::layer_linears(c);
-  qkv_ = rated(matmul(Op::kQkv, w.qkv, tp, 1, true), true);
-  qkv_.out = q_width_ + kv_width_;  // key and value heads are repeated where there are fewer than devices
-  qkv_.weight_bytes = qkv_.out * qkv_.in * precision.weight_bytes();
-  o_ = rated(matmul(Op::kOProj, w.o, 1, tp, true), true);
-  if (is_moe_) {
-    router_ = rated(matmul(Op::kRouter, w.router, 1, 1, false), false);
-    expert_gate_up_ = rated(matmul(Op::kExpertGateUp, w.expert_gate_up, plan.expert_tp, 1, true), true);
-    expert_down_ = rated(matmul(Op::kExpertDown, w.expert_down, 1, plan.expert_tp, true), true);
-    expert_width_ = expert_down_.in;
-    shared_gate_up_ = rated(matmul(Op::kSharedGateUp, w.shared_gate_up, plan.shared_tp, 1, true), true);
-    shared_down_ = rated(matmul(Op::kSharedDown, w.shared_down, 1, plan.shared_tp, true), true);
-    shared_width_ = shared_down_.in;
-  } else {
-    gate_up_ = rated(matmul(Op::kGateUp, w.mlp_gate_up, plan.shared_tp, 1, true), true);
-    down_ = rated(matmul(Op::kDown, w.mlp_down, 1, plan.shared_tp, true), true);
-    mlp_width_ = down_.in;
-  }
-  lm_head_ = rated(matmul(Op::kLmHead, spec::lm_head_linear(c), R, 1, false), false);
+  make_matmuls(c, device);
   if (table) find_measured(c, skew);
-  draft_projection_ = rated(matmul(Op::kDraft, {c.hidden_size, 2 * c.hidden_size}, R, 1, true), true);
+  make_rates(c, device);
   activation_elements_ = static_cast<double>(spec::activation_elements_per_token(c));
   shared_share_ = plan.scatters() ? static_cast<double>(plan.shared_tp) / static_cast<double>(R) : 1;
-
-  const double link = device.calibration.link_efficiency.value;
-  // Of a dense model, only the devices that share an MLP talk about it.
-  const CollectiveRates stage = collective_rates(device.hardware, is_moe_ ? R : plan.shared_tp, link);
-  tp_rate_ = collective_rates(device.hardware, tp, link).gather;
-  stage_rate_ = stage.gather;
-  stage_exchange_rate_ = stage.all_to_all;
-  logits_rate_ = collective_rates(device.hardware, R, link).gather;
-  send_rate_ = plan.pipeline > 1 ? send_rate(device.hardware, R, link) : 0;
-  check<UsageError>(max_devices(device.hardware) == 0 || plan.devices() <= max_devices(device.hardware),
-                    device.hardware.name, " joins ", max_devices(device.hardware),
-                    " devices, the plan needs ", plan.devices());
-  if (is_moe_) {
-    const auto ep = static_cast<double>(plan.expert_ep);
-    // MoGE sends every token to every part; top-K to those that hold one of its K experts.
-    const double parts =
-        c.num_expert_groups % plan.expert_ep == 0 ? ep : ep * (1 - std::pow(1 - 1 / ep, topk_));
-    expert_copies_ = parts * static_cast<double>(plan.expert_tp);
-  }
 
   const double layers = ceil_div(L_, static_cast<double>(plan.pipeline));
   const double experts_here = is_moe_ ? experts_ / static_cast<double>(plan.expert_ep) : 0;
@@ -179,6 +136,59 @@ StepModel::StepModel(const spec::ModelConfig& c, const Device& device, Precision
                 router_.weight_bytes + shared_gate_up_.weight_bytes + shared_down_.weight_bytes +
                 experts_here * (expert_gate_up_.weight_bytes + expert_down_.weight_bytes)) +
       lm_head_.weight_bytes * (c.tie_word_embeddings ? 1 : 2);
+}
+
+void StepModel::make_matmuls(const spec::ModelConfig& c, const Device& device) {
+  const int64_t tp = plan_.attention_tp;
+  // Quantised matmuls run at the device's rate of their format, the others at its 16-bit rate.
+  const double quantised_rate = device.matmul_flops(precision_.weights);
+  const auto rated = [&](Matmul m, bool quantised) {
+    m.flops_rate = quantised ? quantised_rate : device.dense_flops;
+    return m;
+  };
+  const spec::LayerLinears w = spec::layer_linears(c);
+  qkv_ = rated(matmul(Op::kQkv, w.qkv, tp, 1, true), true);
+  qkv_.out = q_width_ + kv_width_;  // key and value heads are repeated where there are fewer than devices
+  qkv_.weight_bytes = qkv_.out * qkv_.in * precision_.weight_bytes();
+  o_ = rated(matmul(Op::kOProj, w.o, 1, tp, true), true);
+  if (is_moe_) {
+    router_ = rated(matmul(Op::kRouter, w.router, 1, 1, false), false);
+    expert_gate_up_ = rated(matmul(Op::kExpertGateUp, w.expert_gate_up, plan_.expert_tp, 1, true), true);
+    expert_down_ = rated(matmul(Op::kExpertDown, w.expert_down, 1, plan_.expert_tp, true), true);
+    expert_width_ = expert_down_.in;
+    shared_gate_up_ = rated(matmul(Op::kSharedGateUp, w.shared_gate_up, plan_.shared_tp, 1, true), true);
+    shared_down_ = rated(matmul(Op::kSharedDown, w.shared_down, 1, plan_.shared_tp, true), true);
+    shared_width_ = shared_down_.in;
+  } else {
+    gate_up_ = rated(matmul(Op::kGateUp, w.mlp_gate_up, plan_.shared_tp, 1, true), true);
+    down_ = rated(matmul(Op::kDown, w.mlp_down, 1, plan_.shared_tp, true), true);
+    mlp_width_ = down_.in;
+  }
+  lm_head_ = rated(matmul(Op::kLmHead, spec::lm_head_linear(c), plan_.devices_per_stage(), 1, false), false);
+  draft_projection_ =
+      rated(matmul(Op::kDraft, {c.hidden_size, 2 * c.hidden_size}, plan_.devices_per_stage(), 1, true), true);
+}
+
+void StepModel::make_rates(const spec::ModelConfig& c, const Device& device) {
+  const int64_t R = plan_.devices_per_stage();
+  const double link = device.calibration.link_efficiency.value;
+  // Of a dense model, only the devices that share an MLP talk about it.
+  const CollectiveRates stage = collective_rates(device.hardware, is_moe_ ? R : plan_.shared_tp, link);
+  tp_rate_ = collective_rates(device.hardware, plan_.attention_tp, link).gather;
+  stage_rate_ = stage.gather;
+  stage_exchange_rate_ = stage.all_to_all;
+  logits_rate_ = collective_rates(device.hardware, R, link).gather;
+  send_rate_ = plan_.pipeline > 1 ? send_rate(device.hardware, R, link) : 0;
+  check<UsageError>(max_devices(device.hardware) == 0 || plan_.devices() <= max_devices(device.hardware),
+                    device.hardware.name, " joins ", max_devices(device.hardware),
+                    " devices, the plan needs ", plan_.devices());
+  if (is_moe_) {
+    const auto ep = static_cast<double>(plan_.expert_ep);
+    // MoGE sends every token to every part; top-K to those that hold one of its K experts.
+    const double parts =
+        c.num_expert_groups % plan_.expert_ep == 0 ? ep : ep * (1 - std::pow(1 - 1 / ep, topk_));
+    expert_copies_ = parts * static_cast<double>(plan_.expert_tp);
+  }
 }
 
 void StepModel::find_measured(const spec::ModelConfig& c, double skew) {

@@ -115,6 +115,9 @@ class StepModel {
     const OpSurface* shared_gate_up = nullptr;
     const OpSurface* shared_down = nullptr;
   };
+  void make_matmuls(const spec::ModelConfig& c, const Device& device);
+  /// Of the collectives. UsageError for more devices than the machine joins.
+  void make_rates(const spec::ModelConfig& c, const Device& device);
   void find_measured(const spec::ModelConfig& c, double skew);
   /// `cost` with a measured time in place of the formula's.
   OpCost measured(OpCost cost, const OpSurface* surface, double rows, double length = 0) const;
