@@ -36,7 +36,7 @@ TokenDecoder::TokenDecoder(const nlohmann::json& json, const std::string& where)
 Detokenizer::Token TokenDecoder::decode(const std::string& piece, bool special) const {
   std::string bytes = piece;
   for (const Step& step : steps_) step(bytes);
-  const bool leading_space = bytes.starts_with(' ');
+  const bool leading_space = metaspace_ ? piece.starts_with(*metaspace_) : bytes.starts_with(' ');
   return {std::move(bytes), special, leading_space};
 }
 
@@ -72,6 +72,7 @@ void TokenDecoder::add(const nlohmann::json& json, const std::string& where, int
         object.boolean("add_prefix_space").value_or(true);  // before prepend_scheme existed
     const std::string scheme = object.text("prepend_scheme").value_or(add_prefix ? "always" : "never");
     if (scheme != "never") first_space_ = Detokenizer::FirstSpace::kStripOne;
+    metaspace_ = replacement;
     steps_.emplace_back([replacement](std::string& piece) { replace_all(piece, replacement, " "); });
   } else if (type == "Replace") {
     const nlohmann::json* pattern = object.find("pattern");

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ class TokenDecoder {
   void add(const nlohmann::json& json, const std::string& where, int depth);
 
   std::vector<Step> steps_;
+  std::optional<std::string> metaspace_;  // what Metaspace writes for a space: only that goes at the start
   bool fused_ = false;
   Detokenizer::FirstSpace first_space_ = Detokenizer::FirstSpace::kKeep;
   Detokenizer::InvalidUtf8 invalid_utf8_ = Detokenizer::InvalidUtf8::kPerSequence;

@@ -154,6 +154,16 @@ TEST(Bpe, ByteLevelRoundTripsAnyBytes) {
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("a\xE4\xB8z\xFF\xFF")), "a\uFFFDz\uFFFD\uFFFD");
 }
 
+TEST(Bpe, MetaspaceTakesItsOwnSpaceAwayOnly) {
+  json file = small_file();
+  file["decoder"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "always"}};
+  file["model"]["vocab"]["\u2581a"] = 7;
+  file["added_tokens"].push_back({{"id", 8}, {"content", " x"}});
+  const auto tokenizer = load(file.dump());
+  EXPECT_EQ(tokenizer->decode({{7, 8, 7}}), "a x a");
+  EXPECT_EQ(tokenizer->decode({{8, 7}}), " x a");
+}
+
 TEST(Bpe, StreamAddsUpToTheDecode) {
   for (const char* style : {"gpt2", "llama2", "mixed"}) {
     const auto tokenizer = load_tokenizer(kGoldenTokenizers / style);
