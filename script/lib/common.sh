@@ -5,6 +5,7 @@ kSelf="$(realpath "$0")"
 readonly kSelf
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 JOBS="$(nproc)"
+trap 'exit 130' INT # also where the command that Ctrl-C met ended well, as moge train does
 
 # headline TEXT...: says which part of the script begins.
 headline() { printf '\n== %s\n' "$*"; }
