@@ -114,7 +114,7 @@ struct BenchDecodeOptions {
           .letter = 'n',
           .target = &max_tokens,
           .value = "N",
-          .help = "To decode",
+          .help = "Tokens to decode",
           .min = 2,
           .max = kMostSteps},
          layers_option(&layers),
@@ -222,14 +222,14 @@ struct BenchServeOptions {
                                     {.name = "requests",
                                      .target = &requests,
                                      .value = "N",
-                                     .help = "In all",
+                                     .help = "Requests in all",
                                      .min = 1,
                                      .max = kMostSteps},
                                     {.name = "max-tokens",
                                      .letter = 'n',
                                      .target = &max_tokens,
                                      .value = "N",
-                                     .help = "Of an answer, the mean",
+                                     .help = "Tokens of an answer, the mean",
                                      .min = 4,
                                      .max = kMostSteps},
                                     json_option(&json)});
@@ -254,11 +254,13 @@ struct BenchLlamaOptions {
   bool json = false;
 
   std::vector<Option> options() {
-    return joined(
-        model.options(),
-        {layers_option(&layers),
-         {.name = "repeats", .target = &repeats, .value = "N", .help = "To take the median of", .min = 1},
-         json_option(&json)});
+    return joined(model.options(), {layers_option(&layers),
+                                    {.name = "repeats",
+                                     .target = &repeats,
+                                     .value = "N",
+                                     .help = "Passes to take the median of",
+                                     .min = 1},
+                                    json_option(&json)});
   }
 };
 

@@ -26,7 +26,7 @@ struct RunOptions {
   bool raw = false;
   bool echo = false;
   bool token_ids = false;
-  int64_t prompt_tokens = 16;
+  std::optional<int64_t> prompt_tokens;
   int64_t max_tokens = 256;
   std::optional<double> temperature;
   std::optional<int64_t> top_k;
@@ -56,7 +56,7 @@ struct RunOptions {
          {.name = "prompt-tokens",
           .target = &prompt_tokens,
           .value = "N",
-          .help = "Random ids that make the prompt when there is none and weights are random",
+          .help = "Random ids that make the prompt when there is none and weights are random (default: 16)",
           .min = 1},
          {.name = "max-tokens",
           .letter = 'n',
@@ -79,7 +79,7 @@ struct RunOptions {
          {.name = "top-p",
           .target = &top_p,
           .value = "X",
-          .help = "Only the likeliest tokens that share X",
+          .help = "Only the likeliest tokens whose probabilities add up to X; 1: all",
           .min = 0,
           .max = 1},
          {.name = "min-p",
@@ -143,6 +143,8 @@ class Runner {
     check<UsageError>(o.system.empty() || !(o.raw || uses_ids_), "--system is for the chat template, which ",
                       o.raw ? "--raw" : (o.token_ids ? "--token-ids" : "--random-weights"),
                       " leaves out: give one of them");
+    check<UsageError>(!o.prompt_tokens || (o.model.random_weights && !o.prompt),
+                      "--prompt-tokens is for --random-weights without --prompt");
     // The weights come last: whatever else is wrong is told at once.
     const FoundModel found = find_served_model(o.model);
     const GenerationConfig defaults = load_generation_config(found.dir, found.config.vocab_size);
@@ -190,7 +192,8 @@ class Runner {
   /// The prompt of a single answer. Without one, random weights get random ids.
   std::vector<int32_t> prompt_ids() {
     if (o_.model.random_weights && !o_.prompt)
-      return random_ids(model_->config(), o_.prompt_tokens, static_cast<uint64_t>(o_.model.seed), 1);
+      return random_ids(model_->config(), o_.prompt_tokens.value_or(16), static_cast<uint64_t>(o_.model.seed),
+                        1);
     std::string prompt = o_.prompt ? *o_.prompt : read_stdin();
     if (!o_.prompt && prompt.ends_with('\n')) prompt.pop_back();  // the shell's, not the text's
     if (o_.echo && !o_.json) std::cout << prompt << (uses_ids_ ? " " : "") << std::flush;

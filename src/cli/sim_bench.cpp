@@ -25,7 +25,7 @@ struct BenchSimOptions {
         joined(setup.options(), {{.name = "evaluations",
                                   .target = &evaluations,
                                   .value = "N",
-                                  .help = "To time",
+                                  .help = "Evaluations to time",
                                   .min = 1,
                                   .max = 1e12},
                                  {.name = "json", .target = &json, .help = "Print one JSON object"}});

@@ -61,6 +61,8 @@ class Usage(TestCase):
         for flag in ("--raw", "--token-ids"):
             said = ["--system", f"which {flag} leaves out"]
             self.assert_fails(USAGE, said, "run", self.model, "-p", "1", "--system", "Be kind.", flag)
+        for args in ([self.model, "-p", "a"], ["demo-moge", "--random-weights", "-p", "1"]):
+            self.assert_fails(USAGE, ["--prompt-tokens is for"], "run", *args, "--prompt-tokens", "5")
         self.assert_fails(USAGE, ["no weights to verify"], "inspect", "dense-500m", "--verify")
         self.assert_fails(USAGE, ["--random-weights"], "run", "dense-500m", "-p", "a")
 
