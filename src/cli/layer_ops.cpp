@@ -132,7 +132,7 @@ LayerOp attention_op(LayerSetup& layer, const Attended& at) {
 LayerOp step_inputs_op(LayerSetup& layer, const Attended& at) {
   const int64_t T = at.tokens();
   const bool decodes = at.decodes();
-  ops::DecodeInputs inputs{.page_size = kPageSize, .num_pages = static_cast<int>(T + 1)};
+  ops::DecodeInputs inputs{.page_size = kPageSize};
   ops::RopeTable table{.cos_sin = layer.acts.cos_sin, .theta = layer.config.rope_theta};
   ops::EmbeddingFwd embedding{.y = layer.acts.x, .weight = layer.products[kHead].weights.w[0]};
   layer.place([&](Arena& arena) {

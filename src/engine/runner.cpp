@@ -20,10 +20,9 @@ int64_t pages_for(int64_t tokens) {
   return (tokens + kPageSize - 1) / kPageSize;
 }
 
-/// One page more than sequences may have: where idle rows write.
 int64_t num_pages(const RunnerConfig& limits) {
-  return 1 + (limits.kv_tokens > 0 ? pages_for(limits.kv_tokens)
-                                   : limits.max_sequences * pages_for(limits.context));
+  return limits.kv_tokens > 0 ? pages_for(limits.kv_tokens)
+                              : limits.max_sequences * pages_for(limits.context);
 }
 
 /// Graphs for every number of rows would be many; a few idle rows cost little once there are many.
@@ -55,6 +54,8 @@ void check_limits(const RunnerConfig& l, const spec::ModelConfig& c) {
   check<UsageError>(l.max_sequences >= 1, "expected room for at least one sequence, got ", l.max_sequences);
   check<UsageError>(l.max_batch_tokens >= 1, "expected at least one token in a prefill pass, got ",
                     l.max_batch_tokens);
+  check<UsageError>(num_pages(l) <= INT32_MAX / kPageSize, "a cache of ", num_pages(l), " pages of ",
+                    kPageSize, " tokens: expected fewer than 2^31 tokens in all");
   check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kF16 || l.kv_dtype == DType::kI8 ||
                         l.kv_dtype == DType::kFP8E4M3,
                     "keys and values in ", name_of(l.kv_dtype), ": expected bf16, f16, i8 or fp8_e4m3");
@@ -219,7 +220,7 @@ Runner::Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& l
 
   const int64_t B = limits_.max_sequences;
   rows_.resize(static_cast<size_t>(B));
-  free_pages_.resize(static_cast<size_t>(num_pages(limits_) - 1));
+  free_pages_.resize(static_cast<size_t>(num_pages(limits_)));
   std::iota(free_pages_.rbegin(), free_pages_.rend(), 0);
   std::vector<int32_t> cu_q(static_cast<size_t>(B) + 1);
   std::iota(cu_q.begin(), cu_q.end(), 0);
@@ -242,7 +243,7 @@ void Runner::upload_row(int64_t row, const SamplingParams& p) {
   upload_element(ctx_, buf_.seeds, row, static_cast<int64_t>(p.seed));
   upload_element(ctx_, buf_.steps, row, int64_t{0});
   std::vector<int32_t> pages = r.pages;
-  pages.resize(static_cast<size_t>(buf_.block_table.dim(1)), static_cast<int32_t>(num_pages(limits_) - 1));
+  pages.resize(static_cast<size_t>(buf_.block_table.dim(1)));
   upload(ctx_, buf_.block_table[row], pages.data());
   synchronize(ctx_, "runner: a row's inputs");
 }
@@ -379,8 +380,7 @@ void Runner::decode_step(ExecContext& ctx, int64_t num_rows) const {
                            .output_counts = rows(buf_.output_counts),
                            .tokens = rows(buf_.tokens),
                            .block_table = rows(buf_.block_table),
-                           .page_size = static_cast<int>(kPageSize),
-                           .num_pages = static_cast<int>(num_pages(limits_))});
+                           .page_size = static_cast<int>(kPageSize)});
   const model::Batch batch{.tokens = rows(buf_.tokens),
                            .positions = rows(buf_.positions),
                            .cu_seqlens = buf_.decode_cu_q.slice(0, 0, num_rows + 1),

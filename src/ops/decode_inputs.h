@@ -8,8 +8,7 @@ namespace moge::ops {
 
 /// kv_lens[b] += 1; positions[b] = kv_lens[b] - 1; slots[b] = block_table[b, position / PS] * PS + position %
 /// PS; steps[b] += 1; output_counts[b, tokens[b]] += 1. A sequence of length below 0 is idle: nothing of it
-/// changes, its position is 0, and it writes to slot b % PS of the scratch page
-/// P - 1: not all idle ones to the same, since threads of the CPU write them at the same time.
+/// changes, its position is 0 and its slot -1, which writes no keys (ops/rope_kv_write.h).
 struct DecodeInputs {
   Tensor kv_lens;        // [B] i32, in place: this step's token included
   Tensor positions;      // [B] i32
@@ -19,7 +18,6 @@ struct DecodeInputs {
   Tensor tokens;         // [B] i32: the last drawn tokens, with output_counts
   Tensor block_table;    // [B, MP] i32
   int page_size = 0;     ///< PS
-  int num_pages = 0;     ///< P
 };
 
 void decode_inputs(ExecContext& ctx, const DecodeInputs& args);

@@ -5,8 +5,9 @@
 
 namespace moge::ops {
 
-/// slots[t] = page * PS + offset. Eight-bit pages hold x / scale with one scale per token and head,
-/// max|x| / 127 (i8) or / 448 (fp8_e4m3), as in ops/quantize.h; k is quantised after its rotation.
+/// slots[t] = page * PS + offset, or below 0: q[t] alone is written. Eight-bit pages hold x / scale with one
+/// scale per token and head, max|x| / 127 (i8) or / 448 (fp8_e4m3), as in ops/quantize.h; k is quantised
+/// after its rotation.
 struct RopeKvWrite {
   Tensor q;         // [T, H, Dh] bf16: normed and turned
   Tensor k_pages;   // [P, KV, PS, Dh] bf16 | f16 | i8 | fp8_e4m3

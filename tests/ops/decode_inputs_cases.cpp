@@ -9,7 +9,7 @@ using ops::DecodeInputs;
 
 /// Every fifth sequence is idle; the others' lengths reach from 0 to their last page's last slot.
 DecodeInputs make(Inputs& in, int64_t B, int64_t MP, int page_size, bool history) {
-  const auto P = static_cast<int32_t>(B * MP + 1);
+  const auto P = static_cast<int32_t>(B * MP);
   const Tensor kv_lens = in.ints({B}, 0, static_cast<int32_t>(MP) * page_size);
   const auto lens = elements<int32_t>(kv_lens);
   for (int64_t b = 0; b < B; ++b) {
@@ -25,8 +25,7 @@ DecodeInputs make(Inputs& in, int64_t B, int64_t MP, int page_size, bool history
           .output_counts = history ? in.ints({B, kVocab}, 0, 5) : Tensor(),
           .tokens = history ? in.ints({B}, 0, kVocab) : Tensor(),
           .block_table = in.ints({B, MP}, 0, P),
-          .page_size = page_size,
-          .num_pages = P};
+          .page_size = page_size};
 }
 
 const Cases cases([] {

@@ -13,9 +13,11 @@ struct Dims {
   bool norms = false;
   bool perf = false;
   bool gpu_only = false;
+  bool idle = false;
 };
 
-/// Tokens land in distinct slots, scattered over pages that hold something else before.
+/// Tokens land in distinct slots, scattered over pages that hold something else before; with `idle` every
+/// third in none.
 RopeKvWrite make(Inputs& in, const Dims& d) {
   const int64_t P = d.T / d.PS + 3;
   std::vector<int32_t> slots(d.T);
@@ -24,7 +26,7 @@ RopeKvWrite make(Inputs& in, const Dims& d) {
   Rng rng = in.rng();
   for (int64_t t = 0; t < d.T; ++t) {
     std::swap(order[t], order[t + rng.next_below(static_cast<uint32_t>(P * d.PS - t))]);
-    slots[t] = order[t];
+    slots[t] = d.idle && t % 3 == 1 ? -1 : order[t];
   }
   const bool quantised = size_of(d.dtype) == 1;
   const auto scales = [&] { return quantised ? in.normal({P, d.KV, d.PS}) : Tensor{}; };
@@ -64,6 +66,8 @@ const Cases cases([] {
                         {9, 4, 2, 256, 64, bf16, true},
                         {9, 4, 2, 160, 16, fp8, true},
                         {33, 5, 1, 160, 64, bf16},
+                        {130, 10, 2, 64, 64, i8, true, false, false, true},
+                        {70, 8, 4, 128, 64, bf16, false, false, false, true},
                         // from 1024 tokens on two heads a lane, of 16-bit pages
                         {1025, 40, 8, 128, 64, bf16, true, false, true},
                         {1025, 40, 8, 128, 64, bf16, false, false, true},
@@ -96,7 +100,7 @@ const Cases cases([] {
     add<RopeKvWrite>(
         ops::rope_kv_write_table(),
         {.params = str("T=", d.T, " H=", d.H, " KV=", d.KV, " Dh=", d.Dh, " PS=", d.PS, " ", name_of(d.dtype),
-                       d.norms ? " norms" : ""),
+                       d.norms ? " norms" : "", d.idle ? " idle" : ""),
          .make = [=](Inputs& in) { return make(in, d); },
          .outputs = {{"q", &RopeKvWrite::q, 2, 0x1p-8},
                      {"k_pages", &RopeKvWrite::k_pages, 1, 1, units(&RopeKvWrite::k_pages)},

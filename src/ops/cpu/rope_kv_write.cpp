@@ -32,8 +32,8 @@ void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
       load_row(stored, x, a.qkv, t * a.qkv.stride(0) + head * a.qkv.stride(1), Dh);
     };
     const int64_t slot = *slots[t];
-    check<ShapeError>(slot >= 0 && slot < P * PS, "rope_kv_write: slots[", t,
-                      "]: expected a slot below P*PS=", P * PS, ", got ", slot);
+    check<ShapeError>(slot < P * PS, "rope_kv_write: slots[", t, "]: expected a slot below P*PS=", P * PS,
+                      ", got ", slot);
     const auto write = [&](const Tensor& pages, const Tensor& scales, int64_t kv) {
       const auto at = [&](const Tensor& paged) {
         return slot / PS * paged.stride(0) + kv * paged.stride(1) + slot % PS * paged.stride(2);
@@ -49,7 +49,7 @@ void run(ExecContext& ctx, const RopeKvWrite& a, std::span<std::byte> ws) {
       kernels.turn(x, cos_sin[t], Dh);
       store_row(stored, a.q, t * a.q.stride(0) + h * a.q.stride(1), x, Dh);
     }
-    for (int64_t kv = 0; kv < KV; ++kv) {
+    for (int64_t kv = 0; kv < KV && slot >= 0; ++kv) {
       load(H + kv);
       if (k_norm) kernels.norm(x, k_norm[0], Dh, a.eps);
       kernels.turn(x, cos_sin[t], Dh);

@@ -8,6 +8,7 @@ namespace moge::ops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int32_t kNoSlot = -1;
 
 struct Params {
   int32_t *kv_lens, *positions, *slots;
@@ -16,7 +17,7 @@ struct Params {
   const int32_t* tokens;
   const int32_t* block_table;
   int64_t table_row, counts_row;
-  int B, MP, PS, P;
+  int B, MP, PS;
 };
 
 __global__ void decode_inputs_kernel(const __grid_constant__ Params p) {
@@ -25,10 +26,9 @@ __global__ void decode_inputs_kernel(const __grid_constant__ Params p) {
   const int b = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   if (b >= p.B) return;
   const int position = p.kv_lens[b];
-  const int scratch_slot = (p.P - 1) * p.PS + b % p.PS;
   if (position < 0) {
     p.positions[b] = 0;
-    p.slots[b] = scratch_slot;
+    p.slots[b] = kNoSlot;
     return;
   }
   p.kv_lens[b] = position + 1;
@@ -36,7 +36,7 @@ __global__ void decode_inputs_kernel(const __grid_constant__ Params p) {
   // A sequence that outgrew its pages is the caller's mistake; it must not write into another's.
   p.slots[b] = position / p.PS < p.MP
                    ? p.block_table[b * p.table_row + position / p.PS] * p.PS + position % p.PS
-                   : scratch_slot;
+                   : kNoSlot;
   if (p.steps) ++p.steps[b];
   if (p.output_counts) ++p.output_counts[b * p.counts_row + p.tokens[b]];
 }
@@ -55,8 +55,7 @@ void decode_inputs(ExecContext& ctx, const DecodeInputs& a, std::span<std::byte>
                  .counts_row = a.output_counts ? a.output_counts.stride(0) : 0,
                  .B = B,
                  .MP = static_cast<int>(a.block_table.dim(1)),
-                 .PS = a.page_size,
-                 .P = a.num_pages};
+                 .PS = a.page_size};
   launch(ctx, "decode_inputs", decode_inputs_kernel,
          {.grid = static_cast<unsigned>((B + kThreads - 1) / kThreads), .block = kThreads}, p);
 }

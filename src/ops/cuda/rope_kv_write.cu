@@ -162,6 +162,7 @@ __device__ __forceinline__ void write_head(const Params& p, Head<kN, kLanes>& x,
     x.turn(cos_sin);
   }
   if (h < p.H) return x.template store<DType::kBF16>(p.q + t * p.q_row + h * p.q_head, 1);
+  if (slot < 0) return;
   const int kv = h - p.H - (value ? p.KV : 0), page = slot / p.PS, row = slot % p.PS;
   float scale = 1;
   if constexpr (size_of(kDType) == 1) {
