@@ -9,6 +9,9 @@
 
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/mma.cuh"
+#include "ops/cuda/plain_kernel.h"
+#include "ops/cuda/sm90/mul_attention.h"
+#include "ops/cuda/sm90/prefill.h"
 
 namespace moge::ops::cuda {
 
@@ -183,6 +186,7 @@ void launch_pages(ExecContext& ctx, const PagedAttention& a) {
 
 void run(ExecContext& ctx, const PagedAttention& a, std::span<std::byte>) {
   if (a.q.dim(0) == 0) return;
+  warn_of_plain_kernel("paged_attention", a.decode_rows > 0 ? mul_attention_refusal(a) : prefill.supports(a));
   if (a.q.dtype == DType::kBF16) return launch_pages<__nv_bfloat16>(ctx, a);
   launch_pages<float>(ctx, a);
 }

@@ -3,6 +3,7 @@
 #include <cuda_fp8.h>
 
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/plain_kernel.h"
 #include "ops/cuda/quant_matmul.h"
 #include "ops/cuda/sm90/swift_gmm.h"
 
@@ -108,6 +109,7 @@ Refusal supports(const QuantMatmul& a) {
 
 void run(ExecContext& ctx, const QuantMatmul& a, std::span<std::byte>) {
   if (a.c.numel() == 0) return;
+  warn_of_plain_kernel("quant_matmul", swift_gmm_refusal(a));
   switch (a.a.dtype) {
     case DType::kI8:
       return run_as<int8_t>(ctx, a);

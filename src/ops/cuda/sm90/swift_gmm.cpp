@@ -28,13 +28,16 @@ int64_t rows_of_average_group(const QuantMatmul& a) {
   return (a.c.dim(0) + num_groups(a) - 1) / num_groups(a);
 }
 
-Refusal supports(const QuantMatmul& a) {
+}  // namespace
+
+Refusal swift_gmm_refusal(const QuantMatmul& a) {
   const int64_t element = size_of(a.a.dtype);
   const int64_t groups = num_groups(a);
   if (groups > kSwiftMaxGroups) return str(groups, " groups: expected at most ", kSwiftMaxGroups);
   if (a.a.dim(0) * a.a.stride(0) * element >= int64_t{16} << 32) return "a: expected fewer than 64 GiB";
   if (a.w.dim(-1) * element % kCopyAlignment != 0)
-    return str("K = ", a.w.dim(-1), ": expected a multiple of ", kCopyAlignment, " bytes");
+    return str("K = ", a.w.dim(-1), " in ", name_of(a.a.dtype), ": expected a multiple of ",
+               kCopyAlignment / element, " (", kCopyAlignment, " bytes)");
   if (a.a.stride(0) * element % kCopyAlignment != 0 || a.a.stride(1) != 1)
     return str("rows of a: expected a multiple of ", kCopyAlignment, " bytes apart, without gaps in them");
   if (!aligned(a.a) || !aligned(a.w)) return str("a and w: expected alignment to ", kCopyAlignment, " bytes");
@@ -47,6 +50,8 @@ Refusal supports(const QuantMatmul& a) {
     return "expected sizes below 2^31";
   return {};
 }
+
+namespace {
 
 /// For products that nobody has timed. Many rows: large tiles, so that little is read twice. Few rows and few
 /// features in all: fewer of them a tile, so that every multiprocessor has one.
@@ -151,7 +156,7 @@ namespace {
 
 template <SwiftTile kTile>
 Impl<QuantMatmul> impl_of_tile() {
-  return {kSwiftTiles[static_cast<size_t>(kTile)].impl, DeviceKind::kCuda, supports,
+  return {kSwiftTiles[static_cast<size_t>(kTile)].impl, DeviceKind::kCuda, swift_gmm_refusal,
           [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
             if (a.c.numel() > 0) swift_gmm(ctx, a, kTile, workspace);
           },
@@ -166,7 +171,7 @@ void add_tiles(std::vector<Impl<QuantMatmul>>& impls, std::index_sequence<kTiles
 
 std::vector<Impl<QuantMatmul>> swift_gmm_impls() {
   std::vector<Impl<QuantMatmul>> impls{
-      {kSwiftImpl, DeviceKind::kCuda, supports,
+      {kSwiftImpl, DeviceKind::kCuda, swift_gmm_refusal,
        [](ExecContext& ctx, const QuantMatmul& a, std::span<std::byte> workspace) {
          if (a.c.numel() > 0) swift_gmm(ctx, a, choose_tile(ctx, a), workspace);
        },

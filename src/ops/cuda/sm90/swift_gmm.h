@@ -15,6 +15,8 @@ inline constexpr const char* kSwiftImpl = "cuda.swift_gmm";
 /// implementation for each tile. They take K of a multiple of 16 bytes, any N and rows, up to kSwiftMaxGroups
 /// groups.
 std::vector<Impl<QuantMatmul>> swift_gmm_impls();
+/// Why they refuse, all for the same reasons; "" where they don't.
+Refusal swift_gmm_refusal(const QuantMatmul& args);
 
 enum class SwiftOutput : uint8_t { kBF16, kF32, kSiluMulBF16 };
 
