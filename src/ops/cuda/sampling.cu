@@ -36,10 +36,14 @@ int64_t shared_bytes(int64_t vocab) {
 }
 
 Refusal supports(const Sampling& a) {
-  constexpr int64_t kMaxShared = 227 * 1024;
+  constexpr int64_t kMaxShared = 227 * 1024, kLogitBytes = 4;
+  constexpr int64_t kRoom = kMaxShared - static_cast<int64_t>(sizeof(SamplingRow<kCluster>::Shared));
+  constexpr int64_t kMostTokens = kRoom / (4 * kLogitBytes) * 4 * kCluster;  // slices are of fours
   const int64_t V = a.logits.dim(1);
-  return shared_bytes<kCluster>(V) <= kMaxShared ? ""
-                                                 : str("a vocabulary of ", V, " does not fit shared memory");
+  return V <= kMostTokens
+             ? ""
+             : str("a vocabulary of ", V, ": expected at most ", kMostTokens,
+                   " tokens, whose logits fit in the shared memory of ", kCluster, " multiprocessors");
 }
 
 /// 45 bits, or fewer when more than 2^18 weights could overflow.
