@@ -41,13 +41,11 @@ struct DeviceBench {
                       "sequences of this benchmark grow to ", limits.context,
                       " tokens, expected at most the model's max_position_embeddings, ",
                       config.max_position_embeddings);
-    std::vector<model::Fewer> fewer;
-    if (o.model.random_weights)  // --layers
-      fewer.push_back(model::fewer_layers(config, [&](const spec::ModelConfig& c) {
-        return engine::Runner::plan(ctx, c, o.model.dtype, limits).total();
-      }));
+    using Offer = engine::Runner::Offer;
+    const Offer offer = o.model.random_weights ? Offer::kLayersToo  // --layers
+                                               : Offer::kSequencesAndContext;
     const engine::RunnerPlan plan =
-        engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx), fewer);
+        engine::Runner::plan_that_fits(ctx, config, o.model.dtype, limits, model::free_bytes(ctx), offer);
     log_info("memory plan: ", plan.str());
     roof = measure_roof(backend, o.model.dtype);
     const auto start = std::chrono::steady_clock::now();

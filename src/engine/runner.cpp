@@ -146,14 +146,23 @@ int64_t Runner::plan_workspace(const ExecContext& ctx, const spec::ModelConfig& 
   dry.model_ = {c, weights, {}, w};
   dry.cache_ = cache;
   dry.buf_ = allocate_buffers(counting, c, weights, limits, nullptr);
-  Workspace counter;
-  ExecContext planning = ctx;
-  planning.workspace = &counter;
-  planning.planning = true;
-  for (int64_t B = 1; B <= limits.max_sequences; ++B) dry.decode_step(planning, B);
-  for (int64_t T = 1; T <= limits.max_batch_tokens; ++T)
+  // Some 15 us a pass, of which a large prefill has a million sizes: on all threads.
+  constexpr int64_t kPassesPerTask = 64;
+  std::vector<Workspace> counters(static_cast<size_t>(ctx.pool->num_threads()));
+  const auto for_sizes = [&](int64_t most, const auto& pass) {
+    ctx.pool->run((most + kPassesPerTask - 1) / kPassesPerTask, [&](int64_t task, int thread) {
+      ExecContext planning = ctx;
+      planning.workspace = &counters[static_cast<size_t>(thread)];
+      planning.planning = true;
+      const int64_t end = std::min(most, (task + 1) * kPassesPerTask);
+      for (int64_t size = task * kPassesPerTask + 1; size <= end; ++size) pass(planning, size);
+    });
+  };
+  for_sizes(limits.max_sequences, [&](ExecContext& planning, int64_t B) { dry.decode_step(planning, B); });
+  for_sizes(limits.max_batch_tokens, [&](ExecContext& planning, int64_t T) {
     dry.prefill_pass(planning, 0, std::min(T, limits.max_sequences), T);
-  return counter.planned_bytes();
+  });
+  return std::ranges::max_element(counters, {}, &Workspace::planned_bytes)->planned_bytes();
 }
 
 RunnerPlan Runner::plan_tensors(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
@@ -178,9 +187,14 @@ RunnerPlan Runner::plan(const ExecContext& ctx, const spec::ModelConfig& config,
 }
 
 RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
-                                  const RunnerConfig& limits, int64_t free,
-                                  std::span<const model::Fewer> others) {
-  const RunnerPlan need = plan(ctx, config, weights, limits);
+                                  const RunnerConfig& limits, int64_t free, Offer offer) {
+  RunnerPlan need = plan_tensors(ctx, config, weights, limits);
+  std::optional<int64_t> workspace;  // of `limits`: layers take turns, so their number does not matter
+  const auto workspace_of_limits = [&] {
+    if (!workspace) workspace = plan_workspace(ctx, config, weights, limits);
+    return *workspace;
+  };
+  if (need.total() <= free) need.workspace = workspace_of_limits();
   // A pass has at most all tokens of all sequences.
   const auto smaller = [&](int64_t sequences, int64_t context) {
     RunnerConfig fewer = limits;
@@ -196,7 +210,11 @@ RunnerPlan Runner::plan_that_fits(const ExecContext& ctx, const spec::ModelConfi
        .total = [&](int64_t n) { return smaller(n, limits.context); },
        .text = [&](int64_t n) { return moge::str(n, " sequences of ", limits.context, " tokens"); }},
       model::shorter_context(limits.context, [&](int64_t n) { return smaller(1, n); })};
-  fewer.insert(fewer.end(), others.begin(), others.end());
+  if (offer == Offer::kLayersToo)
+    fewer.push_back(model::fewer_layers(config, [&](const spec::ModelConfig& shallow) {
+      const int64_t tensors = plan_tensors(ctx, shallow, weights, limits).total();
+      return tensors > free ? tensors : tensors + workspace_of_limits();
+    }));
   model::check_fits(ctx, need.parts(), free, fewer);
   return need;
 }

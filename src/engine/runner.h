@@ -40,15 +40,18 @@ class Runner {
   /// What a Runner of this configuration will allocate, without allocating it.
   static RunnerPlan plan(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                          const RunnerConfig& limits);
+  /// What plan_that_fits() offers less of.
+  enum class Offer { kSequencesAndContext, kLayersToo };
   /// The same. Throws OutOfMemoryError when it is larger than `free` (model/memory_fit.h, free_bytes): which
   /// part, by how much, and how many sequences of this context, or else how long a context of one, or else
-  /// what of `others`, would fit.
+  /// how many layers, would fit. Of a plan whose tensors alone are too large the workspace is left out: to
+  /// find it takes a dry run of every pass.
   static RunnerPlan plan_that_fits(const ExecContext& ctx, const spec::ModelConfig& config, DType weights,
                                    const RunnerConfig& limits, int64_t free,
-                                   std::span<const model::Fewer> others = {});
+                                   Offer offer = Offer::kSequencesAndContext);
 
-  /// `ctx` has a backend, or none and a pool (the CPU). `plan`: of these arguments, where it is known. Throws
-  /// UsageError for sizes that the model does not have.
+  /// `ctx` has a pool, and a backend unless it is the CPU's. `plan`: of these arguments, where it is known.
+  /// Throws UsageError for sizes that the model does not have.
   Runner(ExecContext ctx, model::ServingModel model, const RunnerConfig& limits,
          std::optional<RunnerPlan> plan = {});
   Runner(const Runner&) = delete;  // its context points into it

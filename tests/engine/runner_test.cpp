@@ -161,13 +161,19 @@ TEST_F(RunnerTest, SaysWhatDoesNotFitBeforeItAllocates) {
   EXPECT_TRUE(shorter.ends_with("At most a context of 100 tokens would fit")) << shorter;
   const std::string none = refusal(1000);
   EXPECT_TRUE(none.ends_with(" too few for the weights. Not even a context of 1 token would fit")) << none;
-  const model::Fewer layers{.most = 5,
-                            .total = [](int64_t n) { return 300 * n; },
-                            .text = [](int64_t n) { return str(n, " of 6 layers"); }};
-  const std::string cut = test::refusal<OutOfMemoryError>([&] {
-    Runner::plan_that_fits(ctx, small_moge(), DType::kI8, limits, 1000, {&layers, 1});
-  });
-  EXPECT_TRUE(cut.ends_with("At most 3 of 6 layers would fit")) << cut;
+  // Not even one sequence of one token has room beside three layers; two layers of all that was asked for do.
+  const auto layers = [&](int64_t n) {
+    spec::ModelConfig c = small_moge();
+    c.num_hidden_layers = n;
+    return c;
+  };
+  limits = {.max_batch_tokens = 1};
+  limits.context = 1;
+  const int64_t two = Runner::plan(ctx, layers(2), DType::kI8, limits).total();
+  const std::string cut = test::refusal<OutOfMemoryError>(
+      [&] { Runner::plan_that_fits(ctx, layers(3), DType::kI8, limits, two, Runner::Offer::kLayersToo); });
+  EXPECT_TRUE(cut.ends_with("At most 2 of 3 layers would fit")) << cut;
+  EXPECT_EQ(cut.find("workspace"), std::string::npos) << "the tensors alone are too large";
 }
 
 }  // namespace
