@@ -139,12 +139,7 @@ void check_cpu_options(int64_t batch, int64_t layers, bool profile, bool eager =
 /// For benchmarks that only a GPU has.
 void check_gpu_options(const ModelOptions& o) {
   check<UsageError>(o.device != "cpu", "--device cpu: expected cuda or auto, this benchmark needs a GPU");
-  check<UsageError>(o.dtype == DType::kBF16 || o.dtype == DType::kI8 || o.dtype == DType::kFP8E4M3,
-                    "--dtype ", name_of(o.dtype), ": on a GPU weights are bf16, i8 or fp8_e4m3");
-  check<UsageError>(o.kv_dtype == DType::kBF16 || o.kv_dtype == DType::kF16 || o.kv_dtype == DType::kI8 ||
-                        o.kv_dtype == DType::kFP8E4M3,
-                    "--kv-dtype ", name_of(o.kv_dtype),
-                    ": on a GPU keys and values are bf16, f16, i8 or fp8_e4m3");
+  check_gpu_dtypes(o);
 }
 
 void bench_decode(const BenchDecodeOptions& o) {
@@ -153,14 +148,12 @@ void bench_decode(const BenchDecodeOptions& o) {
         !o.prompt_tokens && !o.rounds,
         "--prompt-tokens and --rounds: the benchmark of the CPU has them, a GPU's sequences hold "
         "--context tokens");
-    return bench_device_decode({.model = o.model,
-                                .layers = o.layers,
-                                .batch = o.batch,
+    return bench_device_decode({.model = o.model, .layers = o.layers, .json = o.json},
+                               {.batch = o.batch,
                                 .context = o.model.context.value_or(2048),
                                 .steps = o.max_tokens,
                                 .profile = o.profile,
-                                .eager = o.eager,
-                                .json = o.json});
+                                .eager = o.eager});
   }
   check_cpu_options(o.batch, o.layers, o.profile, o.eager);
   bench_cpu_decode({.model = o.model,
@@ -197,13 +190,9 @@ struct BenchPrefillOptions {
 void bench_prefill(const BenchPrefillOptions& o) {
   const int64_t context = o.model.context.value_or(2048);
   if (use_cuda(o.model.device))
-    return bench_device_prefill({.model = o.model,
-                                 .layers = o.layers,
-                                 .batch = o.batch,
-                                 .context = context,
-                                 .steps = o.repeats,
-                                 .profile = o.profile,
-                                 .json = o.json});
+    return bench_device_prefill(
+        {.model = o.model, .layers = o.layers, .json = o.json},
+        {.batch = o.batch, .context = context, .passes = o.repeats, .profile = o.profile});
   check_cpu_options(o.batch, o.layers, o.profile);
   bench_cpu_prefill({.model = o.model, .prompt_tokens = context, .rounds = o.repeats, .json = o.json});
 }
@@ -238,13 +227,11 @@ struct BenchServeOptions {
 
 void bench_serve_like(const BenchServeOptions& o) {
   check_gpu_options(o.model);
-  bench_device_serve({.model = o.model,
-                      .layers = o.layers,
-                      .batch = o.batch,
-                      .context = o.model.context.value_or(1024),
-                      .steps = o.max_tokens,
-                      .requests = o.requests,
-                      .json = o.json});
+  bench_device_serve({.model = o.model, .layers = o.layers, .json = o.json},
+                     {.clients = o.batch,
+                      .prompt_tokens = o.model.context.value_or(1024),
+                      .answer_tokens = o.max_tokens,
+                      .requests = o.requests});
 }
 
 struct BenchLlamaOptions {
@@ -267,7 +254,7 @@ struct BenchLlamaOptions {
 void bench_llama(const BenchLlamaOptions& o) {
   check<UsageError>(!o.model.context, "--context: this benchmark has lengths of its own, 512 and 128 tokens");
   if (use_cuda(o.model.device))
-    return bench_device_llama({.model = o.model, .layers = o.layers, .steps = o.repeats, .json = o.json});
+    return bench_device_llama({.model = o.model, .layers = o.layers, .json = o.json}, o.repeats);
   check_cpu_options(1, o.layers, false);
   bench_cpu_llama({.model = o.model, .rounds = o.repeats, .json = o.json});
 }
@@ -281,7 +268,7 @@ struct BenchOpsOptions {
 
 void bench_ops(const BenchOpsOptions& o) {
   check_gpu_options(o.model);
-  bench_device_ops({.model = o.model, .context = o.model.context.value_or(0), .json = o.json});
+  bench_device_ops({.model = o.model, .json = o.json}, o.model.context.value_or(0));
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ constexpr int64_t kMostDecoded = 512;  ///< rows of a decoding step; more are pr
 
 class OpsBench {
  public:
-  OpsBench(const DeviceBenchOptions& o, const spec::ModelConfig& c)
-      : context_(o.context),
+  OpsBench(const DeviceBenchOptions& o, int64_t context, const spec::ModelConfig& c)
+      : context_(context),
         report_(cuda_backend(), o.model.model, o.model.dtype, o.json),
         layer_(cuda_backend(), c, o.model.dtype, o.model.kv_dtype),
         timer_(cuda_backend()) {}
@@ -161,9 +161,9 @@ class OpsBench {
 
 }  // namespace
 
-void bench_device_ops(const DeviceBenchOptions& o) {
+void bench_device_ops(const DeviceBenchOptions& o, int64_t context) {
   const spec::ModelConfig c = spec::load_model_config(find_model(o.model.model));
-  OpsBench(o, c).all();
+  OpsBench(o, context, c).all();
 }
 
 }  // namespace moge::cli

@@ -101,6 +101,11 @@ bool use_cuda(const std::string& device) {
   return device == "cuda" || (device == "auto" && cuda_refusal().empty());
 }
 
+void check_gpu_dtypes(const ModelOptions& o) {
+  model::check_weight_dtype(o.dtype, "--dtype");
+  model::check_kv_dtype(o.kv_dtype, "--kv-dtype");
+}
+
 FoundModel find_served_model(const ModelOptions& o) {
   std::filesystem::path dir = find_model(o.model);
   check<UsageError>(o.random_weights || has_weights(dir) || has_tokenizer(dir), o.model,
@@ -120,6 +125,7 @@ ServedModel::ServedModel(const ModelOptions& o, const FoundModel& found)
   const bool on_gpu = use_cuda(o.device);
   std::unique_ptr<engine::Sequence> sequence;
   if (on_gpu) {
+    check_gpu_dtypes(o);
     ctx_.device = {DeviceKind::kCuda, 0};
     ctx_.backend = &cuda_backend();
   }

@@ -30,6 +30,9 @@ struct ModelOptions {
 /// used.
 bool use_cuda(const std::string& device);
 
+/// UsageError, naming the flag, for weights or a cache of a type that a GPU does not serve.
+void check_gpu_dtypes(const ModelOptions& options);
+
 /// A model's directory and its config.json.
 struct FoundModel {
   std::filesystem::path dir;

@@ -56,9 +56,7 @@ void check_limits(const RunnerConfig& l, const spec::ModelConfig& c) {
                     l.max_batch_tokens);
   check<UsageError>(num_pages(l) <= INT32_MAX / kPageSize, "a cache of ", num_pages(l), " pages of ",
                     kPageSize, " tokens: expected fewer than 2^31 tokens in all");
-  check<UsageError>(l.kv_dtype == DType::kBF16 || l.kv_dtype == DType::kF16 || l.kv_dtype == DType::kI8 ||
-                        l.kv_dtype == DType::kFP8E4M3,
-                    "keys and values in ", name_of(l.kv_dtype), ": expected bf16, f16, i8 or fp8_e4m3");
+  model::check_kv_dtype(l.kv_dtype);
 }
 
 template <class T>

@@ -202,14 +202,24 @@ void convert_layer(Converter& convert, const ServingLayer& to, const LayerWeight
 
 }  // namespace
 
+void check_weight_dtype(DType dtype, const char* what) {
+  check<UsageError>(dtype == DType::kI8 || dtype == DType::kFP8E4M3 || dtype == DType::kBF16, what, " ",
+                    name_of(dtype), ": expected i8, fp8_e4m3 or bf16");
+}
+
+void check_kv_dtype(DType dtype, const char* what) {
+  check<UsageError>(
+      dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kI8 || dtype == DType::kFP8E4M3, what,
+      " ", name_of(dtype), ": expected bf16, f16, i8 or fp8_e4m3");
+}
+
 ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& c, DType dtype) {
   const int64_t D = c.hidden_size, qkv_dim = c.q_dim() + 2 * c.kv_dim(), F = expert_width(c);
   const int64_t E = c.num_experts, M = always_on_width(c);
   const auto f32 = [&](bool present, Shape shape) {
     return present ? arena.alloc(DType::kF32, shape) : Tensor();
   };
-  check<UsageError>(dtype == DType::kI8 || dtype == DType::kFP8E4M3 || dtype == DType::kBF16, "weights in ",
-                    name_of(dtype), ": expected i8, fp8_e4m3 or bf16");
+  check_weight_dtype(dtype);
   check<FileError>(F % ops::kGateUpBlock == 0, c.is_moe() ? "moe_intermediate_size " : "intermediate_size ",
                    F, ": expected a multiple of ", ops::kGateUpBlock,
                    ", in which serving lays out the weights");

@@ -43,9 +43,14 @@ struct ServingWeights {
   Tensor lm_head;  // [V, D] bf16; the same memory as embed_tokens when tied
 };
 
+/// UsageError for weights, and for cached keys and values, of a type that serving does not have. `what`
+/// begins the message: the flag that chose it.
+void check_weight_dtype(DType dtype, const char* what = "weights in");
+void check_kv_dtype(DType dtype, const char* what = "keys and values in");
+
 /// `dtype` is that of the products' weights: i8, fp8_e4m3 or bf16. Embedding and head stay bf16, norms,
-/// biases and the router f32 (low bits cost most there: arXiv 2505.21411, section 4.2.2). UsageError for
-/// another dtype, FileError for an expert width that serving cannot lay out.
+/// biases and the router f32 (low bits cost most there: arXiv 2505.21411, section 4.2.2). Throws as
+/// check_weight_dtype(), FileError for an expert width that serving cannot lay out.
 ServingWeights allocate_serving_weights(Arena& arena, const spec::ModelConfig& config, DType dtype);
 
 struct ServingModel {

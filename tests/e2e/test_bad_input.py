@@ -33,7 +33,7 @@ class Usage(TestCase):
         for bench in ("ops", "serve-like"):
             args = ["bench", bench, self.model]
             self.assert_fails(USAGE, ["--device cpu", "needs a GPU"], *args, "--device", "cpu")
-            self.assert_fails(USAGE, ["--dtype f16", "bf16, i8 or fp8_e4m3"], *args, "--dtype", "f16")
+            self.assert_fails(USAGE, ["--dtype f16", "i8, fp8_e4m3 or bf16"], *args, "--dtype", "f16")
             self.assert_fails(USAGE, ["--kv-dtype f32", "bf16, f16, i8 or fp8_e4m3"], *args, "--kv-dtype", "f32")
         for dtype in ("f16", "f32"):
             said = ["--dtype: expected i8 or fp8_e4m3 or bf16", f"'{dtype}'"]
