@@ -12,6 +12,8 @@
 #include "engine/session.h"
 #include "model/loader.h"
 #include "model/memory_fit.h"
+#include "model/serving_loader.h"
+#include "model/serving_random.h"
 
 namespace moge::cli {
 

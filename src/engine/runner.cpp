@@ -465,8 +465,7 @@ void Runner::assume_context(int64_t num_rows, int64_t length) {
   uint64_t stream = 1;
   for (const std::vector<Tensor>* pages : {&cache_.k_pages, &cache_.v_pages})
     for (const Tensor& t : *pages) ops::random_fill(ctx_, {.x = t, .std = 1, .seed = stream++});
-  // |x| <= 4 standard deviations fill the eight bits, as in random_fill.
-  const float scale = 4.0F / (limits_.kv_dtype == DType::kI8 ? 127.0F : 448.0F);
+  const float scale = 1 / ops::fill_std({.x = cache_.k_pages[0]});  // so that the values' deviation is 1
   for (const std::vector<Tensor>* scales : {&cache_.k_scales, &cache_.v_scales})
     for (const Tensor& t : *scales)
       upload(ctx_, t, std::vector<float>(static_cast<size_t>(t.numel()), scale).data());

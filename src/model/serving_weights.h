@@ -1,13 +1,11 @@
 // A model's parameters in the form that serving streams: products quantised per output channel (W8A8) or in
 // bf16, gate and up rows interleaved for the fused SiLU (ops/quant_matmul.h), on the CPU or on a device.
 #pragma once
-#include <filesystem>
 #include <functional>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/exec_context.h"
-#include "io/hf_checkpoint.h"
 #include "spec/model_config.h"
 
 namespace moge::model {
@@ -60,18 +58,14 @@ struct ServingModel {
   ServingWeights weights;
 };
 
+/// Memory for a model's weights on ctx.backend's device, or the CPU without one. OutOfMemoryError.
+ServingModel allocate_serving_model(ExecContext& ctx, const spec::ModelConfig& config, DType dtype);
+
+/// What the CPU multiplies by fastest, in place; nothing to do for a device. Without it every product of many
+/// rows packs its weight anew, and the router's of any.
+void pack_for_serving(ExecContext& ctx, ServingWeights& weights);
+
 /// Called with what is done and what there is in all: bytes of a checkpoint, layers of random weights.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
-
-/// Reads a Hugging Face directory layer by layer, copies it to ctx.backend's device and quantises there, or
-/// on the CPU without one. Host memory: one layer and two of its tensors. Throws FileError as load_model
-/// does, OutOfMemoryError.
-ServingModel load_serving_model(ExecContext& ctx, const std::filesystem::path& dir,
-                                const spec::ModelConfig& config, DType dtype, const LoadProgress& progress);
-
-/// Random weights of initializer_range, made where they will be read; only the first `num_layers` layers (0:
-/// all).
-ServingModel random_serving_model(ExecContext& ctx, spec::ModelConfig config, DType dtype, int64_t num_layers,
-                                  uint64_t seed, const LoadProgress& progress = {});
 
 }  // namespace moge::model

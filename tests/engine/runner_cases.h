@@ -14,6 +14,7 @@
 #include "engine/runner.h"
 #include "io/hf_checkpoint.h"
 #include "model/loader.h"
+#include "model/serving_loader.h"
 #include "temp_dir.h"
 
 namespace moge::engine {

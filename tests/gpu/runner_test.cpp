@@ -8,7 +8,7 @@
 #include "engine/runner_cases.h"
 #include "gpu/must_have_gpu.h"
 #include "model/memory_fit.h"
-#include "model/serving_weights.h"
+#include "model/serving_random.h"
 
 namespace moge::engine {
 namespace {
