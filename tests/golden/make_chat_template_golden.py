@@ -72,6 +72,8 @@ CONVERSATIONS = {
     "bad order": [turn("assistant", "I begin"), turn("user", "no")],
     "unknown role": [turn("user", "x"), turn("narrator", "y")],
     "nobody": [],
+    "mode in system": [turn("system", "Be brief. /no_think"), turn("user", "hi"), turn("assistant", "\n\nyo")],
+    "override in system": [turn("system", "Raw /system_override /think "), turn("user", "hi"), turn("assistant", "\nyo")],
 }
 
 OPTIONS = [
