@@ -29,6 +29,12 @@ function(moge_room name)
   target_link_libraries(moge_${name} PUBLIC moge_flags ${ARG_DEPS} PRIVATE ${ARG_LIBS})
 endfunction()
 
+# moge_unoptimised(TARGET): of a Debug build (the sanitizers'), where the rooms are optimised because tests would take minutes
+# longer. What this target does itself takes little, and clang compiles it in half of the time.
+function(moge_unoptimised target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Debug>:-O0>)
+endfunction()
+
 # moge_install(TARGET): to bin/, with the shared libraries that it needs in lib/, except those that every machine with a
 # C++ runtime has: the installed folder can be carried to a machine where nothing is installed.
 function(moge_install target)
@@ -55,5 +61,6 @@ function(moge_test name)
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_definitions(test_${name} PRIVATE MOGE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  moge_unoptimised(test_${name})
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60)
 endfunction()
