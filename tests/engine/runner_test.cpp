@@ -75,6 +75,20 @@ TEST_F(RunnerTest, SequencesComeAndGo) {
   EXPECT_EQ(runner.length(0), 0);
 }
 
+/// More rows without a sequence than a page has slots: on several threads they must not write to the same.
+TEST_F(RunnerTest, LeavesIdleRowsAlone) {
+  const std::vector<int32_t> tokens = prompt(20, 1);
+  Runner alone = moge().make(1);
+  const Trace want = greedy(alone, tokens, 2);
+  Runner runner = moge().make(130);
+  runner.start(129, 30, {.temperature = 0});
+  prefill_in_pieces(runner, 129, tokens, 256);
+  for (size_t step = 1; step < want.logits.size(); ++step) {
+    runner.decode();
+    EXPECT_EQ(logits_of(runner, 129), want.logits[step]) << "step " << step;
+  }
+}
+
 TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
   Runner runner = moge().make(1);
   EXPECT_NE(test::refusal<RequestError>([&] { runner.start(0, 601, {}); }).find("the context holds 600"),
