@@ -52,8 +52,8 @@ struct TrainTokenizerOptions {
             {.name = "style",
              .target = &style,
              .value = "NAME",
-             .help = "Of bpe: how text is split and how special tokens are called, as gpt2, llama3 or qwen2 "
-                     "(which it is without) does",
+             .help = "With bpe: whose way to split text and whose special tokens, gpt2, llama3 or qwen2 "
+                     "(default: qwen2)",
              .choices = {"gpt2", "llama3", "qwen2"}},
             {.name = "special-token",
              .target = &special_tokens,
