@@ -320,6 +320,12 @@ const Cases cases([] {
     // panel.
     add_cases({.rows = {8}, .N = 210, .K = 208, .dtype = dtype, .strided = true, .add = true});
     add_cases({.rows = {2, 0, 5}, .N = 70, .K = 144, .dtype = dtype, .grouped = true, .gather = true});
+    // Few rows, by which matmul_nt multiplies rows of words where they lie, and two halves of a packed panel.
+    add_cases({.rows = {8}, .N = 150, .K = 333, .dtype = dtype, .strided = true, .bias = true, .add = true});
+    add_cases({.rows = {6}, .N = 150, .K = 334, .dtype = dtype, .bias = true, .in_place = true});
+    add_cases({.rows = {3, 8, 0, 5}, .N = 150, .K = 98, .dtype = dtype, .grouped = true, .gather = true});
+    add_cases(
+        {.rows = {7}, .N = 240, .K = 334, .dtype = dtype, .packed = true, .bias = true, .in_place = true});
     // More rows than a chunk or a batch holds; odd groups across the cut.
     add_cases({.rows = {3001}, .N = 16, .K = 24, .dtype = dtype});
     add_cases(

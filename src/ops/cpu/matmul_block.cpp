@@ -73,7 +73,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
   const int64_t tiles = num_tiles(rows);
   const int64_t low = rows / tiles, higher = rows % tiles;
   // More tiles than three take so many steps at a time that one would run past the rows' end.
-  const bool down = low <= vec::kWaitingRows && tiles <= 3;
+  const bool down = vec::tile_waits(static_cast<int>(low)) && tiles <= 3;
   vec::MatmulTile t{};
   t.a_step = a.step_stride;
   t.b = steps.b;
@@ -95,7 +95,7 @@ void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_
     t.init = steps.begin > 0 ? partial + row * vec::kPanelCols : nullptr;
     t.c = steps.last ? out.c + row * out.c_stride : partial + row * vec::kPanelCols;
     t.add = steps.last && out.add ? out.add + row * out.add_stride : nullptr;
-    const bool waits = height <= vec::kWaitingRows;
+    const bool waits = vec::tile_waits(height);
     if (!ahead || !ahead->next_tile(t, waits, down)) {
       t.ahead_left = INT64_MAX;
       if (!next) {

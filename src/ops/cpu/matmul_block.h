@@ -56,7 +56,7 @@ class RowsAhead {
   /// `cols` columns from `col` of rows first .. first + count - 1.
   RowsAhead(const GatheredRows& rows, int64_t first, int64_t count, int64_t col, int64_t cols, int64_t tiles);
   /// Sets what t, the next tile, fetches; false: it has nothing to fetch and is left as it was. `waits`: it
-  /// is of up to vec::kWaitingRows rows, so it can fetch down the rows only. `down`: so do all tiles of its
+  /// waits for memory (vec::tile_waits), so it can fetch down the rows only. `down`: so do all tiles of its
   /// block, for one order among them.
   bool next_tile(vec::MatmulTile& t, bool waits, bool down);
 
@@ -94,11 +94,11 @@ inline constexpr int64_t kPrefetchBytes = 8192;
 
 /// Register tiles of a block.
 constexpr int64_t num_tiles(int64_t rows) {
-  return (rows + vec::kTileRows - 1) / vec::kTileRows;
+  return rows <= vec::kFewRows ? 1 : (rows + vec::kTileRows - 1) / vec::kTileRows;
 }
 /// Whether all of a block's tiles are so low that they fetch as fast as they read B.
 constexpr bool tiles_wait(int64_t rows) {
-  return rows <= num_tiles(rows) * vec::kWaitingRows;
+  return rows <= vec::kFewRows && vec::tile_waits(static_cast<int>(rows));
 }
 /// How many steps a product of `rows` rows takes at a time.
 int64_t block_steps(int64_t rows);

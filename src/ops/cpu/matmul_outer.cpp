@@ -186,7 +186,7 @@ class OuterProduct {
         t.b_stride = t.b_width = panels.width_of(panel);
         t.cols = panels.cols_of(panel);
         t.init = t.c = c + row * t.c_stride + panel * vec::kPanelCols;
-        if (!ahead.next_tile(t, height <= vec::kWaitingRows, false)) {
+        if (!ahead.next_tile(t, vec::tile_waits(height), false)) {
           t.ahead = reinterpret_cast<const char*>(t.b);  // any line in cache
           t.ahead_left = INT64_MAX;
           t.ahead_step = 0;

@@ -9,6 +9,7 @@
 #include "ops/cpu/matmul_block.h"
 #include "ops/cpu/matmul_groups.h"
 #include "ops/cpu/matmul_pack.h"
+#include "ops/cpu/rows.h"
 
 namespace moge::ops::cpu {
 
@@ -69,7 +70,7 @@ bool streams(const Tensor& c) {
          aligned(c.stride(0) * 4);
 }
 
-/// Whether all steps of two panels or more fit what a task packs: then no sum leaves the registers.
+/// Whether all steps of two panels or more fit what a task packs.
 bool is_short(const Panels& panels) {
   return 2 * panels.steps <= kBlockSteps;
 }
@@ -93,11 +94,13 @@ struct Plan {
     const int64_t packed_rows = shared_rows ? R : num_threads * kBlockRows;
     const bool packed = p.w.layout == Layout::kPanels;
     fused = shared_rows && !packed;
-    in_place = fused && p.transposed && !p.bf16() && tiles_wait(R) && panels.cols == panels.padded_cols;
+    in_place = fused && p.transposed && !p.bf16() && tiles_wait(ceil_div(R, p.num_groups())) &&
+               panels.cols == panels.padded_cols;
     // Where panels are columns of the weight, neighbouring ones: a row of one is only a cache line or two.
     const int64_t many_enough = p.num_groups() * panels.count() / (int64_t{4} * num_threads);
+    // Only so many as fit with all their steps, if one does: then no sum leaves the registers.
     const int64_t whole = kBlockSteps / std::max<int64_t>(panels.steps, 1);
-    const int64_t most = is_short(panels) ? std::min(whole, kMostPanelsTogether) : kMostPanelsTogether;
+    const int64_t most = whole > 0 ? std::min(whole, kMostPanelsTogether) : kMostPanelsTogether;
     run = p.transposed && !in_place ? std::clamp<int64_t>(many_enough, 1, most) : 1;
     const int64_t b_words = fused ? num_threads * kPanelBlockWords : p.num_groups() * panels.words();
     b_bytes = packed ? 0 : align_up(b_words * 4);
@@ -112,7 +115,7 @@ struct Plan {
   int64_t a_stride, max_blocks, block_threads;
   bool shared_rows;  ///< rows are packed before, else by the task that multiplies them
   bool fused;        ///< the weight is packed by the task that multiplies it
-  bool in_place;     ///< fused, but a piece of the weight is a panel as it lies: few rows don't repay packing
+  bool in_place;     ///< fused, but few rows of a group don't repay packing: the weight is a panel as it lies
   int64_t run;       ///< panels that a task packs together, when fused
   int64_t partial_words;  ///< of a thread
   int64_t b_bytes, a_bytes, blocks_bytes, partial_bytes;
@@ -197,8 +200,7 @@ class Multiplication {
     return {packed, plan_.a_stride, 1};
   }
 
-  BlockOutput output(const RowBlock& block, int64_t panel) const {
-    const int64_t col = panel * vec::kPanelCols;
+  BlockOutput output(const RowBlock& block, int64_t col) const {
     const Tensor& add = p_.add;
     return {
         .c = p_.c.ptr<float>() + block.begin * p_.c.stride(0) + col,
@@ -216,7 +218,7 @@ class Multiplication {
     const LeftRows a = left_rows(block, thread);
     for (int64_t panel = panel_begin; panel < panel_end; ++panel)
       multiply_block(kernels_, a, block.rows, b_ + block.group * plan_.panels.words(), plan_.panels, panel,
-                     output(block, panel), partial(thread), ahead);
+                     output(block, panel * vec::kPanelCols), partial(thread), ahead);
     end_stream();
   }
 
@@ -225,23 +227,36 @@ class Multiplication {
     if (stream_) __builtin_ia32_sfence();
   }
 
-  /// Rows times the run of panels from `panel`, by one task.
+  /// Rows times neighbouring columns, of whole panels where they are packed, by one task.
   struct Piece {
     RowBlock block;
-    int64_t panel;
+    int64_t col, cols;
   };
 
-  /// The i-th piece of a thread's share: whole runs of panels of one group, then its rows of those that don't
+  /// Whether so many rows are multiplied by the weight's rows, not packed (MatmulNT).
+  bool few(int64_t rows) const {
+    return !p_.transposed && rows <= vec::kFewRows && p_.inner % kernels_.elements_per_word == 0;
+  }
+
+  /// The i-th piece of a thread's share: whole runs of panels of one group, then its part of those that don't
   /// come out even on the threads.
   Piece piece_of(int thread, int64_t i, int64_t whole_runs) const {
     const int64_t threads = pool_.num_threads();
     const bool whole = i < whole_runs;
     const int64_t run = whole ? thread * whole_runs + i : (threads - 1) * whole_runs + i;
     const int64_t runs = panel_runs(), group = run / runs, begin = groups_.begin(group);
-    const int64_t rows = groups_.end(group) - begin;
-    const int64_t height = whole ? rows : align_up((rows + threads - 1) / threads, vec::kTileRows);
-    const int64_t first = whole ? 0 : std::min(rows, thread * height);
-    return {{group, begin + first, std::min(height, rows - first)}, run % runs * plan_.run};
+    const int64_t run_cols = plan_.run * vec::kPanelCols, col = run % runs * run_cols;
+    Piece piece{{group, begin, groups_.end(group) - begin}, col, std::min(run_cols, plan_.panels.cols - col)};
+    const auto take_part = [&](int64_t& first, int64_t& count, int64_t unit) {
+      const int64_t most = align_up(ceil_div(count, threads), unit), skipped = std::min(count, thread * most);
+      first += skipped;
+      count = std::min(most, count - skipped);
+    };
+    if (!whole && few(piece.block.rows))
+      take_part(piece.col, piece.cols, vec::kPanelUnit);
+    else if (!whole)
+      take_part(piece.block.begin, piece.block.rows, vec::kTileRows);
+    return piece;
   }
   int64_t panel_runs() const { return (plan_.panels.count() + plan_.run - 1) / plan_.run; }
 
@@ -253,11 +268,30 @@ class Multiplication {
     };
     pool_.run_ranges(threads * share, [&](int64_t task, int thread) {
       const Piece now = piece(task);
-      if (now.block.rows == 0) return;
+      if (now.block.rows == 0 || now.cols == 0) return;
+      if (few(now.block.rows)) return multiply_few(now, thread);
       const std::optional<Piece> next =
           task + 1 < threads * share ? std::optional(piece(task + 1)) : std::nullopt;
       pack_and_multiply(now, next ? &*next : nullptr, thread);
     });
+  }
+
+  void multiply_few(const Piece& piece, int thread) const {
+    const Tensor w = weight(piece);
+    const LeftRows a = left_rows(piece.block, thread);
+    const BlockOutput out = output(piece.block, piece.col);
+    kernels_.few_rows(static_cast<int>(piece.block.rows), {.a = a.base,
+                                                           .a_stride = a.row_stride,
+                                                           .w = static_cast<const std::byte*>(w.data) +
+                                                                piece.col * w.stride(0) * size_of(w.dtype),
+                                                           .w_stride = w.stride(0) * size_of(w.dtype),
+                                                           .steps = plan_.panels.steps,
+                                                           .cols = piece.cols,
+                                                           .c = out.c,
+                                                           .c_stride = out.c_stride,
+                                                           .bias = out.bias,
+                                                           .add = out.add,
+                                                           .add_stride = out.add_stride});
   }
 
   /// How many steps are packed and multiplied at a time: of neighbouring panels, which rows of tiles wait
@@ -271,17 +305,19 @@ class Multiplication {
   void pack_and_multiply(const Piece& piece, const Piece* next, int thread) const {
     const Panels& panels = plan_.panels;
     const int64_t rows = piece.block.rows, most = packed_steps(rows);
-    const int64_t first = piece.panel, last = std::min(first + plan_.run, panels.count());
+    const int64_t first = piece.col / vec::kPanelCols,
+                  last = ceil_div(piece.col + piece.cols, vec::kPanelCols);
+    const bool in_place = plan_.in_place && tiles_wait(rows);
     const Tensor w = weight(piece);
     const LeftRows a = left_rows(piece.block, thread);
     uint32_t* b = b_ + thread * kPanelBlockWords;
     // Else packing does, along the rows: where tiles have too few steps for the four lines of each.
-    const bool fetches = p_.transposed || tiles_wait(rows) || num_tiles(rows) > 3;
+    const bool fetches = p_.transposed || num_tiles(rows) > 3;
     StepBlock steps{};
     do {  // at least once, as in multiply_block
       steps.count = std::min(most, panels.steps - steps.begin);
       steps.last = steps.begin + steps.count == panels.steps;
-      if (!plan_.in_place)
+      if (!in_place)
         pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, fetches, b);
       const int64_t tiles = num_tiles(rows) * (last - first);
       std::optional<RowsAhead> ahead;
@@ -290,11 +326,11 @@ class Multiplication {
       else if (fetches && next && next->block.rows > 0)
         ahead = weight_ahead(*next, 0, packed_steps(next->block.rows), tiles);
       for (int64_t panel = first; panel < last; ++panel) {
-        steps.stride = plan_.in_place ? w.stride(0) : panels.width_of(panel);
-        steps.b = plan_.in_place ? static_cast<const uint32_t*>(w.data) + steps.begin * steps.stride +
-                                       panel * vec::kPanelCols
-                                 : b + (panel - first) * vec::kPanelCols * steps.count;
-        multiply_steps(kernels_, a, rows, steps, panels, panel, output(piece.block, panel),
+        steps.stride = in_place ? w.stride(0) : panels.width_of(panel);
+        steps.b = in_place ? static_cast<const uint32_t*>(w.data) + steps.begin * steps.stride +
+                                 panel * vec::kPanelCols
+                           : b + (panel - first) * vec::kPanelCols * steps.count;
+        multiply_steps(kernels_, a, rows, steps, panels, panel, output(piece.block, panel * vec::kPanelCols),
                        partial(thread) + (panel - first) * rows * vec::kPanelCols, ahead ? &*ahead : nullptr);
       }
       steps.begin += steps.count;
@@ -307,8 +343,7 @@ class Multiplication {
   /// Up to `most` steps from `begin` of a piece's panels, in the course of `tiles` tiles.
   RowsAhead weight_ahead(const Piece& piece, int64_t begin, int64_t most, int64_t tiles) const {
     const Tensor w = weight(piece);
-    const int64_t col = piece.panel * vec::kPanelCols;
-    const int64_t cols = std::min(plan_.run * vec::kPanelCols, plan_.panels.cols - col);
+    const int64_t col = piece.col, cols = piece.cols;
     const int64_t element = size_of(w.dtype), inner = begin * 4 / element;
     const int64_t inners = std::min(p_.inner - inner, most * 4 / element);
     const int64_t row = p_.transposed ? inner : col, along = p_.transposed ? col : inner;

@@ -9,10 +9,14 @@ namespace moge::ops::cpu::vec {
 /// Columns of a B panel; the last panel of a matrix may be narrower, in multiples of kPanelUnit.
 inline constexpr int64_t kPanelCols = 64;
 inline constexpr int64_t kPanelUnit = 16;
-/// Most rows of one register tile: 6 x 64 fp32 are 24 of AVX-512's 32 registers.
+/// Rows of a register tile of many: 6 x 64 fp32 are 24 of AVX-512's 32 registers.
 inline constexpr int kTileRows = 6;
-/// Tiles of up to so many rows wait for memory rather than for arithmetic, so they fetch more of it.
-inline constexpr int kWaitingRows = 4;
+/// Most rows of one tile; its panel is multiplied in halves if they are more than kTileRows.
+inline constexpr int kFewRows = 8;
+/// Tiles of so many rows wait for memory rather than for arithmetic, so they fetch more of it.
+constexpr bool tile_waits(int rows) {
+  return rows <= 4 || rows > kTileRows;
+}
 
 /// A packed [steps, cols] matrix of words: strips of `strip` columns, each [steps, width], one after the
 /// other; the last is as narrow as its columns allow in multiples of kPanelUnit.
@@ -25,7 +29,7 @@ struct Strips {
 
 /// c[i, j] = init[i, j] + sum over s of a[i][s] . b[s, j], then + bias[j] + add[i, j]; i < rows, j < cols.
 struct MatmulTile {
-  const uint32_t* a[kTileRows];  // row i's words, a_step apart
+  const uint32_t* a[kFewRows];  // row i's words, a_step apart
   int64_t a_step;
   const uint32_t* b;  // [steps, b_width], steps b_stride words apart
   int64_t b_stride;
@@ -50,6 +54,21 @@ struct MatmulTile {
   int64_t ahead_jump;
 };
 
+/// c[i, j] = sum over s of a[i][s] . w[j][s], then + bias[j] + add[i, j]; j < cols.
+struct MatmulFewRows {
+  const uint32_t* a;  // rows a_stride words apart
+  int64_t a_stride;
+  const void* w;     // rows of words, not packed
+  int64_t w_stride;  // bytes: rows of bf16 may start at odd elements
+  int64_t steps;
+  int64_t cols;
+  float* c;  // may be add
+  int64_t c_stride;
+  const float* bias;  // null: none
+  const float* add;   // null: none
+  int64_t add_stride;
+};
+
 /// Words of one precision from elements of one dtype.
 struct MatmulPacking {
   /// to[words of n elements] = from[n]; an odd last element is paired with zero.
@@ -62,8 +81,10 @@ struct MatmulPacking {
 
 struct MatmulKernels {
   int64_t elements_per_word;  ///< 1: f32, 2: bf16
-  /// One register tile of 1 <= rows <= kTileRows.
+  /// One register tile of 1 <= rows <= kFewRows.
   void (*tile)(int rows, const MatmulTile& t);
+  /// The same by a weight's rows as they lie.
+  void (*few_rows)(int rows, const MatmulFewRows& t);
   MatmulPacking from_f32;
   MatmulPacking from_bf16;  ///< bf16 only
 };

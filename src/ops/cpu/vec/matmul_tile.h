@@ -62,24 +62,48 @@ struct DotBf16 {
 #endif
 };
 
+/// body(i, v) of each sum of a tile.
+template <int Rows, int Vectors, class Body>
+inline __attribute__((always_inline)) void each_sum(const Body& body) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) body(i, v);
+}
+
+/// acc[i][v] += word(i) . b[v].
+template <class Dot, int Rows, int Vectors, class Word>
+inline __attribute__((always_inline)) void add_step(F32 (&acc)[Rows][Vectors], const Word& word,
+                                                    const uint32_t* b) {
+  typename Dot::Word bv[Vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+    const typename Dot::Word av = Dot::broadcast(word(i));
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
+  }
+}
+
+/// How many of a vector's columns from `col` there are.
+inline int64_t lanes_from(int64_t col, int64_t cols) {
+  const int64_t left = cols - col;
+  return left < 0 ? 0 : left < kLanes ? left : kLanes;
+}
+
 /// Rows x Vectors sums in registers. `kWhole`: all columns are there; else loads and stores are masked.
 template <class Dot, int Rows, int Vectors, bool kWhole>
 void tile_cols(const MatmulTile& t, int64_t col) {
+  constexpr bool kWaits = tile_waits(Rows);
   F32 acc[Rows][Vectors];
-  const auto lanes = [&](int v) {
-    const int64_t left = t.cols - col - v * kLanes;
-    return left < 0 ? 0 : left < kLanes ? left : kLanes;
-  };
   const auto load_cols = [&](const float* row, int v) {
-    return kWhole ? load(row + v * kLanes) : load_n(row + v * kLanes, lanes(v));
+    return kWhole ? load(row + v * kLanes) : load_n(row + v * kLanes, lanes_from(col + v * kLanes, t.cols));
   };
   const auto each = [](const auto& body) __attribute__((always_inline)) {
-#pragma GCC unroll 6
-    for (int i = 0; i < Rows; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) body(i, v);
+    each_sum<Rows, Vectors>(body);
   };
-  const char* ahead = t.ahead + (Rows <= kWaitingRows ? col * 4 : 0);
+  const char* ahead = t.ahead + (kWaits ? col * 4 : 0);
   int64_t ahead_left = t.ahead_left;
   const uint32_t* b = t.b + col;
   for (int64_t panel = 0; panel < t.panels; ++panel, col += t.b_width) {
@@ -89,14 +113,11 @@ void tile_cols(const MatmulTile& t, int64_t col) {
       each([&](int i, int v) { acc[i][v] = splat(0); });
 
     const uint32_t* a[Rows];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
     int64_t offset = 0;
     for (int64_t s = 0; s < t.steps; ++s) {
-      typename Dot::Word bv[Vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) bv[v] = Dot::load(b + v * kLanes);
-      if constexpr (Rows <= kWaitingRows) {
+      if constexpr (kWaits) {
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) __builtin_prefetch(ahead + v * kLanes * 4, 0, 3);
         ahead += t.ahead_step;
@@ -106,12 +127,8 @@ void tile_cols(const MatmulTile& t, int64_t col) {
         ahead += jump ? t.ahead_jump : t.ahead_step;
         ahead_left = jump ? t.ahead_lines : ahead_left;
       }
-#pragma GCC unroll 6
-      for (int i = 0; i < Rows; ++i) {
-        const typename Dot::Word av = Dot::broadcast(a[i] + offset);
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) acc[i][v] = Dot::dot(acc[i][v], av, bv[v]);
-      }
+      add_step<Dot>(
+          acc, [&](int i) { return a[i] + offset; }, b);
       b += t.b_stride;
       offset += t.a_step;
     }
@@ -124,7 +141,7 @@ void tile_cols(const MatmulTile& t, int64_t col) {
     else
       each([&](int i, int v) {
         float* c = t.c + i * t.c_stride + col + v * kLanes;
-        kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes(v));
+        kWhole ? store(c, acc[i][v]) : store_n(c, acc[i][v], lanes_from(col + v * kLanes, t.cols));
       });
   }
 }
@@ -137,9 +154,67 @@ void tile_cols(const MatmulTile& t, int64_t col) {
     tile_cols<Dot, Rows, Vectors, false>(t, col);
 }
 
+#ifdef __AVX512F__
+/// 7 or 8 rows of a whole panel, whose sums fill the registers twice: its halves in turns, some steps of
+/// each, so that memory is read as forward as by one tile, and called once.
+template <class Dot, int Rows>
+void tile_halves(const MatmulTile& t) {
+  constexpr int kVectors = 2, kHalves = 2;
+  constexpr int64_t kTurn = 32;
+  static_assert(kHalves * kVectors * kLanes == kPanelCols);
+  F32 sums[kHalves][Rows][kVectors];
+  const auto each = [](const auto& body) __attribute__((always_inline)) {
+    for (int64_t half = 0; half < kHalves; ++half)
+      each_sum<Rows, kVectors>([&](int i, int v) { body(half, i, v, (half * kVectors + v) * kLanes); });
+  };
+  each([&](int64_t half, int i, int v, int64_t col) {
+    sums[half][i][v] = t.init ? load_n(t.init + i * t.init_stride + col, lanes_from(col, t.cols)) : splat(0);
+  });
+  const uint32_t* a[Rows];
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) a[i] = t.a[i];
+  for (int64_t begin = 0; begin < t.steps; begin += kTurn) {
+    const int64_t end = t.steps - begin < kTurn ? t.steps : begin + kTurn;
+#pragma GCC unroll 2
+    for (int64_t half = 0; half < kHalves; ++half) {
+      F32 acc[Rows][kVectors];
+      each_sum<Rows, kVectors>([&](int i, int v) { acc[i][v] = sums[half][i][v]; });
+      const uint32_t* b = t.b + begin * t.b_stride + half * kVectors * kLanes;
+      const char* ahead = t.ahead + begin * t.ahead_step;
+      int64_t offset = begin * t.a_step;
+      for (int64_t s = begin; s < end; ++s) {
+        if (half == 0) {
+#pragma GCC unroll 4
+          for (int line = 0; line < kHalves * kVectors; ++line) __builtin_prefetch(ahead + line * 64, 0, 3);
+          ahead += t.ahead_step;
+        }
+        add_step<Dot>(
+            acc, [&](int i) { return a[i] + offset; }, b);
+        b += t.b_stride;
+        offset += t.a_step;
+      }
+      each_sum<Rows, kVectors>([&](int i, int v) { sums[half][i][v] = acc[i][v]; });
+    }
+  }
+  each([&](int64_t half, int i, int v, int64_t col) {
+    const int64_t lanes = lanes_from(col, t.cols);
+    F32 sum = sums[half][i][v];
+    if (t.bias) sum = sum + load_n(t.bias + col, lanes);
+    if (t.add) sum = sum + load_n(t.add + i * t.add_stride + col, lanes);
+    store_n(t.c + i * t.c_stride + col, sum, lanes);
+  });
+}
+#endif
+
 template <class Dot, int Rows>
 void tile_rows(const MatmulTile& t) {
 #ifdef __AVX512F__
+  if constexpr (Rows > kTileRows) {
+    if (t.b_width == kPanelCols && t.panels == 1) return tile_halves<Dot, Rows>(t);
+    for (int64_t col = 0; col < t.b_width; col += 2 * kLanes)
+      t.b_width - col > kLanes ? tile_cols<Dot, Rows, 2>(t, col) : tile_cols<Dot, Rows, 1>(t, col);
+    return;
+  }
   switch (t.b_width / kPanelUnit) {
     case 4:
       return tile_cols<Dot, Rows, 4>(t, 0);
@@ -151,13 +226,14 @@ void tile_rows(const MatmulTile& t) {
       return tile_cols<Dot, Rows, 1>(t, 0);
   }
 #else
-  for (int64_t col = 0; col < t.cols; col += kPanelUnit) tile_cols<Dot, Rows, 2>(t, col);
+  constexpr int kVectors = Rows > kTileRows ? 1 : 2;
+  for (int64_t col = 0; col < t.cols; col += kVectors * kLanes) tile_cols<Dot, Rows, kVectors>(t, col);
 #endif
 }
 
 template <class Dot>
 void tile(int rows, const MatmulTile& t) {
-  static_assert(kTileRows == 6);
+  static_assert(kFewRows == 8);
   switch (rows) {
     case 1:
       return tile_rows<Dot, 1>(t);
@@ -169,8 +245,12 @@ void tile(int rows, const MatmulTile& t) {
       return tile_rows<Dot, 4>(t);
     case 5:
       return tile_rows<Dot, 5>(t);
-    default:
+    case 6:
       return tile_rows<Dot, 6>(t);
+    case 7:
+      return tile_rows<Dot, 7>(t);
+    default:
+      return tile_rows<Dot, 8>(t);
   }
 }
 
