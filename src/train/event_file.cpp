@@ -58,7 +58,7 @@ EventFile::EventFile(const std::filesystem::path& dir, int64_t first_step)
   check<FileError>(file_ != nullptr, path_.string(), ": cannot write: ", std::strerror(errno));
   // Event { double wall_time = 1; string file_version = 3; }
   record(field(1, kFixed64, little_endian(wall_time())) + field(3, kBytes, "brain.Event:2"));
-  // Event { int64 step = 2; SessionLog session_log = 7; }, SessionLog { SessionStatus status = 1; }: START (1)
+  // Event { int64 step = 2; SessionLog session_log = 7; }; SessionLog's field 1, its status, is START = 1
   record(field(1, kFixed64, little_endian(wall_time())) +
          field(2, kVarint, varint(static_cast<uint64_t>(first_step))) +
          field(7, kBytes, field(1, kVarint, varint(1))));
