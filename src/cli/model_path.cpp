@@ -13,9 +13,11 @@ namespace moge::cli {
 
 namespace {
 
+/// A link that leads nowhere counts: who opens it says so.
 bool has_any(const fs::path& dir, std::initializer_list<const char*> files) {
   std::error_code ignored;
-  return std::any_of(files.begin(), files.end(), [&](const char* f) { return fs::exists(dir / f, ignored); });
+  return std::any_of(files.begin(), files.end(),
+                     [&](const char* f) { return fs::exists(fs::symlink_status(dir / f, ignored)); });
 }
 
 }  // namespace

@@ -111,7 +111,8 @@ void check_gpu_dtypes(const ModelOptions& o) {
 FoundModel find_served_model(const ModelOptions& o) {
   std::filesystem::path dir = find_model(o.model);
   check<UsageError>(o.random_weights || has_weights(dir) || has_tokenizer(dir), o.model,
-                    ": a config without weights; --random-weights makes some up");
+                    ": no weights (model.safetensors or model.safetensors.index.json) beside its config; "
+                    "--random-weights makes some up");
   return {dir, spec::load_model_config(dir)};
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import struct
 import subprocess
 import unittest
@@ -139,6 +140,14 @@ class Checkpoints(TestCase):
     def test_no_weights(self):
         self.weights.unlink()
         self.assert_fails(BAD_FILE, ["neither model.safetensors nor"], "run", self.bad, "-p", "a")
+
+    def test_config_alone(self):
+        config = self.dir / "config-alone"
+        config.mkdir()
+        shutil.copy(self.bad / "config.json", config)
+        self.assert_fails(USAGE, ["no weights", "--random-weights"], "run", config, "-p", "1", "--token-ids")
+        (config / "model.safetensors").symlink_to("not-downloaded")  # as a hub's cache has them
+        self.assert_fails(BAD_FILE, ["model.safetensors: cannot open"], "run", config, "-p", "1", "--token-ids")
 
     def test_truncated_file(self):
         self.weights.write_bytes(self.weights.read_bytes()[:-7])
