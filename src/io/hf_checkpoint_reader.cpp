@@ -48,11 +48,13 @@ void for_each_index(ThreadPool& pool, size_t n, const Fn& fn) {
 CheckpointReader::CheckpointReader(const fs::path& dir) : dir_(dir) {
   moge::check<FileError>(fs::is_directory(dir), dir.string(), ": expected a directory with ", kSingleFile,
                          " or ", kIndexFile);
-  if (fs::exists(dir / kIndexFile)) {
+  // A link that leads nowhere counts: opening it says so.
+  const auto has = [&](const char* name) { return fs::exists(fs::symlink_status(dir / name)); };
+  if (has(kIndexFile)) {
     read_index();
   } else {
-    moge::check<FileError>(fs::exists(dir / kSingleFile), dir.string(), ": has neither ", kSingleFile,
-                           " nor ", kIndexFile);
+    moge::check<FileError>(has(kSingleFile), dir.string(), ": has neither ", kSingleFile, " nor ",
+                           kIndexFile);
     add_file(kSingleFile);
   }
 }
