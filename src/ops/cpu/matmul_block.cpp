@@ -69,7 +69,7 @@ int64_t block_steps(int64_t rows) {
 void multiply_steps(const vec::MatmulKernels& kernels, const LeftRows& a, int64_t rows,
                     const StepBlock& steps, const Panels& panels, int64_t panel, const BlockOutput& out,
                     float* partial, RowsAhead* ahead) {
-  // Tiles of near equal height: 8 rows run faster as 4 + 4 than as 6 + 2.
+  // Tiles of near equal height: a low one waits for B as long as a higher.
   const int64_t tiles = num_tiles(rows);
   const int64_t low = rows / tiles, higher = rows % tiles;
   // More tiles than three take so many steps at a time that one would run past the rows' end.
