@@ -277,21 +277,32 @@ class Multiplication {
   }
 
   void multiply_few(const Piece& piece, int thread) const {
+    StepBlock all{};
+    all.count = plan_.panels.steps;
+    all.last = true;
+    multiply_few(piece, piece.block.rows, all, nullptr, nullptr, left_rows(piece.block, thread));
+  }
+
+  /// The piece's first rows by some steps of its columns, which become a panel in `packed` unless it is null.
+  void multiply_few(const Piece& piece, int64_t rows, const StepBlock& steps, uint32_t* packed,
+                    float* partial, const LeftRows& a) const {
     const Tensor w = weight(piece);
-    const LeftRows a = left_rows(piece.block, thread);
+    const int64_t stride = w.stride(0) * size_of(w.dtype);
     const BlockOutput out = output(piece.block, piece.col);
-    kernels_.few_rows(static_cast<int>(piece.block.rows), {.a = a.base,
-                                                           .a_stride = a.row_stride,
-                                                           .w = static_cast<const std::byte*>(w.data) +
-                                                                piece.col * w.stride(0) * size_of(w.dtype),
-                                                           .w_stride = w.stride(0) * size_of(w.dtype),
-                                                           .steps = plan_.panels.steps,
-                                                           .cols = piece.cols,
-                                                           .c = out.c,
-                                                           .c_stride = out.c_stride,
-                                                           .bias = out.bias,
-                                                           .add = out.add,
-                                                           .add_stride = out.add_stride});
+    kernels_.few_rows(static_cast<int>(rows),
+                      {.a = a.base + steps.begin,
+                       .a_stride = a.row_stride,
+                       .w = static_cast<const std::byte*>(w.data) + piece.col * stride + steps.begin * 4,
+                       .w_stride = stride,
+                       .steps = steps.count,
+                       .cols = piece.cols,
+                       .packed = packed,
+                       .init = steps.begin > 0 ? partial : nullptr,
+                       .c = steps.last ? out.c : partial,
+                       .c_stride = steps.last ? out.c_stride : vec::kPanelCols,
+                       .bias = steps.last ? out.bias : nullptr,
+                       .add = steps.last ? out.add : nullptr,
+                       .add_stride = out.add_stride});
   }
 
   /// How many steps are packed and multiplied at a time: of neighbouring panels, which rows of tiles wait
@@ -313,13 +324,20 @@ class Multiplication {
     uint32_t* b = b_ + thread * kPanelBlockWords;
     // Else packing does, along the rows: where tiles have too few steps for the four lines of each.
     const bool fetches = p_.transposed || num_tiles(rows) > 3;
+    // The first rows of many are multiplied while the weight is packed: shuffles, dots and memory overlap.
+    const bool first_few = fetches && few(vec::kFewRows) && piece.cols == vec::kPanelCols;
+    const int64_t first_rows = first_few ? vec::kFewRows : 0;
+    const RowBlock others{piece.block.group, piece.block.begin + first_rows, rows - first_rows};
+    const LeftRows others_a{a.base + first_rows * a.row_stride, a.row_stride, a.step_stride};
     StepBlock steps{};
     do {  // at least once, as in multiply_block
       steps.count = std::min(most, panels.steps - steps.begin);
       steps.last = steps.begin + steps.count == panels.steps;
-      if (!in_place)
+      if (first_rows > 0)
+        multiply_few(piece, first_rows, steps, b, partial(thread), a);
+      else if (!in_place)
         pack_panels(isa_, w, p_.transposed, panels, first, last, steps.begin, steps.count, fetches, b);
-      const int64_t tiles = num_tiles(rows) * (last - first);
+      const int64_t tiles = num_tiles(others.rows) * (last - first);
       std::optional<RowsAhead> ahead;
       if (fetches && !steps.last)
         ahead = weight_ahead(piece, steps.begin + steps.count, most, tiles);
@@ -330,8 +348,10 @@ class Multiplication {
         steps.b = in_place ? static_cast<const uint32_t*>(w.data) + steps.begin * steps.stride +
                                  panel * vec::kPanelCols
                            : b + (panel - first) * vec::kPanelCols * steps.count;
-        multiply_steps(kernels_, a, rows, steps, panels, panel, output(piece.block, panel * vec::kPanelCols),
-                       partial(thread) + (panel - first) * rows * vec::kPanelCols, ahead ? &*ahead : nullptr);
+        multiply_steps(kernels_, others_a, others.rows, steps, panels, panel,
+                       output(others, panel * vec::kPanelCols),
+                       partial(thread) + ((panel - first) * rows + first_rows) * vec::kPanelCols,
+                       ahead ? &*ahead : nullptr);
       }
       steps.begin += steps.count;
     } while (!steps.last);

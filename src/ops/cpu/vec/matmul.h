@@ -54,7 +54,7 @@ struct MatmulTile {
   int64_t ahead_jump;
 };
 
-/// c[i, j] = sum over s of a[i][s] . w[j][s], then + bias[j] + add[i, j]; j < cols.
+/// c[i, j] = init[i, j] + sum over s of a[i][s] . w[j][s], then + bias[j] + add[i, j]; j < cols.
 struct MatmulFewRows {
   const uint32_t* a;  // rows a_stride words apart
   int64_t a_stride;
@@ -62,7 +62,11 @@ struct MatmulFewRows {
   int64_t w_stride;  // bytes: rows of bf16 may start at odd elements
   int64_t steps;
   int64_t cols;
-  float* c;  // may be add
+  // Becomes the panel [steps, kPanelCols] of w, whose lines have been fetched; kPanelCols columns and
+  // kFewRows rows only. Null: nothing is kept.
+  uint32_t* packed;
+  const float* init;  // rows kPanelCols apart; null: zero
+  float* c;           // may be init or add
   int64_t c_stride;
   const float* bias;  // null: none
   const float* add;   // null: none
