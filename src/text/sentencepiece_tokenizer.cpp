@@ -200,7 +200,7 @@ void SentencePieceTokenizer::encode_fragment(std::string_view text, bool dummy_p
   }
   std::vector<int> library_ids;
   const auto status = processor(dummy_prefix, parse_special).Encode(text, &library_ids);
-  check(status.ok(), where_, ": encoding failed: ", status.message());
+  check<FileError>(status.ok(), where_, ": encoding failed: ", status.message());
   ids.insert(ids.end(), library_ids.begin(), library_ids.end());
 }
 
@@ -248,7 +248,7 @@ void SentencePieceTokenizer::encode_words(std::string_view text, bool dummy_pref
       continue;
     }
     const auto status = library.Encode(word, &library_ids);
-    check(status.ok(), where_, ": encoding failed: ", status.message());
+    check<FileError>(status.ok(), where_, ": encoding failed: ", status.message());
     ids.insert(ids.end(), library_ids.begin(), library_ids.end());
     if (cacheable) (*cache).insert(word, library_ids);
   }
